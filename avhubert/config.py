@@ -1,0 +1,417 @@
+"""The typed schema of every preset: one dataclass per group, one default per value, checks that name the key.
+
+A preset is a YAML file in `avhubert/conf/<command>/NAME.yaml` that holds only what differs from its parent.
+The defaults here are the published Base configuration (Shi et al., ICLR 2022, appendix; LRS3 iteration 5).
+Counts of frames are video frames at 25 Hz, padding included.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avhubert.errors import ConfigError, one_of
+
+REQUIRED = "???"  # OmegaConf's mark of a value that must be given
+PRESETS = Path(__file__).parent / "conf"
+
+MODALITIES = {"av": ("audio", "video"), "a": ("audio",), "v": ("video",)}
+
+
+# --------------------------------------------------------------------------- what a saved model holds
+@dataclass
+class ModelConfig:
+    """Sizes and regularisation of AVHubert: front ends, fusion, transformer encoder and cluster heads."""
+
+    audio_feat_dim: int = 104  # stacked filterbank values per video frame
+    visual_width: int = 64  # channels of the 3-D stem; the four stages have 1, 2, 4 and 8 times as many
+    visual_blocks: list[int] = field(default_factory=lambda: [2, 2, 2, 2])  # residual blocks per stage
+    visual_activation: str = "prelu"  # prelu | relu
+    modality_fuse: str = "concat"  # concat | add
+    encoder_layers: int = 12
+    encoder_embed_dim: int = 768
+    encoder_ffn_embed_dim: int = 3072
+    encoder_attention_heads: int = 12
+    layer_norm_first: bool = True
+    conv_pos: int = 128  # kernel of the position convolution, frames
+    conv_pos_groups: int = 16
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+    encoder_layerdrop: float = 0.05
+    dropout_input: float = 0.1
+    feature_grad_mult: float = 0.1  # scale of the gradients into both front ends
+    masking_type: str = "input"  # input | feature: decides the length of the learned mask vector
+    final_dim: int = 256  # width of the cluster embeddings
+    untie_final_proj: bool = True  # one projection per label set
+    logit_temp: float = 0.1
+    num_classes: list[int] = field(default_factory=list)  # per label set; filled from the dictionaries
+
+
+@dataclass
+class DecoderConfig:
+    """Sizes of a recognizer's heads: attention decoder (as wide as the encoder) and CTC."""
+
+    layers: int = 6
+    ffn_embed_dim: int = 3072
+    attention_heads: int = 4
+    dropout: float = 0.1
+    activation_dropout: float = 0.1
+    attention_dropout: float = 0.0
+    ctc: bool = False  # a linear CTC head on the encoder's output, blank = <s>
+    vocab_size: int = 0  # filled from the tokenizer
+
+
+@dataclass
+class DecodeConfig:
+    """Beam search settings, stored with a recognizer (the published `s2s_decode` by default)."""
+
+    beam: int = 50
+    lenpen: float = 1.0
+    max_len_a: float = 1.0  # length limit = max_len_a * frames + max_len_b
+    max_len_b: int = 0
+    min_len: int = 1
+
+
+# --------------------------------------------------------------------------- what a training run needs
+@dataclass
+class DataConfig:
+    """Where clips come from and how they become batches."""
+
+    dir: str = REQUIRED  # data directory: {train,valid}.tsv, transcripts, dictionaries, tokenizer
+    labels: str | None = None  # pretrain: folder of {train,valid}.km with labels.json and dict.km.txt
+    modalities: str = "av"  # av | a | v: streams that are loaded at all
+    max_frames: int = 500  # longer clips are left out (counted)
+    min_frames: int = 5  # shorter clips are left out (counted)
+    crop_frames: int | None = None  # cut longer clips to this many frames
+    random_crop: bool = False  # where the cut starts: at random, else at 0
+    pad: bool = True  # pad to the longest clip of a batch; false crops all to the shortest
+    augment: bool = True  # random crop and flip of the training split's video
+    noise: str | None = None  # a list of wav files, one path a line (or a folder's noise list)
+    noise_prob: float = 0.0
+    noise_snr: list[int] = field(default_factory=lambda: [0, 0])  # dB, both ends included
+    noise_num: int = 1
+    workers: int = 0  # loader processes
+
+
+@dataclass
+class FinetuneDataConfig(DataConfig):
+    """Fine-tuning adds which stream an utterance is shown with."""
+
+    min_frames: int = 1
+    draw_av: float = 1.0  # relative weights of the modality drawn per utterance (training split only)
+    draw_a: float = 0.0
+    draw_v: float = 0.0
+
+
+@dataclass
+class MaskingConfig:
+    """Span masks of pre-training (ICLR 2022, § 3.3). `model.masking_type` says where they act."""
+
+    prob_audio: float = 0.8
+    length_audio: int = 10
+    prob_video: float = 0.3
+    length_video: int = 5
+    selection: str = "same_seq"  # same_seq | same_other_seq: what replaces masked video (input masking)
+    thin: bool = True  # un-mask random frames until all rows of a batch have as many as the least masked one (published)
+    modality_dropout: float = 0.5
+    audio_dropout: float = 0.5  # given modality dropout: the share in which audio goes
+    dropout_per_utterance: bool = False  # one modality draw per utterance instead of per batch
+
+
+@dataclass
+class ObjectiveConfig:
+    """Masked cluster prediction."""
+
+    masked_weight: float = 1.0
+    unmasked_weight: float = 0.0
+    features_pen_weight: float = 10.0
+
+
+@dataclass
+class FinetuneObjectiveConfig:
+    """Label-smoothed cross-entropy of the attention decoder, and CTC."""
+
+    label_smoothing: float = 0.1
+    ctc_weight: float = 0.0
+
+
+@dataclass
+class OptimizerConfig:
+    """Adam with decoupled weight decay, and its schedule."""
+
+    lr: float = 5.0e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    eps: float = 1.0e-6
+    weight_decay: float = 0.01
+    clip_norm: float = 10.0  # 0 = no clipping
+    schedule: str = "polynomial"  # polynomial | tri_stage
+    warmup_steps: int = 32_000
+    decay_steps: int | None = None  # tri_stage; None: the rest of the run
+    init_lr_scale: float = 0.01  # tri_stage: the first rate, relative to lr
+    final_lr_scale: float = 0.05  # tri_stage: the last rate, relative to lr
+
+
+@dataclass
+class TrainConfig:
+    """Length, size and bookkeeping of a run. A step is one optimizer step on any number of devices."""
+
+    max_steps: int = 400_000
+    frames_per_step: int = 32_000  # per optimizer step, over all devices
+    frames_per_batch: int = 1_000  # per micro-batch
+    save_every: int = 5_000
+    keep_last: int = 2
+    validate_every: int = 10_000
+    log_every: int = 50
+    precision: str = "auto"  # auto | 32-true | bf16-mixed | 16-mixed
+    accelerator: str = "auto"  # auto | cpu | cuda
+
+
+@dataclass
+class FinetuneTrainConfig(TrainConfig):
+    """Fine-tuning freezes the encoder first."""
+
+    freeze_encoder_steps: int = 0  # the encoder gets no gradient while fewer steps are done
+
+
+@dataclass
+class PretrainModelConfig(ModelConfig):
+    """Pre-training may start from another model (continued pre-training)."""
+
+    pretrained: str | None = None
+
+
+@dataclass
+class FinetuneModelConfig:
+    """The pre-trained model decides the encoder's sizes; these decide the rest."""
+
+    pretrained: str = REQUIRED  # a model directory or published checkpoint; 'none' trains `scratch` from random weights
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation_dropout: float = 0.1
+    encoder_layerdrop: float = 0.1
+    dropout_input: float = 0.0
+    feature_grad_mult: float = 1.0
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    scratch: ModelConfig = field(default_factory=ModelConfig)
+
+
+@dataclass
+class PretrainConfig:
+    """`avhubert pretrain`."""
+
+    run_dir: str = REQUIRED
+    seed: int = 1337
+    data: DataConfig = field(default_factory=DataConfig)
+    model: PretrainModelConfig = field(default_factory=PretrainModelConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass
+class FinetuneConfig:
+    """`avhubert finetune`."""
+
+    run_dir: str = REQUIRED
+    seed: int = 1337
+    data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
+    model: FinetuneModelConfig = field(default_factory=FinetuneModelConfig)
+    objective: FinetuneObjectiveConfig = field(default_factory=FinetuneObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+
+SCHEMAS = {
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "av-finetune": FinetuneConfig,
+    "decode": DecodeConfig,
+}
+
+CHOICES = {
+    "visual_activation": ("prelu", "relu"),
+    "modality_fuse": ("concat", "add"),
+    "masking_type": ("input", "feature"),
+    "modalities": tuple(MODALITIES),
+    "selection": ("same_seq", "same_other_seq"),
+    "schedule": ("polynomial", "tri_stage"),
+    "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "accelerator": ("auto", "cpu", "cuda"),
+}
+SHARES = {
+    *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
+    *("noise_prob", "prob_audio", "prob_video", "modality_dropout", "audio_dropout", "label_smoothing", "ctc_weight"),
+}
+POSITIVE = {
+    *("audio_feat_dim", "visual_width", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim"),
+    *("encoder_attention_heads", "conv_pos", "conv_pos_groups", "final_dim", "logit_temp", "layers", "ffn_embed_dim"),
+    *("attention_heads", "beam", "max_frames", "min_frames", "crop_frames", "noise_num", "length_audio"),
+    *("length_video", "lr", "max_steps", "frames_per_step", "frames_per_batch", "save_every", "keep_last"),
+    *("validate_every", "log_every"),
+}
+
+
+# --------------------------------------------------------------------------- presets → checked dataclasses
+def presets(command: str) -> list[str]:
+    """Names of the presets that the package has for a command."""
+    return sorted(path.stem for path in (PRESETS / command).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def compose(command: str, name: str, overrides: typing.Sequence[str] = (), config_dir: str | Path | None = None) -> Any:
+    """Read preset `name` of `command` with Hydra, apply `key=value` overrides, check everything.
+
+    Returns the dataclass of SCHEMAS[command]. ConfigError names the preset, key or value that is wrong
+    and lists the valid ones.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    directory = Path(config_dir) if config_dir else PRESETS / command
+    if not directory.is_dir():
+        raise ConfigError(f"--config-dir {directory} is not a folder")
+    if not (directory / f"{name}.yaml").is_file():
+        known = presets(command) if config_dir is None else sorted(path.stem for path in directory.glob("*.yaml"))
+        raise ConfigError(one_of(f"{command} preset", name, known))
+    GlobalHydra.instance().clear()
+    try:
+        # our own presets stay reachable as parents of a user's preset
+        search = [] if config_dir is None else [f"hydra.searchpath=[file://{PRESETS / command}]"]
+        with initialize_config_dir(config_dir=str(directory.resolve()), version_base="1.3"):
+            given = hydra_compose(config_name=name, overrides=[*search, *overrides])
+        values = OmegaConf.to_container(given, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_hydra_sentence(SCHEMAS[command], error, overrides)) from error
+    return from_dict(SCHEMAS[command], values, where=f"{command} preset '{name}'")
+
+
+def _hydra_sentence(schema: type, error: Exception, overrides: typing.Sequence[str]) -> str:
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if "=" not in override:
+            return f"'{override}' is not of the form key=value"
+        if f"'{key}'" in str(error) or key in str(error):
+            return f"'{override}' cannot be used: {str(error).splitlines()[0]}"
+    return " ".join(str(error).split())
+
+
+def keys(schema: type, prefix: str = "") -> list[str]:
+    """All dotted keys of a schema."""
+    found = []
+    for name, kind in typing.get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            found += keys(typing.cast(type, kind), f"{prefix}{name}.")
+        else:
+            found.append(prefix + name)
+    return found
+
+
+def from_dict(schema: type, values: Any, where: str, prefix: str = "") -> Any:
+    """Build dataclass `schema` from nested dicts; ConfigError names the wrong key or value and where it stands."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: '{prefix.rstrip('.')}' must hold keys, not '{values}'")
+    hints = typing.get_type_hints(schema)
+    built = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(_unknown_key(schema, prefix, name, where))
+        kind = hints[name]
+        if dataclasses.is_dataclass(kind):
+            built[name] = from_dict(typing.cast(type, kind), value, where, f"{prefix}{name}.")
+        else:
+            built[name] = _checked(kind, name, value, f"{where}: {prefix}{name}")
+    return schema(**built)
+
+
+def _unknown_key(schema: type, prefix: str, name: str, where: str) -> str:
+    here = keys(schema, prefix)
+    near = difflib.get_close_matches(prefix + name, here, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"{where}: unknown key '{prefix}{name}'{hint} Known keys: {', '.join(here)}"
+
+
+def _checked(kind: Any, name: str, value: Any, where: str) -> Any:
+    if isinstance(value, str) and value == REQUIRED:
+        return value
+    converted = _converted(kind, value, where)
+    if name in CHOICES and converted not in CHOICES[name]:
+        raise ConfigError(f"{where}={value} is not one of: {', '.join(CHOICES[name])}")
+    if converted is None:
+        return None
+    if name in SHARES and not 0 <= converted <= 1:
+        raise ConfigError(f"{where}={value} must be between 0 and 1")
+    if name in POSITIVE and not converted > 0:
+        raise ConfigError(f"{where}={value} must be greater than 0")
+    return converted
+
+
+def _converted(kind: Any, value: Any, where: str) -> Any:
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        options = typing.get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        kind = next(option for option in options if option is not type(None))
+    if typing.get_origin(kind) is list:
+        inner = typing.get_args(kind)[0]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}={value} must be a list, such as [1,2]")
+        return [_converted(inner, item, where) for item in value]
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # YAML reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, kind) and (kind is not int or not isinstance(value, bool)):
+        return value
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise ConfigError(f"{where}={value} must be {words.get(kind, kind)}")
+
+
+def require(config: Any, prefix: str = "") -> None:
+    """ConfigError names every value that must be given and is not."""
+    missing = [key for key, value in flatten(config) if value == REQUIRED]
+    if missing:
+        raise ConfigError(f"give a value for {', '.join(f'{prefix}{key}=…' for key in missing)}")
+
+
+def flatten(config: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of a configuration dataclass."""
+    found: list[tuple[str, Any]] = []
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            found += flatten(value, f"{prefix}{item.name}.")
+        else:
+            found.append((prefix + item.name, value))
+    return found
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as plain nested dicts and lists."""
+    return dataclasses.asdict(config)
+
+
+def write_yaml(config: Any, path: str | Path) -> None:
+    """Write the fully resolved configuration as YAML."""
+    from omegaconf import OmegaConf
+
+    from avhubert.files import write_text
+
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
