@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` and `make test`. They need Python, pip and a C compiler.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: demo test check setup clean
+.DELETE_ON_ERROR:
+
+# DEMO="--size smoke --out runs/smoke" gives other arguments to `avhubert demo`
+DEMO ?=
+
+demo: .venv/.run
+	$(BIN)/avhubert demo $(DEMO)
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: .venv/.dev
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# what `avhubert demo` uses: the package, its face models and the voice for the synthetic corpus
+.venv/.run: $(INPUTS) | .venv/bin/python
+	$(PIP) install -q -c constraints.txt -e '.[prepare,synth]'
+	$(BIN)/avhubert models fetch
+	touch $@
+
+# and what the tests use
+.venv/.dev: $(INPUTS) .venv/.run
+	$(PIP) install -q -c constraints.txt -e '.[prepare,synth,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
