@@ -1,0 +1,362 @@
+"""The `avhubert` command: one thin function per subcommand; work happens in the rooms, imported when needed.
+
+Exit codes: 0 the work is done, 1 it failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from avhubert.errors import AvhubertError, ConfigError
+
+MODALITY_CHOICES = ("av", "a", "v")
+
+
+# --------------------------------------------------------------------------- commands
+def demo(options: argparse.Namespace) -> None:
+    from avhubert.demo import run
+
+    run(options.out, options.size, seed=options.seed)
+
+
+def synth(options: argparse.Namespace) -> None:
+    from avhubert.corpora.synthetic.writer import make_corpus
+
+    summary = make_corpus(
+        options.dir, options.clips, options.speakers, seed=options.seed, text=options.text, workers=options.workers
+    )
+    say(summary)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    from avhubert.prepare.runner import prepare as run
+
+    summary = run(
+        options.corpus,
+        options.src,
+        options.dst,
+        workers=options.workers,
+        shard=parse_shard(options.shard),
+        seed=options.seed,
+        vocab_size=options.vocab_size,
+    )
+    say(summary)
+
+
+def noise(options: argparse.Namespace) -> None:
+    from avhubert.corpora.noise import make_noise
+
+    say(make_noise(options.kind, options.src, options.dst, seed=options.seed))
+
+
+def cluster(options: argparse.Namespace) -> None:
+    from avhubert.cluster.labels import cluster as run
+
+    quality = run(
+        options.data, options.features, options.clusters, options.out, seed=options.seed, percent=options.percent
+    )
+    say_figures(quality)
+    say(f"labels in {options.out}; open {Path(options.out) / 'report.html'}")
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    from avhubert.config import compose
+    from avhubert.train.pretrain import run
+
+    run(compose("pretrain", options.config_name, options.overrides, options.config_dir))
+
+
+def finetune(options: argparse.Namespace) -> None:
+    from avhubert.config import compose, preset_command
+    from avhubert.train.finetune import run
+
+    command = preset_command(options.config_name, options.config_dir)
+    run(compose(command, options.config_name, options.overrides, options.config_dir))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from avhubert.decode.evaluate import evaluate as run
+
+    if options.snr and not options.noise:
+        raise ConfigError("--snr needs --noise: a noise list or the folder that `avhubert noise` wrote")
+    if options.noise and not options.snr:
+        raise ConfigError("--noise needs at least one --snr, in dB, such as --snr 0")
+    run(
+        options.model,
+        options.data,
+        split=options.split,
+        modality=options.modality,
+        noise=options.noise,
+        snrs=options.snr or [None],
+        out=options.out,
+        beam=options.beam,
+        lenpen=options.lenpen,
+    )
+
+
+def transcribe(options: argparse.Namespace) -> None:
+    from avhubert.transcribe import transcribe_files
+
+    transcribe_files(options.files, options.model, options.modality, options.format, options.out)
+
+
+def features(options: argparse.Namespace) -> None:
+    from avhubert.extract import extract_features
+
+    written = extract_features(
+        options.source, options.model, layer=options.layer, out=options.out, split=options.split,
+        modality=options.modality, units=options.units,
+    )  # fmt: skip
+    say(f"{len(written)} files in {options.out}")
+
+
+def convert(options: argparse.Namespace) -> None:
+    from avhubert.interop import fairseq
+
+    if options.to_fairseq:
+        fairseq.to_fairseq(options.source, options.out)
+    else:
+        fairseq.convert(options.source, options.out)
+    say(f"wrote {options.out}")
+
+
+def models(options: argparse.Namespace) -> None:
+    from avhubert.prepare.models import fetch
+
+    for name, path in fetch().items():
+        say(f"{name}: {path}")
+
+
+def info(options: argparse.Namespace) -> None:
+    from avhubert.loading import describe
+
+    say_figures(describe(options.path))
+
+
+# --------------------------------------------------------------------------- helpers
+def say(what: object) -> None:
+    print(what, flush=True)
+
+
+def say_figures(figures: dict) -> None:
+    width = max(len(str(name)) for name in figures)
+    for name, value in figures.items():
+        say(f"{name!s:<{width}}  {value:.4g}" if isinstance(value, float) else f"{name!s:<{width}}  {value}")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """'I/N' → (I, N), 0 ≤ I < N."""
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        index, count = 0, 0
+    if not 0 <= index < count:
+        raise ConfigError(f"--shard {text} is not of the form I/N with 0 ≤ I < N, such as 0/4")
+    return index, count
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return value
+
+
+# --------------------------------------------------------------------------- the parser
+class Parser(argparse.ArgumentParser):
+    """A usage error is one sentence and exit code 2."""
+
+    def error(self, message: str):
+        self.exit(2, f"avhubert: {message} (see `{self.prog} --help`)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    main_parser = Parser(
+        prog="avhubert",
+        description="Audio-visual speech: videos to mouth clips, to a model, to text.",
+        epilog="Begin with: avhubert demo",
+    )
+    main_parser.add_argument("--version", action="store_true", help="print the version")
+    commands = main_parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, run: Callable, help: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        sub.epilog = f"Example: {example}"
+        sub.set_defaults(run=run)
+        return sub
+
+    def add_seed(sub: argparse.ArgumentParser, default: int = 0) -> None:
+        sub.add_argument("--seed", type=int, default=default, metavar="K", help=f"random seed (default {default})")
+
+    def add_workers(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--workers", type=positive, metavar="N", help="processes (default: one per core)")
+
+    sub = command(
+        "demo",
+        demo,
+        "the whole loop on a corpus made here: videos to text, and a report page",
+        "avhubert demo --size quick --out runs/demo",
+    )
+    sub.add_argument("--out", type=Path, default=Path("runs/demo"), metavar="DIR", help="default runs/demo")
+    sub.add_argument(
+        "--size", choices=("smoke", "quick", "full"), default="quick", help="about 2 min, 15 min or 2 h on 2 cores"
+    )
+    add_seed(sub, 1)
+
+    sub = command(
+        "synth",
+        synth,
+        "write a corpus of drawn talking faces in LRS3's folder shape",
+        "avhubert synth corpus --clips 40 --speakers 8 --seed 7",
+    )
+    sub.add_argument("dir", type=Path, metavar="DIR")
+    sub.add_argument("--clips", type=positive, required=True, metavar="N", help="how many clips in all")
+    sub.add_argument("--speakers", type=positive, default=4, metavar="S", help="default 4")
+    add_seed(sub)
+    sub.add_argument("--text", default="grid", help="grid: six-slot commands, 51 words")
+    add_workers(sub)
+
+    sub = command(
+        "prepare",
+        prepare,
+        "turn a corpus of videos into mouth clips, manifests, transcripts and a tokenizer",
+        "avhubert prepare lrs3 /corpora/lrs3 data --workers 8",
+    )
+    sub.add_argument("corpus", choices=("lrs3", "vox2", "folder"))
+    sub.add_argument("src", type=Path, metavar="SRC", help="the corpus, or any folder of videos")
+    sub.add_argument("dst", type=Path, metavar="DST", help="lrs3: DST/30h, DST/433h; vox2: DST/en, DST/all")
+    add_workers(sub)
+    sub.add_argument("--shard", default="0/1", metavar="I/N", help="do the I-th of N parts (job arrays)")
+    add_seed(sub)
+    sub.add_argument("--vocab-size", type=positive, default=1000, metavar="V", help="tokenizer size (default 1000)")
+
+    sub = command(
+        "noise",
+        noise,
+        "make noise clips and their train, valid and test lists",
+        "avhubert noise babble data/433h noise",
+    )
+    sub.add_argument("kind", choices=("musan", "babble", "speech"))
+    sub.add_argument("src", type=Path, metavar="SRC", help="MUSAN, or a data directory to take speech from")
+    sub.add_argument("dst", type=Path, metavar="DST")
+    add_seed(sub)
+
+    sub = command(
+        "cluster",
+        cluster,
+        "cluster features into frame labels for pre-training",
+        "avhubert cluster data/433h --features mfcc --clusters 100 --out labels/iter1",
+    )
+    sub.add_argument("data", type=Path, metavar="DATA", help="data directory")
+    sub.add_argument("--features", required=True, metavar="mfcc|MODEL:LAYER", help="what is clustered")
+    sub.add_argument("--clusters", type=positive, required=True, metavar="K")
+    sub.add_argument("--out", type=Path, required=True, metavar="LABELS", help="folder for {split}.km and labels.json")
+    add_seed(sub)
+    sub.add_argument("--percent", type=float, default=100.0, metavar="P", help="share of clips k-means learns from")
+
+    for name, run, help in (
+        ("pretrain", pretrain, "masked cluster prediction; goes on by itself in the same run_dir"),
+        ("finetune", finetune, "train a recognizer from a pre-trained model; goes on by itself"),
+    ):
+        extra = "data.labels=labels/iter1" if name == "pretrain" else "model.pretrained=runs/iter2"
+        preset = "tiny_iter1" if name == "pretrain" else "tiny"
+        sub = command(
+            name,
+            run,
+            help,
+            f"avhubert {name} --config-name {preset} run_dir=runs/x data.dir=data/433h {extra} train.max_steps=100",
+        )
+        sub.add_argument("--config-name", required=True, metavar="NAME", help="a preset")
+        sub.add_argument("--config-dir", type=Path, metavar="D", help="your own folder of presets")
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help="anything in the preset")
+
+    sub = command(
+        "evaluate",
+        evaluate,
+        "word error rate of a recognizer on a data directory, clean or in noise",
+        "avhubert evaluate runs/demo/model data/30h --modality v --out eval",
+    )
+    sub.add_argument("model", metavar="MODEL", help="model directory or published checkpoint")
+    sub.add_argument("data", type=Path, metavar="DATA", help="data directory")
+    sub.add_argument("--split", default="test", help="default test")
+    sub.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="default av")
+    sub.add_argument("--noise", type=Path, metavar="LIST", help="noise list, or a folder from `avhubert noise`")
+    sub.add_argument("--snr", type=float, action="append", metavar="dB", help="may be given several times")
+    sub.add_argument("--beam", type=positive, metavar="N", help="default: the model's own")
+    sub.add_argument("--lenpen", type=float, metavar="X", help="length penalty; default: the model's own")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="hypotheses, results.json and report.html")
+
+    sub = command(
+        "transcribe",
+        transcribe,
+        "video or sound files to text",
+        "avhubert transcribe talk.mp4 --model runs/demo/model --format srt",
+    )
+    sub.add_argument("files", nargs="+", metavar="FILE")
+    sub.add_argument("--model", required=True, metavar="MODEL")
+    sub.add_argument("--modality", choices=("auto", *MODALITY_CHOICES), default="auto", help="default: what is there")
+    sub.add_argument("--format", choices=("txt", "srt", "vtt", "json"), default="txt", help="default txt")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="write FILE's name there instead of printing")
+
+    sub = command(
+        "features",
+        features,
+        "features of one layer, [T, D] .npy per clip at 25 Hz",
+        "avhubert features data/433h --model runs/iter1 --layer 4 --out features",
+    )
+    sub.add_argument("source", metavar="DATA_OR_FILE", help="data directory, or one video")
+    sub.add_argument("--model", required=True, metavar="MODEL")
+    sub.add_argument("--layer", type=int, metavar="L", help="0 = before the encoder; default: the encoder's output")
+    sub.add_argument("--out", type=Path, required=True, metavar="DIR")
+    sub.add_argument("--split", metavar="S", help="default: every split of the data directory")
+    sub.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="default av")
+    sub.add_argument("--units", type=Path, metavar="LABELS", help="also write cluster ids by this label model")
+
+    sub = command(
+        "convert",
+        convert,
+        "published checkpoint to a model directory, and back",
+        "avhubert convert base_vox_iter5.pt base_vox_iter5",
+    )
+    sub.add_argument("source", type=Path, metavar="CKPT.pt", help="or a model directory, with --to-fairseq")
+    sub.add_argument("out", type=Path, metavar="OUT")
+    sub.add_argument("--to-fairseq", action="store_true", help="write the published format")
+
+    sub = command("info", info, "what a model or checkpoint is", "avhubert info runs/demo/model")
+    sub.add_argument("path", metavar="MODEL")
+
+    sub = command("models", models, "fetch the face models ahead of time", "avhubert models fetch")
+    sub.add_argument("action", choices=("fetch",))
+    return main_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; an error that a user can cause becomes one sentence on stderr and an exit code."""
+    options = parser().parse_args(arguments)
+    if options.version:
+        from avhubert import __version__
+
+        print(__version__)
+        return 0
+    if not hasattr(options, "run"):
+        parser().print_help()
+        return 2
+    try:
+        options.run(options)
+    except AvhubertError as error:
+        print(f"avhubert: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:  # a full disk, a lost mount: the system's own words are the clearest
+        print(f"avhubert: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("avhubert: interrupted; start it again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

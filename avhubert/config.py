@@ -265,6 +265,11 @@ def presets(command: str) -> list[str]:
     return sorted(path.stem for path in (PRESETS / command).glob("*.yaml") if not path.stem.startswith("_"))
 
 
+def preset_command(name: str, config_dir: str | Path | None) -> str:
+    """The folder that a fine-tuning preset lives in: audio-visual recipes have their own."""
+    return "av-finetune" if config_dir is None and name in presets("av-finetune") else "finetune"
+
+
 def compose(command: str, name: str, overrides: typing.Sequence[str] = (), config_dir: str | Path | None = None) -> Any:
     """Read preset `name` of `command` with Hydra, apply `key=value` overrides, check everything.
 
