@@ -1,0 +1,106 @@
+"""Files are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from avhubert import files
+from avhubert.errors import ConfigError, DataError
+
+
+def test_atomic_path_keeps_the_old_file_and_leaves_nothing_when_the_block_fails(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    target.write_text("old")
+
+    def half_way() -> None:
+        with files.atomic_path(target) as temporary:
+            assert temporary.suffix == ".mp4"  # writers choose the format by it
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half_way()
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+def test_atomic_path_replaces_and_honours_the_umask(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a.txt", "è")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "è"
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert (tmp_path / "a.txt").stat().st_mode == plain.stat().st_mode
+
+
+def test_atomic_directory_replaces_the_whole_directory(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old").touch()
+    with files.atomic_directory(target) as temporary:
+        (temporary / "new").touch()
+        assert (target / "old").exists()
+    assert os.listdir(target) == ["new"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_atomic_directory_leaves_nothing_when_the_block_fails(tmp_path: Path) -> None:
+    def half_way() -> None:
+        with files.atomic_directory(tmp_path / "model"):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half_way()
+    assert os.listdir(tmp_path) == []
+
+
+def test_read_json_names_a_missing_and_a_damaged_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*gone\.json: No such file"):
+        files.read_json(tmp_path / "gone.json")
+    (tmp_path / "torn.json").write_text('{"a": ')
+    with pytest.raises(DataError, match=r"torn\.json is not valid JSON"):
+        files.read_json(tmp_path / "torn.json")
+
+
+def test_output_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot write to the output folder .*file/out: Not a directory"):
+        files.output_directory(tmp_path / "file" / "out")
+
+
+def _hold(path: Path, locked, release) -> None:
+    with files.lock_directory(path):
+        locked.set()
+        release.wait(20)
+
+
+def test_a_second_process_is_refused_and_a_dead_one_frees_the_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    locked, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, locked, release))
+    holder.start()
+    assert locked.wait(30)
+    with pytest.raises(ConfigError, match="in use by another process"), files.lock_directory(tmp_path):
+        pass
+    holder.kill()
+    holder.join()
+    with files.lock_directory(tmp_path):
+        pass
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc" * 500_000)
+    assert files.sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 500_000).hexdigest()
+
+
+def test_cache_directory_is_chosen_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "c"))
+    assert files.cache_directory("models") == tmp_path / "c" / "models"
+    monkeypatch.delenv("AVHUBERT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert files.cache_directory("models") == tmp_path / "x" / "avhubert" / "models"
+    assert (tmp_path / "x" / "avhubert" / "models").is_dir()
