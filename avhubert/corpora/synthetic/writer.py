@@ -1,0 +1,251 @@
+"""Write a corpus of talking faces in LRS3's folder shape: one process per core, restartable, same seed same bytes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from avhubert import files, report
+from avhubert.corpora.synthetic import face, text, voice
+from avhubert.errors import ConfigError, one_of
+
+SPLITS = ("pretrain", "trainval", "test")
+# the splits of the clips, over and over: 60 % pretrain, 25 % trainval, 15 % test; the first four fill every split
+_ORDER = tuple({"p": "pretrain", "t": "trainval", "s": "test"}[letter] for letter in "pttspppptppspptppstp")
+SMALLEST = 4
+_SETTINGS = "corpus.json"
+_SAMPLES_PER_FRAME = voice.SAMPLE_RATE // face.FRAME_RATE
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a clip belongs."""
+
+    split: str
+    speaker: int
+    index: int
+
+    @property
+    def stem(self) -> Path:
+        """The clip's files without their endings, under the corpus folder."""
+        return Path(self.split, f"speaker{self.speaker:03d}", f"{self.index:05d}")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `make_corpus` did: clips per split, how many were made now and how many were there already."""
+
+    directory: Path
+    clips: dict[str, int]
+    speakers: dict[str, int]
+    made: int
+    kept: int
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{self.clips[split]} {split} ({self.speakers[split]} speakers)" for split in SPLITS)
+        kept = f", {self.kept} were there already" if self.kept else ""
+        return f"{self.directory}: {splits}; {self.made} clips made{kept}"
+
+
+def place(index: int, speakers: int) -> Place:
+    """The split and speaker of clip `index`, whatever the number of clips.
+
+    The last fifth of the speakers (at least one) is heard in test only; each group takes turns.
+    """
+    unseen = max(1, speakers // 5)
+    split = _ORDER[index % len(_ORDER)]
+    tested = split == "test"
+    group = unseen if tested else speakers - unseen
+    rounds, rest = divmod(index, len(_ORDER))
+    turn = rounds * sum((each == "test") == tested for each in _ORDER)
+    turn += sum((each == "test") == tested for each in _ORDER[:rest])
+    # one further in each round, so that no speaker is tied to one split
+    speaker = (turn + turn // group) % group
+    return Place(split, speaker + (speakers - unseen if tested else 0), index)
+
+
+def make_corpus(
+    dst: str | Path,
+    clips: int,
+    speakers: int = 4,
+    seed: int = 0,
+    text: str = "grid",
+    workers: int | None = None,
+) -> Summary:
+    """Write `clips` talking-face videos (never fewer than 4, so that every split has what it needs) under `dst`.
+
+    `dst/{pretrain,trainval,test}/SPEAKER/NNNNN.mp4` (224×224, 25 fps, 16 kHz), `.txt` (LRS3's form with the words' times)
+    and `.phones.json` (`[{"phone", "start", "end"}]`, seconds). A clip is a function of (seed, index) and the number of
+    speakers; clips already there are kept. `workers` processes, by default one per core: their number changes nothing.
+
+    ConfigError: wrong argument, `dst` not writable or holding a corpus made with other settings, espeak-ng missing.
+    """
+    _check(clips, speakers, seed, text, workers)
+    dst = files.output_directory(dst)
+    with files.lock_directory(dst):
+        _settings(dst, {"format": 1, "speakers": speakers, "seed": seed, "text": text})
+        places = [place(index, speakers) for index in range(max(clips, SMALLEST))]
+        todo = [item for item in places if not _present(dst / item.stem)]
+        for folder in {(dst / item.stem).parent for item in todo}:
+            folder.mkdir(parents=True, exist_ok=True)
+        workers = min(workers or _cores(), max(len(todo), 1))
+        with report.progress() as bar:
+            task = bar.add_task("making talking faces", total=len(todo), unit="clips")
+            for _ in _run([(dst, item, seed, text) for item in todo], workers):
+                bar.advance(task)
+    return Summary(
+        directory=dst,
+        clips={split: sum(item.split == split for item in places) for split in SPLITS},
+        speakers={split: len({item.speaker for item in places if item.split == split}) for split in SPLITS},
+        made=len(todo),
+        kept=len(places) - len(todo),
+    )
+
+
+def _check(clips: int, speakers: int, seed: int, kind: str, workers: int | None) -> None:
+    if kind not in text.KINDS:
+        raise ConfigError(one_of("text", kind, text.KINDS))
+    if clips < 1:
+        raise ConfigError(f"clips must be at least 1, not {clips}")
+    if speakers < 2:
+        raise ConfigError(f"speakers must be at least 2 (one of them for test only), not {speakers}")
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative, but is {seed}")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
+
+
+def _settings(dst: Path, settings: dict[str, object]) -> None:
+    """Note the corpus's settings in `dst`; refuse a folder whose clips were made with others."""
+    path = dst / _SETTINGS
+    if not path.exists():
+        files.write_json(path, settings)
+        return
+    there = files.read_json(path)
+    for key, value in settings.items():
+        if there.get(key) != value:
+            raise ConfigError(
+                f"{dst} holds a corpus made with {key} {there.get(key)}, not {value}; choose another folder"
+            )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _present(stem: Path) -> bool:
+    return all(stem.with_suffix(ending).exists() for ending in (".mp4", ".txt", ".phones.json"))
+
+
+def _run(jobs: list[tuple[Path, Place, int, str]], workers: int) -> Iterator[None]:
+    if workers == 1:
+        yield from (_make_clip(*job) for job in jobs)
+        return
+    # spawned: a forked child would inherit the threads and locks of whoever calls this
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_make_clip, *job) for job in jobs]
+        try:
+            yield from (future.result() for future in as_completed(futures))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@dataclass(frozen=True)
+class Performance:
+    """One clip before it is drawn: sound int16 [frames × 640], words and phones in it, mouth shapes [frames]."""
+
+    samples: np.ndarray
+    words: tuple[voice.Segment, ...]
+    phones: tuple[voice.Segment, ...]
+    shapes: face.MouthShapes
+    face: face.Face
+
+
+def perform(item: Place, seed: int, kind: str = "grid") -> Performance:
+    """What is said in a clip, by whom and how, from (seed, index) and the speaker alone."""
+    rng = np.random.default_rng([seed, item.index, 0])
+    words = text.sentence(rng, kind)
+    own = voice.speaker_voice(seed, item.speaker)
+    own = replace(own, rate=own.rate + int(rng.integers(-7, 8)), pitch=own.pitch + int(rng.integers(-4, 5)))
+    speech = voice.say(words, own)
+    before, after = rng.uniform(0.1, 0.25, 2)
+    lead = round(before * voice.SAMPLE_RATE)
+    heard = lead + len(speech.samples) + round(after * voice.SAMPLE_RATE)
+    frames = -(-heard // _SAMPLES_PER_FRAME)
+    sound = rng.normal(0, 12, frames * _SAMPLES_PER_FRAME)  # a quiet room: about -69 dB of full scale
+    loudest = max(1, int(np.abs(speech.samples.astype(np.int32)).max()))
+    sound[lead : lead + len(speech.samples)] += speech.samples * (rng.uniform(9000, 20000) / loudest)
+    spoken, phones = (
+        tuple(
+            voice.Segment(each.label, each.start + lead / voice.SAMPLE_RATE, each.end + lead / voice.SAMPLE_RATE)
+            for each in part
+        )
+        for part in (speech.words, speech.phones)
+    )
+    return Performance(
+        samples=np.clip(np.rint(sound), -32768, 32767).astype(np.int16),
+        words=spoken,
+        phones=phones,
+        shapes=face.mouth_shapes(phones, frames),
+        face=face.Face(face.speaker_look(seed, item.speaker), np.random.default_rng([seed, item.index, 1])),
+    )
+
+
+def _make_clip(dst: Path, item: Place, seed: int, kind: str) -> None:
+    """Make one clip's files; the text comes last, so a clip that has it is whole."""
+    performance = perform(item, seed, kind)
+    stem = dst / item.stem
+    with files.atomic_path(stem.with_suffix(".mp4")) as path:
+        _write_mp4(path, performance.face.frames(performance.shapes), performance.samples)
+    phones = [
+        {"phone": phone.label, "start": round(phone.start, 4), "end": round(phone.end, 4)}
+        for phone in performance.phones
+    ]
+    files.write_text(stem.with_suffix(".phones.json"), json.dumps(phones, ensure_ascii=False) + "\n")
+    files.write_text(stem.with_suffix(".txt"), _lrs3_text(performance.words))
+
+
+def _lrs3_text(words: tuple[voice.Segment, ...]) -> str:
+    """LRS3's transcript; Conf and ASDSCORE are constants, since nothing here was guessed."""
+    lines = [f"Text:  {' '.join(word.label for word in words).upper()}", "Conf:  9", "", "WORD START END ASDSCORE"]
+    lines += [f"{word.label.upper()} {word.start:.2f} {word.end:.2f} 10.0" for word in words]
+    return "\n".join(lines) + "\n"
+
+
+def _write_mp4(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) -> None:
+    """H.264 and AAC in one mp4, with nothing in it that depends on when or where it was made."""
+    with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
+        video = container.add_stream("libx264", rate=face.FRAME_RATE)
+        video.width = video.height = face.SIZE
+        video.pix_fmt = "yuv420p"
+        video.thread_count = 1
+        video.options = {"crf": "18", "preset": "veryfast", "bf": "0", "flags": "+bitexact"}
+        video.time_base = Fraction(1, face.FRAME_RATE)
+        audio = container.add_stream("aac", rate=voice.SAMPLE_RATE, layout="mono")
+        audio.bit_rate = 64000
+        audio.options = {"flags": "+bitexact"}
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            frame.time_base = Fraction(1, face.FRAME_RATE)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        sound = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        sound.sample_rate = voice.SAMPLE_RATE
+        sound.pts = 0
+        sound.time_base = Fraction(1, voice.SAMPLE_RATE)
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=voice.SAMPLE_RATE, frame_size=1024)
+        for piece in (sound, None):
+            for block in resampler.resample(piece):
+                container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
