@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ class MaskingConfig:
     prob_video: float = 0.3
     length_video: int = 5
     selection: str = "same_seq"  # same_seq | same_other_seq: what replaces masked video (input masking)
-    thin: bool = True  # un-mask random frames until all rows of a batch have as many as the least masked one (published)
+    thin: bool = True  # un-mask random frames until every row has as few as the least masked one (published)
     modality_dropout: float = 0.5
     audio_dropout: float = 0.5  # given modality dropout: the share in which audio goes
     dropout_per_utterance: bool = False  # one modality draw per utterance instead of per batch
@@ -255,7 +256,13 @@ POSITIVE = {
     *("encoder_attention_heads", "conv_pos", "conv_pos_groups", "final_dim", "logit_temp", "layers", "ffn_embed_dim"),
     *("attention_heads", "beam", "max_frames", "min_frames", "crop_frames", "noise_num", "length_audio"),
     *("length_video", "lr", "max_steps", "frames_per_step", "frames_per_batch", "save_every", "keep_last"),
-    *("validate_every", "log_every"),
+    *("validate_every", "log_every", "eps", "final_lr_scale"),
+}
+NOT_NEGATIVE = {
+    *("seed", "workers", "draw_av", "draw_a", "draw_v", "weight_decay", "clip_norm", "warmup_steps", "decay_steps"),
+    *("freeze_encoder_steps", "masked_weight", "unmasked_weight", "features_pen_weight", "feature_grad_mult"),
+    *("max_len_a", "max_len_b", "min_len", "lenpen", "num_classes", "visual_blocks", "betas", "init_lr_scale"),
+    "vocab_size",
 }
 
 
@@ -273,53 +280,132 @@ def preset_command(name: str, config_dir: str | Path | None) -> str:
 def compose(command: str, name: str, overrides: typing.Sequence[str] = (), config_dir: str | Path | None = None) -> Any:
     """Read preset `name` of `command` with Hydra, apply `key=value` overrides, check everything.
 
+    Hydra reads the presets and chooses config groups (folders beside a preset); `key=value`, `+key=value` and `~key`
+    (back to the default) are in Hydra's grammar but set here, so that a wrong key or value gets a clear sentence.
+
     Returns the dataclass of SCHEMAS[command]. ConfigError names the preset, key or value that is wrong
     and lists the valid ones.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError  # OmegaConf's own parser
 
     directory = Path(config_dir) if config_dir else PRESETS / command
     if not directory.is_dir():
         raise ConfigError(f"--config-dir {directory} is not a folder")
     if not (directory / f"{name}.yaml").is_file():
-        known = presets(command) if config_dir is None else sorted(path.stem for path in directory.glob("*.yaml"))
-        raise ConfigError(one_of(f"{command} preset", name, known))
-    GlobalHydra.instance().clear()
+        raise ConfigError(one_of(f"{command} preset", name, _names(command, config_dir)))
+    where = f"{command} preset '{name}'"
+    schema = SCHEMAS[command]
+    # our own presets stay reachable as parents of a user's preset, and fine-tuning's as parents of audio-visual ones
+    parents = [PRESETS / command, *([PRESETS / "finetune"] if command == "av-finetune" else [])]
+    changes = [_parsed(text, schema) for text in overrides]
+    groups = [c for c in changes if c.key and any((folder / c.key).is_dir() for folder in (directory, *parents))]
+    search = ",".join(_quoted(f"file://{parent}") for parent in parents)
     try:
-        # our own presets stay reachable as parents of a user's preset
-        search = [] if config_dir is None else [f"hydra.searchpath=[file://{PRESETS / command}]"]
         with initialize_config_dir(config_dir=str(directory.resolve()), version_base="1.3"):
-            given = hydra_compose(config_name=name, overrides=[*search, *overrides])
-        values = OmegaConf.to_container(given, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_hydra_sentence(SCHEMAS[command], error, overrides)) from error
-    return from_dict(SCHEMAS[command], values, where=f"{command} preset '{name}'")
+            for_hydra = [f"hydra.searchpath=[{search}]", *(change.text for change in groups)]
+            preset = hydra_compose(config_name=name, overrides=for_hydra)
+        OmegaConf.set_struct(preset, False)
+        for change in changes:
+            if change not in groups:
+                _apply(change, preset, schema, where)
+        # under the schema's defaults, so that ${seed} is known where the preset leaves it out
+        merged = OmegaConf.merge(OmegaConf.create(to_dict(schema())), preset)
+        for key in OmegaConf.missing_keys(preset):  # merge leaves these at the default
+            OmegaConf.update(merged, key, REQUIRED)
+        values = OmegaConf.to_container(merged, resolve=True)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}") from error
+    config = from_dict(schema, values, where)
+    _check_together(config, where)
+    return config
 
 
-def _hydra_sentence(schema: type, error: Exception, overrides: typing.Sequence[str]) -> str:
-    for override in overrides:
-        key = override.split("=", 1)[0].lstrip("+~")
-        if "=" not in override:
-            return f"'{override}' is not of the form key=value"
-        if f"'{key}'" in str(error) or key in str(error):
-            return f"'{override}' cannot be used: {str(error).splitlines()[0]}"
-    return " ".join(str(error).split())
+@dataclass(frozen=True)
+class _Change:
+    """A parsed override: `text` as it was given."""
+
+    text: str
+    key: str
+    value: Any
+    delete: bool
+
+
+def _names(command: str, config_dir: str | Path | None) -> list[str]:
+    if config_dir is not None:
+        return [path.stem for path in Path(config_dir).glob("*.yaml")]
+    return [*presets("finetune"), *presets("av-finetune")] if command == "finetune" else presets(command)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _parsed(text: str, schema: type) -> _Change:
+    """An override in Hydra's grammar; text values, such as paths, are taken as they stand."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, equals, raw = text.lstrip("+").partition("=")
+    if equals and _leaves(schema).get(key) in (str, str | None) and raw not in ("", "null") and raw[0] not in "'\"":
+        return _Change(text, key, raw, delete=False)
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ConfigError(f"'{text}' is not of the form key=value, such as optimizer.betas=[0.9,0.98]") from error
+    if override.is_sweep_override():
+        raise ConfigError(f"'{text}' gives several values; give one (a list is written [1,2])")
+    return _Change(text, override.key_or_group, override.value(), override.is_delete())
+
+
+def _apply(change: _Change, preset: Any, schema: type, where: str) -> None:
+    """Set or delete one key of the composed preset, checked against the schema first."""
+    from omegaconf import OmegaConf
+
+    kind: Any = schema
+    parts = change.key.split(".")
+    for position, part in enumerate(parts):
+        hints = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+        if part not in hints:
+            if not hints:  # something below a value: name it from the top
+                kind, position = schema, 0
+            prefix = ".".join([*parts[:position], ""])
+            raise ConfigError(_unknown_key(kind, prefix, ".".join(parts[position:]), where))
+        kind = hints[part]
+    if change.delete:
+        parent = OmegaConf.select(preset, ".".join(parts[:-1])) if parts[:-1] else preset
+        if parent is not None:
+            parent.pop(parts[-1], None)
+        return
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(change.value, dict):
+            known = ", ".join(keys(typing.cast(type, kind), f"{change.key}."))
+            raise ConfigError(f"{where}: {change.text} cannot be set as a whole; set one of its keys: {known}")
+        from_dict(typing.cast(type, kind), change.value, where, f"{change.key}.")
+    elif not (isinstance(change.value, str) and "${" in change.value):
+        _checked(kind, parts[-1], change.value, f"{where}: {change.key}")
+    OmegaConf.update(preset, change.key, change.value, force_add=True)
+
+
+def _leaves(schema: type, prefix: str = "") -> dict[str, Any]:
+    """Type of every dotted key of a schema."""
+    found: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            found |= _leaves(typing.cast(type, kind), f"{prefix}{name}.")
+        else:
+            found[prefix + name] = kind
+    return found
 
 
 def keys(schema: type, prefix: str = "") -> list[str]:
     """All dotted keys of a schema."""
-    found = []
-    for name, kind in typing.get_type_hints(schema).items():
-        if dataclasses.is_dataclass(kind):
-            found += keys(typing.cast(type, kind), f"{prefix}{name}.")
-        else:
-            found.append(prefix + name)
-    return found
+    return list(_leaves(schema, prefix))
 
 
 def from_dict(schema: type, values: Any, where: str, prefix: str = "") -> Any:
@@ -342,8 +428,8 @@ def from_dict(schema: type, values: Any, where: str, prefix: str = "") -> Any:
 def _unknown_key(schema: type, prefix: str, name: str, where: str) -> str:
     here = keys(schema, prefix)
     near = difflib.get_close_matches(prefix + name, here, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"{where}: unknown key '{prefix}{name}'{hint} Known keys: {', '.join(here)}"
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    return f"{where}: unknown key '{prefix}{name}'{hint}; known keys: {', '.join(here)}"
 
 
 def _checked(kind: Any, name: str, value: Any, where: str) -> Any:
@@ -354,6 +440,11 @@ def _checked(kind: Any, name: str, value: Any, where: str) -> Any:
         raise ConfigError(f"{where}={value} is not one of: {', '.join(CHOICES[name])}")
     if converted is None:
         return None
+    items = converted if isinstance(converted, list) else [converted]
+    if any(isinstance(item, float) and not math.isfinite(item) for item in items):
+        raise ConfigError(f"{where}={value} must be finite")
+    if name in NOT_NEGATIVE and any(item < 0 for item in items):
+        raise ConfigError(f"{where}={value} must be at least 0")
     if name in SHARES and not 0 <= converted <= 1:
         raise ConfigError(f"{where}={value} must be between 0 and 1")
     if name in POSITIVE and not converted > 0:
@@ -389,9 +480,42 @@ def _converted(kind: Any, value: Any, where: str) -> Any:
     raise ConfigError(f"{where}={value} must be {words.get(kind, kind)}")
 
 
+def _check_together(config: Any, where: str) -> None:
+    """Values that must fit each other; ConfigError names both."""
+    values = dict(flatten(config))
+
+    def refuse(condition: bool, sentence: str) -> None:
+        if condition:
+            raise ConfigError(f"{where}: {sentence}")
+
+    for prefix in ("model.", "model.scratch."):
+        if f"{prefix}encoder_embed_dim" in values:
+            width = values[f"{prefix}encoder_embed_dim"]
+            for key in (f"{prefix}encoder_attention_heads", f"{prefix}conv_pos_groups"):
+                refuse(
+                    width % values[key] != 0,
+                    f"{prefix}encoder_embed_dim={width} must be a multiple of {key}={values[key]}",
+                )
+            blocks = values[f"{prefix}visual_blocks"]
+            refuse(
+                len(blocks) != 4 or 0 in blocks, f"{prefix}visual_blocks={blocks} must be four numbers of at least 1"
+            )
+    if "data.dir" not in values:
+        return
+    least, most = values["data.min_frames"], values["data.max_frames"]
+    refuse(least > most, f"data.min_frames={least} is greater than data.max_frames={most}: no clip would be left")
+    snr = values["data.noise_snr"]
+    refuse(len(snr) != 2 or snr[0] > snr[1], f"data.noise_snr={snr} must be [lowest,highest], such as [0,0]")
+    betas = values["optimizer.betas"]
+    refuse(len(betas) != 2 or max(betas) >= 1, f"optimizer.betas={betas} must be two numbers in 0 ≤ β < 1")
+    draws = [values.get(f"data.draw_{name}", 1) for name in MODALITIES]
+    refuse(sum(draws) == 0, "data.draw_av, data.draw_a and data.draw_v are all 0: give at least one a weight")
+
+
 def require(config: Any, prefix: str = "") -> None:
     """ConfigError names every value that must be given and is not."""
-    missing = [key for key, value in flatten(config) if value == REQUIRED]
+    needed = {item for item, value in flatten(type(config)()) if value == REQUIRED}
+    missing = [key for key, value in flatten(config) if value == REQUIRED or (key in needed and not value)]
     if missing:
         raise ConfigError(f"give a value for {', '.join(f'{prefix}{key}=…' for key in missing)}")
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "avhubert"
 
 EVERYWHERE = {"errors", "config", "files", "report"}
 PIPELINES = {"extract", "transcribe", "iterate", "demo", "serve", "cli"}
-LIGHT = {"numpy", "omegaconf", "hydra", "matplotlib", "rich"}  # what the four common modules may use from outside
+LIGHT = {"numpy", "omegaconf", "hydra", "yaml", "matplotlib", "rich"}  # what the four common modules may use from outside
 
 # room → rooms it may import, besides EVERYWHERE and itself
 ALLOWED: dict[str, set[str]] = {
