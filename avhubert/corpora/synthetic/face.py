@@ -2,11 +2,12 @@
 
 A face lives in a canonical 224×224 plane in which the eyes, nose and mouth lie where the mean face of the published
 preparation has them, moved to the middle. Still parts are painted once per clip; every frame warps them (head motion,
-dropping jaw) and draws the lips, teeth, tongue and eyelids anew, straight at their final place, so that they stay sharp.
+dropping jaw) and draws the lips, teeth, tongue and eyelids anew, at their final place, so that they stay sharp.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,50 +26,50 @@ MARGIN = 10  # how far the head may move, in pixels
 # opening 0…1, width -1 rounded … 1 spread, rounding 0…1, tongue tip at the teeth 0…1, teeth set edge to edge 0…1,
 # and how strongly the phone insists on this against its neighbours
 _VISEMES: dict[str, tuple[float, float, float, float, float, float]] = {
-    "i": (0.26, 0.95, 0.0, 0.0, 0.6, 1.0),
-    "ɪ": (0.32, 0.55, 0.0, 0.0, 0.3, 0.8),
-    "e": (0.45, 0.65, 0.0, 0.0, 0.1, 1.0),
-    "ɛ": (0.60, 0.45, 0.0, 0.0, 0.0, 1.0),
+    "i": (0.21, 0.95, 0.0, 0.0, 0.6, 1.0),
+    "ɪ": (0.30, 0.55, 0.0, 0.0, 0.3, 0.8),
+    "e": (0.48, 0.65, 0.0, 0.0, 0.1, 1.0),
+    "ɛ": (0.58, 0.45, 0.0, 0.0, 0.0, 1.0),
     "æ": (0.82, 0.55, 0.0, 0.0, 0.0, 1.0),
     "a": (0.92, 0.25, 0.0, 0.0, 0.0, 1.0),
     "ɑ": (1.00, 0.00, 0.0, 0.0, 0.0, 1.0),
     "ɐ": (0.45, 0.15, 0.0, 0.0, 0.0, 0.6),
     "ʌ": (0.62, 0.10, 0.0, 0.0, 0.0, 1.0),
-    "ə": (0.36, 0.05, 0.0, 0.0, 0.0, 0.5),
+    "ə": (0.38, 0.05, 0.0, 0.0, 0.0, 0.5),
     "ɜ": (0.42, -0.25, 0.3, 0.0, 0.0, 0.9),
     "ɚ": (0.36, -0.25, 0.3, 0.0, 0.0, 0.8),
     "ɒ": (0.80, -0.35, 0.4, 0.0, 0.0, 1.0),
-    "ɔ": (0.66, -0.60, 0.7, 0.0, 0.0, 1.0),
-    "o": (0.52, -0.70, 0.8, 0.0, 0.0, 1.0),
-    "ʊ": (0.26, -0.85, 0.9, 0.0, 0.0, 1.0),
+    "ɔ": (0.58, -0.60, 0.7, 0.0, 0.0, 1.0),
+    "o": (0.44, -0.70, 0.8, 0.0, 0.0, 1.0),
+    "ʊ": (0.24, -0.85, 0.9, 0.0, 0.0, 1.0),
     "u": (0.20, -1.00, 1.0, 0.0, 0.0, 1.2),
-    "ʉ": (0.22, -0.85, 0.9, 0.0, 0.0, 1.2),
+    "ʉ": (0.20, -0.85, 0.9, 0.0, 0.0, 1.2),
     "p": (0.00, 0.05, 0.0, 0.0, 0.0, 1.0),
     "b": (0.00, 0.05, 0.0, 0.0, 0.0, 1.0),
     "m": (0.00, 0.05, 0.0, 0.0, 0.0, 1.0),
     "f": (0.20, 0.15, 0.0, 0.0, 0.0, 1.2),
     "v": (0.20, 0.15, 0.0, 0.0, 0.0, 1.2),
-    "θ": (0.26, 0.15, 0.0, 1.0, 0.0, 1.6),
-    "ð": (0.26, 0.15, 0.0, 1.0, 0.0, 1.6),
-    "t": (0.22, 0.30, 0.0, 0.5, 0.5, 0.8),
-    "d": (0.22, 0.30, 0.0, 0.5, 0.5, 0.8),
-    "n": (0.24, 0.25, 0.0, 0.6, 0.2, 0.8),
+    "θ": (0.24, 0.15, 0.0, 1.0, 0.0, 1.6),
+    "ð": (0.24, 0.15, 0.0, 1.0, 0.0, 1.6),
+    "t": (0.16, 0.30, 0.0, 0.5, 0.5, 0.8),
+    "d": (0.16, 0.30, 0.0, 0.5, 0.5, 0.8),
+    "n": (0.18, 0.25, 0.0, 0.6, 0.2, 0.8),
     "ɾ": (0.26, 0.20, 0.0, 0.5, 0.2, 0.6),
-    "s": (0.20, 0.60, 0.0, 0.0, 1.0, 1.4),
-    "z": (0.20, 0.60, 0.0, 0.0, 1.0, 1.4),
-    "l": (0.38, 0.25, 0.0, 0.9, 0.0, 1.0),
-    "ʃ": (0.26, -0.55, 0.8, 0.0, 1.0, 1.4),
-    "ʒ": (0.26, -0.55, 0.8, 0.0, 1.0, 1.4),
+    "s": (0.13, 0.60, 0.0, 0.0, 1.0, 1.4),
+    "z": (0.13, 0.60, 0.0, 0.0, 1.0, 1.4),
+    "l": (0.34, 0.25, 0.0, 0.9, 0.0, 1.0),
+    "ʃ": (0.19, -0.55, 0.8, 0.0, 1.0, 1.4),
+    "ʒ": (0.19, -0.55, 0.8, 0.0, 1.0, 1.4),
     "k": (0.34, 0.20, 0.0, 0.0, 0.0, 0.5),
     "ɡ": (0.34, 0.20, 0.0, 0.0, 0.0, 0.5),
     "ŋ": (0.34, 0.20, 0.0, 0.0, 0.0, 0.5),
     "ʔ": (0.30, 0.10, 0.0, 0.0, 0.0, 0.2),
     "h": (0.40, 0.10, 0.0, 0.0, 0.0, 0.3),
     "j": (0.26, 0.70, 0.0, 0.0, 0.5, 0.9),
-    "ɹ": (0.28, -0.50, 0.7, 0.0, 0.2, 1.0),
-    "r": (0.28, -0.35, 0.5, 0.3, 0.2, 1.0),
-    "w": (0.12, -1.00, 1.0, 0.0, 0.0, 1.6),
-    "ʍ": (0.12, -1.00, 1.0, 0.0, 0.0, 1.6),
+    "ɹ": (0.21, -0.50, 0.7, 0.0, 0.2, 1.0),
+    "r": (0.22, -0.35, 0.5, 0.3, 0.2, 1.0),
+    "w": (0.13, -1.00, 1.0, 0.0, 0.0, 1.6),
+    "ʍ": (0.13, -1.00, 1.0, 0.0, 0.0, 1.6),
 }
 _REST = (0.0, 0.0, 0.0, 0.0, 0.0, 1.2)
 _LIPS_TOGETHER, _LIP_TO_TEETH = "pbm", "fv"
@@ -130,7 +131,7 @@ def _targets(phones: Sequence[Segment], seconds: float) -> tuple[np.ndarray, np.
         parts = [_VISEMES[letter] for letter in phone.label if letter in _VISEMES]
         cuts = np.linspace(phone.start, phone.end, len(parts) + 1)
         rows.extend(parts)
-        spans.extend(zip(cuts[:-1], cuts[1:], strict=True))
+        spans.extend(itertools.pairwise(cuts))
         cursor = phone.end
     rows.append(_REST)
     spans.append((cursor + 0.03, max(seconds, cursor + 0.03)))
@@ -220,7 +221,7 @@ def speaker_look(seed: int, speaker: int) -> Look:
         mouth_width=rng.uniform(20.5, 24.0),
         upper_lip=rng.uniform(4.2, 6.8),
         lower_lip=rng.uniform(5.6, 8.6),
-        widest_gap=rng.uniform(21, 26),
+        widest_gap=rng.uniform(24, 29),
         articulation=rng.uniform(0.85, 1.1),
         stubble=0.0 if high else float(rng.choice((0.0, 0.0, 0.12, 0.22))),
         mouth_y=MOUTH_Y + rng.uniform(-2, 2),
@@ -311,6 +312,7 @@ class Face:
         half = self._half_width(y)
         rows = np.gradient(half[:, 0])[:, None]
         head = (np.abs(dx) - half) / np.sqrt(1 + np.clip(rows, -4, 4) ** 2)
+        head = np.maximum(head, np.maximum(look.forehead - 26 - y, y - look.chin))
         inside = _cover(head, 1.4)
         # cheeks, sockets, the hollow under the lip, folds
         for side in (-1, 1):
@@ -354,34 +356,35 @@ class Face:
         picture *= 1 - 0.16 * np.exp(-((np.minimum(head, 0) / 7) ** 2))[..., None]
         picture += 1.3 * _cloud(rng, (SIZE, SIZE), 40)[..., None]
         alpha = np.maximum(inside, _cover(ears, 1.4))
-        hair_alpha, hair = self._paint_hair(dx, y, head)
+        hair_alpha, hair = self._paint_hair(dx, y)
         picture += (hair - picture) * hair_alpha[..., None]
         alpha = np.maximum(alpha, hair_alpha)
         return np.concatenate([picture * alpha[..., None], alpha[..., None]], axis=-1)
 
-    def _paint_hair(self, dx: np.ndarray, y: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _paint_hair(self, dx: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         look, rng = self.look, self._rng
         strands = _cloud(rng, (SIZE, SIZE), 9) * 0.4 + rng.standard_normal(SIZE)[None, :] * 0.35
         angle = np.arctan2(dx, np.maximum(EYE_Y + 30 - y, 1))
         strands = strands + 0.5 * np.sin(angle * 60 + 3 * _cloud(rng, (SIZE, SIZE), 5))
         sheen = np.exp(-(((np.hypot(dx, y - 110) - 66) / 9) ** 2))
         colour = look.hair * (1 + 0.10 * strands + 0.35 * sheen)[..., None] * self._shade(dx + CENTRE, y)[..., None]
-        puff = (5.0, 10.0, 7.0, 2.0)[look.hair_style]
-        crown = np.where(y < 108, head - puff, head - puff * np.clip(1 - (y - 108) / 26, -1, 1))
+        # a cap around the skull; long hair goes straight down from its sides
+        puff = (5.0, 11.0, 7.0, 2.5)[look.hair_style]
+        wide = look.face_width + puff * (1.0 if look.hair_style == 1 else 0.5)
+        crown = _ellipse(dx, np.minimum(y - 108, 0), wide, 108 - (look.forehead - 26) + puff)
         u = np.abs(dx) / look.face_width
+        temple = np.clip((u - 0.58) / 0.36, 0, 1) ** 2
         if look.hair_style == 2:
-            line = look.forehead + 12 + 3 * np.sin(dx / 5) + 14 * np.clip(u - 0.72, 0, 1) * 3
+            line = look.forehead + 11 + 2.5 * np.sin(dx / 4 + rng.uniform(0, 6)) + 34 * temple
         elif look.hair_style == 3:
-            line = look.forehead - 8 + 60 * np.clip(u - 0.72, 0, 1) ** 1.2 - 8 * np.clip(0.6 - u, 0, 1)
+            line = look.forehead - 12 - 6 * np.clip(0.5 - u, 0, 1) + 58 * temple
         else:
-            line = look.forehead + 4 * np.cos(u * 3) + 95 * np.clip(u - 0.68, 0, 1) ** 1.3
-        lowest = 124.0 if look.hair_style != 1 else 400.0
-        hairline = np.where(u > 0.9, -8.0, y - line)
-        alpha = _cover(crown, 2.5) * _cover(np.minimum(hairline, (y - line) * 0.8), 3.0) * _cover(y - lowest, 10)
+            line = look.forehead - 2 + 4 * np.cos(u * 3) + 52 * temple
+        alpha = _cover(crown, 2.5) * _cover((y - line) * 0.8, 3.0) * _cover(y - 122, 8)
         if look.hair_style == 1:
-            side = np.maximum(look.face_width * 0.93 - np.abs(dx), np.abs(dx) - look.face_width - 15)
-            fall = np.maximum(side + 2.5 * np.sin(y / 17), 74 - y)
-            alpha = np.maximum(alpha, _cover(fall, 3.0) * _cover(y - 214, 16))
+            inner = look.face_width * (0.96 + 0.03 * np.sin(y / 13)) - np.abs(dx)
+            fall = np.maximum(np.maximum(inner, np.abs(dx) - wide - 3 * np.sin(y / 19) * (y > 108)), 96 - y)
+            alpha = np.maximum(alpha, _cover(fall, 3.0) * _cover(y - 206, 20))
         return np.clip(alpha, 0, 1), colour
 
     def _paint_scene(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -469,7 +472,7 @@ class Face:
         return lids
 
     def _jaw_drop(self, gap: float) -> float:
-        return 9.0 * gap * self.look.articulation
+        return 11.0 * gap * self.look.articulation
 
     def _draw_eyes(self, window: np.ndarray, x: np.ndarray, y: np.ndarray, lid: float) -> None:
         look = self.look
@@ -504,7 +507,7 @@ class Face:
             float(values[t]) for values in (shapes.width, shapes.rounding, shapes.tuck, shapes.press)
         )
         gap = float(shapes.gap[t]) * look.widest_gap * look.articulation
-        up, down = 0.30 * gap, 0.70 * gap
+        up, down = 0.20 * gap, 0.80 * gap
         # F and V: the upper lip shows the teeth, the lower lip lies against their edge
         up += (3.4 - up) * tuck
         down += (0.4 - down) * tuck
@@ -517,7 +520,7 @@ class Face:
             down=down,
             upper=look.upper_lip * full * (1 - 0.25 * tuck),
             lower=look.lower_lip * full * (1 - 0.45 * tuck),
-            power=0.5 + 0.5 * max(0.0, 1 - rounding - 0.3 * float(shapes.gap[t])),
+            power=0.5 + 0.15 * max(0.0, 1 - rounding),
         )
 
     def _draw_mouth(self, window: np.ndarray, x: np.ndarray, y: np.ndarray, shapes: MouthShapes, t: int) -> None:
@@ -584,14 +587,14 @@ class Face:
         )
         picture = np.ones((*u.shape, 3)) * np.array((38.0, 13, 15))
         # the tongue lies behind the lower teeth
-        lying = _ellipse(u, v - lips.down - 1.0, lips.inner * 0.62, 2.0 + 0.30 * lips.down)
-        _paint(picture, np.array((152.0, 70, 72)), 0.85 * _cover(lying, 3.0))
+        lying = _ellipse(u, v - lips.down - 1.0, lips.inner * 0.60, 0.8 + 0.22 * lips.down)
+        _paint(picture, np.array((112.0, 44, 48)), 0.80 * _cover(lying, 3.0))
         arch = np.clip(np.abs(u) / (lips.inner * 1.02), 0, 1) ** 2
         dim = (1 - 0.45 * arch) * (1 - 0.35 * rounding)
         gaps = 1 - 0.16 * np.exp(-((np.abs(np.mod(u + 100 * 5.2, 5.2) - 2.6) / 0.45) ** 2))
         enamel = look.teeth * (dim * gaps)[..., None]
         # the upper teeth are fixed to the skull, the lower ones move with the jaw
-        edge = -1.2 + 4.6 * (1 - 0.35 * arch)
+        edge = -1.4 + 3.4 * (1 - 0.35 * arch)
         lower_edge = lips.down - 0.8 + (edge + 0.6 - lips.down + 0.8) * bite
         lower = _cover(lower_edge - v, 1.0) * (0.25 + 0.75 * bite)
         _paint(picture, enamel * 0.90, lower)
@@ -630,7 +633,7 @@ def _jaw_stretch(y: np.ndarray, drop: float, look: Look) -> np.ndarray:
 
 
 def _around(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: float) -> tuple[slice, slice]:
-    """The rows and columns of the window in which canonical points within (rx, ry) of (cx, cy) lie (small rotations)."""
+    """The rows and columns of the window that holds the canonical points within (rx, ry) of (cx, cy)."""
     near = (np.abs(x - np.float32(cx)) < rx) & (np.abs(y - np.float32(cy)) < ry)
     rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
