@@ -1,0 +1,300 @@
+"""The talking-face corpus: its shape, its times, its sameness, and that it speaks and looks like what it says."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avhubert.corpora.synthetic import face, text, voice, writer
+from avhubert.errors import ConfigError
+from avhubert.files import sha256
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic") / "corpus"
+    writer.make_corpus(folder, 4, seed=7, workers=1)
+    return folder
+
+
+# ------------------------------------------------------------------ the corpus
+def test_same_seed_gives_same_bytes_whatever_the_workers(corpus: Path, tmp_path: Path) -> None:
+    writer.make_corpus(tmp_path / "again", 5, seed=7, workers=2)
+    again = content(tmp_path / "again")
+    assert {name: again[name] for name in content(corpus)} == content(corpus)
+    assert len(again) == len(content(corpus)) + 3
+
+
+def test_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    writer.make_corpus(folder, 4, seed=7, workers=1)
+    lost = next((folder / "test").rglob("*.txt"))
+    lost.unlink()
+    kept = next((folder / "pretrain").rglob("*.mp4"))
+    written = kept.stat().st_mtime_ns
+    summary = writer.make_corpus(folder, 4, seed=7, workers=1)
+    assert (summary.made, summary.kept) == (1, 3)
+    assert "3 were there already" in str(summary)
+    assert kept.stat().st_mtime_ns == written
+    assert content(folder) == content(corpus)
+
+
+def test_another_seed_gives_other_clips() -> None:
+    item = writer.place(0, 4)
+    first, second = (writer.perform(item, seed) for seed in (1, 2))
+    assert [word.label for word in first.words] != [word.label for word in second.words]
+    assert not np.allclose(first.face.look.skin, second.face.look.skin)
+
+
+def test_has_the_shape_of_lrs3(corpus: Path) -> None:
+    videos = sorted(corpus.rglob("*.mp4"))
+    assert [video.relative_to(corpus).parts[0] for video in videos] == ["pretrain", "test", "trainval", "trainval"]
+    for video in videos:
+        lines = video.with_suffix(".txt").read_text().splitlines()
+        assert lines[0].startswith("Text:  ")
+        assert lines[1].startswith("Conf:  ")
+        assert lines[2:4] == ["", "WORD START END ASDSCORE"]
+        words = lines[0][len("Text:  ") :].split()
+        rows = [line.split() for line in lines[4:]]
+        assert [row[0] for row in rows] == words
+        for word, slot in zip(words, text.GRID, strict=True):
+            assert word == word.upper()
+            assert word.lower() in slot
+        times = [float(value) for row in rows for value in row[1:3]]
+        assert times == sorted(times)
+        assert all(len(row) == 4 for row in rows)
+
+
+def test_video_and_sound_cover_each_other(corpus: Path) -> None:
+    for path in corpus.rglob("*.mp4"):
+        with av.open(str(path)) as container:
+            video, audio = container.streams.video[0], container.streams.audio[0]
+            assert (video.codec.name, video.width, video.height, video.average_rate) == ("h264", 224, 224, 25)
+            assert (audio.codec.name, audio.rate, audio.channels) == ("aac", 16000, 1)
+            assert (video.start_time, audio.start_time) == (0, 0)
+            assert video.duration * video.time_base == audio.duration * audio.time_base
+            assert 35 <= video.frames <= 80
+            seconds = float(video.duration * video.time_base)
+        phones = json.loads(path.with_suffix(".phones.json").read_text())
+        assert 0.1 <= phones[0]["start"] <= 0.3
+        assert seconds - 0.35 <= phones[-1]["end"] <= seconds - 0.1
+
+
+def test_sound_in_the_file_is_in_step_with_the_phones(corpus: Path) -> None:
+    item = writer.place(3, 4)
+    path = (corpus / item.stem).with_suffix(".mp4")
+    phones = json.loads(path.with_suffix(".phones.json").read_text())
+    with av.open(str(path)) as container:
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    meant = writer.perform(item, 7)
+    assert [phone["phone"] for phone in phones] == [phone.label for phone in meant.phones]
+    likeness = [np.corrcoef(np.roll(sound, lag)[: len(meant.samples)], meant.samples)[0, 1] for lag in range(-64, 65)]
+    assert int(np.argmax(likeness)) == 64  # no lag
+    assert max(likeness) > 0.9
+    level = np.abs(meant.samples.astype(float))
+    start, end = (int(seconds * 16000) for seconds in (phones[0]["start"], phones[-1]["end"]))
+    assert level[: start - 80].max() < 100 < level[start:end].max()
+    assert level[end + 160 :].max() < 100
+
+
+# ------------------------------------------------------------------ splits and speakers
+@given(clips=st.integers(4, 400), speakers=st.integers(2, 40))
+def test_splits(clips: int, speakers: int) -> None:
+    places = [writer.place(index, speakers) for index in range(clips)]
+    counts = {split: sum(item.split == split for item in places) for split in writer.SPLITS}
+    assert counts["pretrain"] >= 1
+    assert counts["trainval"] >= 2
+    assert counts["test"] >= 1
+    heard = {item.speaker for item in places if item.split == "test"}
+    trained = {item.speaker for item in places if item.split != "test"}
+    assert not heard & trained
+    assert heard | trained <= set(range(speakers))
+    if clips >= 20 * speakers:
+        assert heard | trained == set(range(speakers))
+    if clips % 20 == 0:
+        assert counts == {"pretrain": clips * 12 // 20, "trainval": clips * 5 // 20, "test": clips * 3 // 20}
+
+
+@given(index=st.integers(0, 500), speakers=st.integers(2, 40))
+def test_training_speakers_take_turns(index: int, speakers: int) -> None:
+    trained = [writer.place(each, speakers) for each in range(index + 20)]
+    counts = np.bincount([item.speaker for item in trained if item.split != "test"])
+    assert counts.max() - counts.min() <= 1
+
+
+def test_speakers_differ() -> None:
+    voices = [voice.speaker_voice(0, speaker) for speaker in range(8)]
+    looks = [face.speaker_look(0, speaker) for speaker in range(8)]
+    assert len(set(voices)) == 8
+    assert len({tuple(look.skin) for look in looks}) == 8
+    assert voices == [voice.speaker_voice(0, speaker) for speaker in range(8)]
+
+
+# ------------------------------------------------------------------ speech
+def test_grid_has_51_words() -> None:
+    assert sum(len(words) for words in text.GRID) == 51
+    assert len({word for words in text.GRID for word in words}) == 51
+
+
+NAMES = "eɪ,b iː,s iː,d iː,iː,ɛ f,dʒ iː,eɪ tʃ,aɪ,dʒ eɪ,k eɪ,ɛ l,ɛ m,ɛ n,oʊ,p iː,k j uː,ɑːɹ,ɛ s,t iː,j uː,v iː,ɛ k s,w aɪ,z iː"
+LETTERS = dict(zip(text.GRID[3], NAMES.split(","), strict=True))
+
+
+def test_letters_are_said_by_their_names() -> None:
+    american = voice.Voice("en-us", 50, 50, 150)
+    for letter, phones in LETTERS.items():
+        speech = voice.say(["bin", "blue", "at", letter, "two", "now"], american)
+        span = speech.words[3]
+        middle = [phone for phone in speech.phones if span.start <= (phone.start + phone.end) / 2 < span.end]
+        assert " ".join(phone.label for phone in middle) == phones, letter
+
+
+@pytest.mark.parametrize("speaker", range(10))
+def test_words_and_phones_tile_the_speech(speaker: int) -> None:
+    rng = np.random.default_rng(speaker)
+    own = voice.speaker_voice(3, speaker)
+    for _ in range(6):
+        words = text.sentence(rng)
+        speech = voice.say(words, own)
+        assert [word.label for word in speech.words] == words
+        starts, ends = (np.array([getattr(phone, name) for phone in speech.phones]) for name in ("start", "end"))
+        assert (ends > starts).all()
+        assert (starts[1:] == ends[:-1]).all()
+        assert speech.words[0].start == starts[0]
+        assert speech.words[-1].end == ends[-1]
+        assert all(first.end == second.start for first, second in itertools.pairwise(speech.words))
+        assert abs(ends[-1] - len(speech.samples) / voice.SAMPLE_RATE) < 0.01
+        unknown = [phone.label for phone in speech.phones if not set(phone.label) & set(face._VISEMES)]
+        assert not unknown
+
+
+def test_phones_lie_on_the_sound() -> None:
+    speech = voice.say(["set", "blue", "at", "s", "six", "please"], voice.Voice("en-us", 40, 50, 150))
+
+    def part(phone: voice.Segment, share: float) -> np.ndarray:
+        start, end = phone.start * 16000, phone.end * 16000
+        return speech.samples[int(start) : int(start + share * (end - start))].astype(float)
+
+    level = np.abs(speech.samples.astype(float)).mean()
+    for phone in speech.phones:
+        sound = part(phone, 1.0)
+        crossings = np.mean(np.diff(np.sign(sound)) != 0)
+        if phone.label == "s":
+            assert crossings > 0.3  # hiss
+        elif phone.label in ("ɛ", "uː", "iː", "æ"):
+            assert crossings < 0.25
+            assert np.abs(sound).mean() > level
+        elif phone.label == "t":
+            assert np.abs(part(phone, 0.3)).mean() < 0.1 * level  # its closure is silent
+
+
+def test_same_words_same_sound_whatever_was_said_before() -> None:
+    own = voice.Voice("en-us+m3", 50, 50, 150)
+    first = voice.say(["bin", "now"], own).samples
+    voice.say(["place", "green", "soon"], voice.Voice("en-gb-scotland+f2", 60, 50, 160))
+    assert np.array_equal(first, voice.say(["bin", "now"], own).samples)
+
+
+# ------------------------------------------------------------------ faces
+def held(label: str) -> face.MouthShapes:
+    return face.mouth_shapes([voice.Segment(label, 0.0, 0.6)], 15)
+
+
+def test_lips_shut_for_p_b_m_and_only_then() -> None:
+    for shut in "pbm":
+        assert held(shut).gap[7] == 0
+    for label in ("iː", "uː", "f", "θ", "s", "k", "w"):
+        assert held(label).gap[7] > 0
+    # a closure of 40 ms between wide open vowels is seen in at least one frame, wherever it falls
+    for offset in np.arange(0, 0.04, 0.005):
+        edges = (0.0, 0.3 + offset, 0.34 + offset, 0.7)
+        phones = [
+            voice.Segment(label, *span)
+            for label, span in zip(("ɑː", "b", "ɑː"), itertools.pairwise(edges), strict=True)
+        ]
+        gap = face.mouth_shapes(phones, 17).gap
+        assert gap.min() == 0
+        assert gap.max() > 0.7
+
+
+def test_mouths_differ_where_lips_can_be_read() -> None:
+    def show(label: str) -> np.ndarray:
+        drawn = face.Face(face.speaker_look(0, 1), np.random.default_rng(0))
+        return next(itertools.islice(drawn.frames(held(label)), 7, None))[128:200, 70:156].astype(float)
+
+    shown = {label: show(label) for label in ("p", "b", "m", "f", "v", "θ", "s", "iː", "ɑː", "uː", "l", "ʃ")}
+
+    def apart(first: str, second: str) -> float:
+        return float(np.abs(shown[first] - shown[second]).mean())
+
+    assert apart("p", "b") == apart("b", "m") == apart("f", "v") == 0
+    for first, second in itertools.combinations(("p", "f", "θ", "s", "iː", "ɑː", "uː", "l", "ʃ"), 2):
+        assert apart(first, second) > 1.0, (first, second)
+
+
+def test_rest_before_and_after_speech() -> None:
+    shapes = face.mouth_shapes([voice.Segment("ɑː", 0.4, 0.6)], 30)
+    assert (shapes.gap[:7] == 0).all()
+    assert (shapes.gap[20:] == 0).all()
+
+
+# ------------------------------------------------------------------ wrong input
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"clips": 0}, "clips must be at least 1"),
+        ({"speakers": 1}, "speakers must be at least 2"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"workers": 0}, "workers must be at least 1"),
+        ({"text": "poems"}, "unknown text 'poems'; known: grid"),
+    ],
+)
+def test_wrong_arguments(tmp_path: Path, arguments: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        writer.make_corpus(tmp_path / "corpus", **{"clips": 4, **arguments})
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write to the output folder"):
+        writer.make_corpus(tmp_path / "file" / "corpus", 4)
+
+
+def test_folder_with_another_corpus(corpus: Path) -> None:
+    with pytest.raises(ConfigError, match="made with seed 7, not 8"):
+        writer.make_corpus(corpus, 4, seed=8)
+
+
+def test_unknown_voice() -> None:
+    with pytest.raises(ConfigError, match="does not know the voice 'en-xx'"):
+        voice.say(["now"], voice.Voice("en-xx", 50, 50, 150))
+
+
+def test_without_espeak(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *arguments, **named):
+        if name == "espeakng_loader":
+            raise ImportError(name)
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ConfigError, match=r"pip install 'avhubert\[synth\]'"):
+        voice.say(["now"], voice.Voice("en-us", 50, 50, 150))
