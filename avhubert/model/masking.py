@@ -35,17 +35,19 @@ class Masks:
         """bool [B, T]: frames to predict. A stream that an utterance lacks masks nothing."""
         if self.features is not None:
             return self.features
-        assert self.audio is not None and self.video is not None
+        assert self.audio is not None
+        assert self.video is not None
         audio = self.audio if has_audio is None else self.audio & has_audio.cpu()[:, None]
         video = self.video if has_video is None else self.video & has_video.cpu()[:, None]
         return audio | video
 
     def replace_audio(self, audio: Tensor | None, embedding: Tensor) -> Tensor | None:
-        """audio [B, 104, T] with masked frames ← the learned `embedding` [104]."""
+        """audio [B, 104, T] with masked frames ← the learned `embedding` [104]; 0 in a batch of one clip, as published."""
         if audio is None or self.audio is None:
             return audio
         mask = self.audio.to(audio.device, non_blocking=True)
-        return torch.where(mask[:, None, :], embedding.to(audio)[:, None], audio)
+        value = embedding * (len(audio) > 1)
+        return torch.where(mask[:, None, :], value.to(audio)[:, None], audio)
 
     def replace_video(self, video: Tensor | None) -> Tensor | None:
         """video [B, 1, T, H, H] with masked frames ← their source frames, read from the clip as it was."""

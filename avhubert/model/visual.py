@@ -7,44 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avhubert.model import kernels
+
 STEM_REACH = 2  # frames that the stem's kernel of five sees on either side
 
 
-class _Rows(torch.autograd.Function):
-    """PReLU over [rows, channels]: the backward pass of `F.prelu` spends most of its time on the slopes' gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(x, slope)
-        return F.prelu(x, slope)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        x, slope = ctx.saved_tensors
-        above = torch.ops.aten.threshold_backward(gradients[0], x, 0)  # the gradient where x > 0
-        below = gradients[0] - above
-        return torch.addcmul(above, below, slope), (below * x).sum(0)
-
-
 class PReLU(nn.PReLU):
-    """`nn.PReLU` with one slope per channel, over [N, C, H, W]; on a CPU about twice as fast in training.
-
-    A row of W pixels times C channels becomes one long vector, so that the processor's vector units are filled however few
-    the channels are.
-    """
+    """`nn.PReLU` with one slope per channel, over [N, C, H, W]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not torch.is_grad_enabled():
-            return super().forward(x)
-        n, c, h, w = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(n * h, w * c)
-        return _Rows.apply(rows, self.weight.to(x.dtype).repeat(w)).view(n, h, w, c).permute(0, 3, 1, 2)
+        return kernels.prelu(x, self.weight) if self.training and kernels.applies(x) else super().forward(x)
 
 
 def activation(kind: str, channels: int) -> nn.Module:
@@ -52,15 +30,19 @@ def activation(kind: str, channels: int) -> nn.Module:
     return PReLU(channels) if kind == "prelu" else nn.ReLU(inplace=True)
 
 
-def _convolve(x: Tensor, conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> Tensor:
+def _normalised(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Convolution and batch norm; in evaluation mode the norm is folded into the kernel: one pass over memory less."""
     if norm.training:
-        return norm(conv(x))
+        x = conv(x)
+        return kernels.batch_norm(x, norm) if kernels.applies(x) else norm(x)
+    kernel, shift = _folded(conv.weight, norm)
+    return F.conv2d(x, kernel, shift, cast(tuple[int, int], conv.stride), cast(tuple[int, int], conv.padding))
+
+
+def _folded(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of a convolution that has the batch norm after it in it."""
     scale = norm.weight * torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps)
-    shift = norm.bias - cast(Tensor, norm.running_mean) * scale
-    kernel = conv.weight * scale.view(-1, *[1] * (conv.weight.dim() - 1))
-    convolution = F.conv3d if isinstance(conv, nn.Conv3d) else F.conv2d
-    return convolution(x, kernel, shift, cast(Any, conv.stride), cast(Any, conv.padding))
+    return kernel * scale.view(-1, *[1] * (kernel.dim() - 1)), norm.bias - cast(Tensor, norm.running_mean) * scale
 
 
 class ResidualBlock(nn.Module):
@@ -80,9 +62,9 @@ class ResidualBlock(nn.Module):
             self.shortcut_norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.activation1(_convolve(x, self.conv1, self.norm1))
-        out = _convolve(out, self.conv2, self.norm2)
-        shortcut = x if self.shortcut_conv is None else _convolve(x, self.shortcut_conv, self.shortcut_norm)
+        out = self.activation1(_normalised(x, self.conv1, self.norm1))
+        out = _normalised(out, self.conv2, self.norm2)
+        shortcut = x if self.shortcut_conv is None else _normalised(x, self.shortcut_conv, self.shortcut_norm)
         return self.activation2(out + shortcut)
 
 
@@ -96,7 +78,7 @@ class VisualFrontEnd(nn.Module):
     def __init__(self, dim: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2), kind: str = "prelu") -> None:
         super().__init__()
         self.stem_conv = nn.Conv3d(1, width, (5, 7, 7), (1, 2, 2), (STEM_REACH, 3, 3), bias=False)
-        self.stem_norm = nn.BatchNorm3d(width)
+        self.stem_norm = nn.BatchNorm2d(width)
         self.stem_activation = activation(kind, width)
         self.stages = nn.ModuleList()
         inputs = width
@@ -116,8 +98,14 @@ class VisualFrontEnd(nn.Module):
 
     def stem(self, video: Tensor) -> Tensor:
         """[N, 1, T, H, H] → [N·T, W, H/4, H/4], frames folded into the batch, channels last in memory."""
-        x = _convolve(video.contiguous(memory_format=torch.channels_last_3d), self.stem_conv, self.stem_norm)
-        x = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)  # no copy on a CPU
+        kernel, shift = self.stem_conv.weight, None
+        if not self.training:
+            kernel, shift = _folded(kernel, self.stem_norm)
+        # five neighbouring frames as channels of a 2-D convolution: on a CPU the only way to a channels-last result
+        frames = F.pad(video[:, 0], (0, 0, 0, 0, STEM_REACH, STEM_REACH)).unfold(1, 2 * STEM_REACH + 1, 1)
+        x = F.conv2d(frames.flatten(0, 1).permute(0, 3, 1, 2), kernel[:, 0], shift, stride=2, padding=3)
+        if self.training:
+            x = kernels.batch_norm(x, self.stem_norm) if kernels.applies(x) else self.stem_norm(x)
         return F.max_pool2d(self.stem_activation(x), 3, 2, 1)
 
     def encode(self, video: Tensor, lengths: Tensor | None = None) -> Tensor:

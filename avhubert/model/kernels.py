@@ -1,0 +1,92 @@
+"""Batch norm and PReLU for training on a CPU, over images [N, C, H, W] that are channels-last in memory.
+
+PyTorch's own batch norm sums such images in one float32 accumulator per channel: the statistics are off by 1e-5, and the
+gradients of the stem by 1 %. Its PReLU spends most of its time on the gradient of the slopes. Both are computed here on the
+same memory seen as rows [N·H, W·C]: sums over fewer numbers, and long vectors however few the channels are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def applies(x: Tensor) -> bool:
+    """Whether these kernels are for x: full precision, on a CPU. Elsewhere PyTorch's own serve well."""
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def _rows(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return x.permute(0, 2, 3, 1).reshape(n * h, w * c)
+
+
+def _image(rows: Tensor, shape: torch.Size) -> Tensor:
+    n, c, h, w = shape
+    return rows.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+class _BatchNorm(torch.autograd.Function):
+    """(x, weight, bias, eps) → (output, mean, biased variance)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        rows, width = _rows(x), x.shape[3]
+        means, variances = (s.view(width, -1) for s in torch.batch_norm_update_stats(rows, None, None, 0.0))
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        scale = torch.rsqrt(variance + eps)
+        normal = torch.addcmul((-mean * scale).repeat(width), rows, scale.repeat(width))
+        ctx.save_for_backward(normal, weight * scale)
+        ctx.shape = x.shape
+        ctx.mark_non_differentiable(mean, variance)
+        return _image(torch.addcmul(bias.repeat(width), normal, weight.repeat(width)), x.shape), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        normal, scale = ctx.saved_tensors
+        rows, width = _rows(gradients[0]), ctx.shape[3]
+        bias = rows.sum(0).view(width, -1).sum(0)
+        weight = (rows * normal).sum(0).view(width, -1).sum(0)
+        share = scale / (rows.numel() // len(scale))
+        below = torch.addcmul((-share * bias).repeat(width), normal, (-share * weight).repeat(width))
+        return _image(below.addcmul_(rows, scale.repeat(width)), ctx.shape), weight, bias, None
+
+
+class _PReLU(torch.autograd.Function):
+    """PReLU over rows, one slope per column."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(x, slope)
+        return F.prelu(x, slope)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        x, slope = ctx.saved_tensors
+        above = torch.ops.aten.threshold_backward(gradients[0], x, 0)  # the gradient where x > 0
+        below = gradients[0] - above
+        return above.addcmul_(below, slope), below.mul_(x).sum(0)
+
+
+def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """`norm(x)` in training mode, running statistics included."""
+    assert norm.momentum is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    out, mean, variance = _BatchNorm.apply(x, norm.weight, norm.bias, norm.eps)
+    count = x.numel() // x.shape[1]
+    with torch.no_grad():
+        norm.num_batches_tracked.add_(1)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
+    return out
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """`F.prelu(x, slope)` with one slope per channel."""
+    return _image(_PReLU.apply(_rows(x), slope.repeat(x.shape[3])), x.shape)
