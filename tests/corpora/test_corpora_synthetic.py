@@ -152,7 +152,10 @@ def test_grid_has_51_words() -> None:
     assert len({word for words in text.GRID for word in words}) == 51
 
 
-NAMES = "eɪ,b iː,s iː,d iː,iː,ɛ f,dʒ iː,eɪ tʃ,aɪ,dʒ eɪ,k eɪ,ɛ l,ɛ m,ɛ n,oʊ,p iː,k j uː,ɑːɹ,ɛ s,t iː,j uː,v iː,ɛ k s,w aɪ,z iː"
+NAMES = (
+    "eɪ,b iː,s iː,d iː,iː,ɛ f,dʒ iː,eɪ tʃ,aɪ,dʒ eɪ,k eɪ,ɛ l,ɛ m,ɛ n,oʊ,p iː,k j uː,"
+    "ɑːɹ,ɛ s,t iː,j uː,v iː,ɛ k s,w aɪ,z iː"
+)
 LETTERS = dict(zip(text.GRID[3], NAMES.split(","), strict=True))
 
 

@@ -20,6 +20,7 @@ FRAME_RATE = 25
 CENTRE = 112.0
 EYE_Y, NOSE_Y, MOUTH_Y = 96.0, 139.0, 160.0
 EYE_X = 27.0  # half the distance between the eyes' centres
+PIVOT_Y = 130.0  # the head turns about the point (CENTRE, PIVOT_Y)
 MARGIN = 10  # how far the head may move, in pixels
 
 # ------------------------------------------------------------------ from phones to mouth shapes
@@ -221,8 +222,8 @@ def speaker_look(seed: int, speaker: int) -> Look:
         mouth_width=rng.uniform(20.5, 24.0),
         upper_lip=rng.uniform(4.2, 6.8),
         lower_lip=rng.uniform(5.6, 8.6),
-        widest_gap=rng.uniform(24, 29),
-        articulation=rng.uniform(0.85, 1.1),
+        widest_gap=rng.uniform(26, 29),
+        articulation=rng.uniform(0.95, 1.1),
         stubble=0.0 if high else float(rng.choice((0.0, 0.0, 0.12, 0.22))),
         mouth_y=MOUTH_Y + rng.uniform(-2, 2),
     )
@@ -278,7 +279,7 @@ class Face:
         self._warmth = np.array((1 + rng.uniform(-0.05, 0.05), 1.0, 1 + rng.uniform(-0.06, 0.06)))
         self._gain = rng.uniform(0.9, 1.08)
         self._noise_level = rng.uniform(1.0, 3.2)
-        self._head = self._paint_head(x, y).astype(np.float32)
+        self._head = _pack(self._paint_head(x, y))
         self._scene = self._paint_scene(x, y).astype(np.float32)
         noise = rng.standard_normal((SIZE + 64, SIZE + 64, 3)).astype(np.float32)
         noise = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)) / np.float32(3**0.5)
@@ -304,7 +305,7 @@ class Face:
         return look.face_width * np.where(y < middle, upper, lower)
 
     def _paint_head(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The head without mouth and with open eyes' sockets: premultiplied RGBA [224, 224, 4]."""
+        """The head without mouth and with open eyes' sockets: premultiplied RGBA [224, 224, 4], 0…255."""
         look, rng = self.look, self._rng
         skin = look.skin
         dx = x - CENTRE
@@ -359,7 +360,7 @@ class Face:
         hair_alpha, hair = self._paint_hair(dx, y)
         picture += (hair - picture) * hair_alpha[..., None]
         alpha = np.maximum(alpha, hair_alpha)
-        return np.concatenate([picture * alpha[..., None], alpha[..., None]], axis=-1)
+        return np.concatenate([np.clip(picture, 0, 255) * alpha[..., None], 255 * alpha[..., None]], axis=-1)
 
     def _paint_hair(self, dx: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         look, rng = self.look, self._rng
@@ -415,29 +416,32 @@ class Face:
         motion = self._motion(total)
         lids = self._lids(total)
         # the head and its margin is all that moves
-        reach = int(np.ceil(self.look.face_width + 26 + MARGIN))
+        reach = int(np.ceil(self.look.face_width + 16 + MARGIN))
         left, right = max(0, 112 - reach), min(SIZE, 112 + reach)
         gy, gx = np.meshgrid(np.arange(SIZE, dtype=np.float32), np.arange(left, right, dtype=np.float32), indexing="ij")
-        head = self._head.reshape(-1, 4)
+        shade = self._shade(gx, gy)
+        picture = np.empty_like(self._scene)
         for t in range(total):
             shift_x, shift_y, angle, scale, light = (float(values[t]) for values in motion)
-            cos, sin = np.float32(np.cos(angle) / scale), np.float32(np.sin(angle) / scale)
-            px, py = gx - np.float32(CENTRE + shift_x), gy - np.float32(130 + shift_y)
-            x = cos * px + sin * py + np.float32(CENTRE)
-            y = cos * py - sin * px + np.float32(130)
-            picture = self._scene.copy()
+            pose = _Pose(CENTRE + shift_x, PIVOT_Y + shift_y, angle, scale, left)
+            x, y = pose.canonical(gx, gy)
+            np.copyto(picture, self._scene)
             window = picture[:, left:right]
             drop = self._jaw_drop(float(shapes.gap[t]))
-            sample = _bilinear(head, x, y - _jaw_stretch(y, drop, self.look))
-            window *= 1 - sample[..., 3:]
-            window += sample[..., :3]
-            self._draw_eyes(window, x, y, float(lids[t]))
-            self._draw_mouth(window, x, y, shapes, t)
+            head = _sample(self._head, x, y - _jaw_stretch(y, drop, self.look))
+            window *= np.float32(1) - head[..., 3:] * np.float32(1 / 255)
+            window += head[..., :3]
+            for side in (-1, 1):
+                part = pose.window(CENTRE + side * EYE_X, EYE_Y, 15, 12)
+                u, v = x[part] - np.float32(CENTRE + side * EYE_X), y[part] - np.float32(EYE_Y)
+                self._draw_eye(window[part], u, v, shade[part], float(lids[t]))
+            part = pose.window(CENTRE, self.look.mouth_y + 10, 33, 33)
+            u, v = x[part] - np.float32(CENTRE), y[part] - np.float32(self.look.mouth_y)
+            self._draw_mouth(window[part], u, v, shade[part], shapes, t)
             oy, ox = self._rng.integers(64, size=2)
-            picture *= (self._warmth * self._gain * light).astype(np.float32)
+            picture *= (self._warmth * (self._gain * light)).astype(np.float32)
             picture += self._noise[oy : oy + SIZE, ox : ox + SIZE]
-            np.clip(picture, 0, 255, out=picture)
-            yield (picture + np.float32(0.5)).astype(np.uint8)
+            yield np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
     def lip_gaps(self, shapes: MouthShapes) -> np.ndarray:
         """The drawn gap between the inner edges of the lips at the middle, [T] in canonical pixels."""
@@ -449,9 +453,9 @@ class Face:
         time = np.arange(total) / FRAME_RATE
 
         def sway(size: float, offset: float) -> np.ndarray:
-            waves = sum(
-                np.sin(2 * np.pi * (time * rng.uniform(0.15, 0.7) + rng.random())) * weight for weight in (0.65, 0.35)
-            )
+            waves = np.zeros(total)
+            for weight in (0.65, 0.35):
+                waves += weight * np.sin(2 * np.pi * (time * rng.uniform(0.15, 0.7) + rng.random()))
             return offset + size * waves
 
         return (
@@ -474,32 +478,27 @@ class Face:
     def _jaw_drop(self, gap: float) -> float:
         return 11.0 * gap * self.look.articulation
 
-    def _draw_eyes(self, window: np.ndarray, x: np.ndarray, y: np.ndarray, lid: float) -> None:
+    def _draw_eye(self, part: np.ndarray, u: np.ndarray, v: np.ndarray, shade: np.ndarray, lid: float) -> None:
+        """One eye onto the window `part` [h, w, 3]; (u, v) [h, w] from its centre, `lid` 0 open … 1 shut."""
         look = self.look
-        for side in (-1, 1):
-            rows, columns = _around(x, y, CENTRE + side * EYE_X, EYE_Y, 18, 14)
-            part = window[rows, columns]
-            u, v = x[rows, columns] - np.float32(CENTRE + side * EYE_X), y[rows, columns] - np.float32(EYE_Y)
-            shade = self._shade(x[rows, columns], y[rows, columns])[..., None]
-            bow = np.sqrt(np.clip(1 - (u / 11.5) ** 2, 0, 1))
-            upper = -look.eye_height * bow * (1 - lid) + 2.2 * lid * bow
-            lower = look.eye_height * 0.62 * bow
-            open_ = _cover(upper - v, 1.2) * _cover(v - lower, 1.2) * _cover(np.abs(u) - 11.2, 1.2)
-            white = np.array((232, 228, 222)) * shade * (0.80 + 0.2 * np.clip((v - upper) / 4, 0, 1))[..., None]
-            eye = np.broadcast_to(white, part.shape).copy()
-            r = np.hypot(u, v + 0.6)
-            _paint(eye, look.iris * 0.55, _cover(r - 5.4))
-            _paint(eye, look.iris * (1.15 - 0.3 * _cover(v + 1.5, 4))[..., None], _cover(r - 4.5))
-            _paint(eye, np.array((14.0, 12, 12)), _cover(r - 2.3))
-            _paint(eye, np.array((250.0, 250, 250)), _cover(np.hypot(u - 1.7, v + 2.4) - 0.9))
-            part += (eye - part) * open_[..., None]
-            near = _cover(np.abs(u) - 12, 1.5)
-            _paint(part, look.hair * 0.25, 0.9 * _cover(np.abs(v - upper) - 0.75, 1.2) * near)
-            _paint(part, look.skin * 0.55 * shade, 0.4 * _cover(np.abs(v - lower) - 0.4, 1.2) * near)
-            crease = upper - 3.2
-            _paint(
-                part, look.skin * 0.55 * shade, 0.5 * _cover(np.abs(v - crease) - 0.4, 1.4) * _cover(np.abs(u) - 10, 2)
-            )
+        shade = shade[..., None]
+        bow = np.sqrt(np.clip(1 - (u / 11.5) ** 2, 0, 1))
+        upper = -look.eye_height * bow * (1 - lid) + 2.2 * lid * bow
+        lower = look.eye_height * 0.62 * bow
+        open_ = _cover(upper - v, 1.2) * _cover(v - lower, 1.2) * _cover(np.abs(u) - 11.2, 1.2)
+        white = np.array((232, 228, 222)) * shade * (0.80 + 0.2 * np.clip((v - upper) / 4, 0, 1))[..., None]
+        eye = np.broadcast_to(white, part.shape).copy()
+        r = np.hypot(u, v + 0.6)
+        _paint(eye, look.iris * 0.55, _cover(r - 5.4))
+        _paint(eye, look.iris * (1.15 - 0.3 * _cover(v + 1.5, 4))[..., None], _cover(r - 4.5))
+        _paint(eye, np.array((14.0, 12, 12)), _cover(r - 2.3))
+        _paint(eye, np.array((250.0, 250, 250)), _cover(np.hypot(u - 1.7, v + 2.4) - 0.9))
+        part += (eye - part) * open_[..., None]
+        near = _cover(np.abs(u) - 12, 1.5)
+        _paint(part, look.hair * 0.25, 0.9 * _cover(np.abs(v - upper) - 0.75, 1.2) * near)
+        _paint(part, look.skin * 0.55 * shade, 0.4 * _cover(np.abs(v - lower) - 0.4, 1.2) * near)
+        crease = upper - 3.2
+        _paint(part, look.skin * 0.55 * shade, 0.5 * _cover(np.abs(v - crease) - 0.4, 1.4) * _cover(np.abs(u) - 10, 2))
 
     def _lips(self, shapes: MouthShapes, t: int) -> _Lips:
         look = self.look
@@ -523,13 +522,12 @@ class Face:
             power=0.5 + 0.15 * max(0.0, 1 - rounding),
         )
 
-    def _draw_mouth(self, window: np.ndarray, x: np.ndarray, y: np.ndarray, shapes: MouthShapes, t: int) -> None:
+    def _draw_mouth(
+        self, part: np.ndarray, u: np.ndarray, v: np.ndarray, shade: np.ndarray, shapes: MouthShapes, t: int
+    ) -> None:
+        """The mouth onto the window `part` [h, w, 3]; (u, v) [h, w] from the middle of the closed lips."""
         look = self.look
         lips = self._lips(shapes, t)
-        rows, columns = _around(x, y, CENTRE, look.mouth_y + 5, 36, 32)
-        part = window[rows, columns]
-        u, v = x[rows, columns] - np.float32(CENTRE), y[rows, columns] - np.float32(look.mouth_y)
-        shade = self._shade(x[rows, columns], y[rows, columns])
         s = np.clip(np.abs(u) / lips.half, 0, 1)
         i = np.clip(np.abs(u) / lips.inner, 0, 1)
         inner = np.clip(1 - i * i, 0, 1) ** lips.power
@@ -537,9 +535,9 @@ class Face:
         seam = corner - 0.5 * np.exp(-((u / 4) ** 2))
         top_inner = seam - lips.up * inner
         low_inner = seam + lips.down * inner
-        bow = (1 - s**2.2) * (1 - 0.22 * np.exp(-((u / 3.6) ** 2))) * (1 + 0.16 * np.exp(-(((np.abs(u) - 6) / 4) ** 2)))
+        bow = (1 - s * s) * (1 - 0.22 * np.exp(-((u / 3.6) ** 2))) * (1 + 0.16 * np.exp(-(((np.abs(u) - 6) / 4) ** 2)))
         top_outer = top_inner - lips.upper * bow
-        low_outer = low_inner + lips.lower * (1 - s**2.4) ** 0.75
+        low_outer = low_inner + lips.lower * np.sqrt(1 - s * s * s)
         across = _cover(np.abs(u) - lips.half, 1.5)
         slope = 1 + 0.5 * s  # edges run slantwise near the corners
 
@@ -632,24 +630,47 @@ def _jaw_stretch(y: np.ndarray, drop: float, look: Look) -> np.ndarray:
     return np.float32(drop) * part * part * (3 - 2 * part)
 
 
-def _around(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: float) -> tuple[slice, slice]:
-    """The rows and columns of the window that holds the canonical points within (rx, ry) of (cx, cy)."""
-    near = (np.abs(x - np.float32(cx)) < rx) & (np.abs(y - np.float32(cy)) < ry)
-    rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+@dataclass(frozen=True)
+class _Pose:
+    """Where the head is in one frame: the pivot's pixel, angle, scale; windows start at column `left`."""
+
+    x: float
+    y: float
+    angle: float
+    scale: float
+    left: int
+
+    def canonical(self, px: np.ndarray, py: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Canonical coordinates of pixels."""
+        cos, sin = np.float32(np.cos(self.angle) / self.scale), np.float32(np.sin(self.angle) / self.scale)
+        dx, dy = px - np.float32(self.x), py - np.float32(self.y)
+        return cos * dx + sin * dy + np.float32(CENTRE), cos * dy - sin * dx + np.float32(PIVOT_Y)
+
+    def window(self, x: float, y: float, rx: int, ry: int) -> tuple[slice, slice]:
+        """Rows and columns within about (rx, ry) pixels of a canonical point."""
+        cos, sin = self.scale * np.cos(self.angle), self.scale * np.sin(self.angle)
+        dx, dy = x - CENTRE, y - PIVOT_Y
+        column = round(cos * dx - sin * dy + self.x) - self.left
+        row = round(sin * dx + cos * dy + self.y)
+        return slice(row - ry, min(row + ry, SIZE)), slice(column - rx, column + rx)
 
 
-def _bilinear(source: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Sample `source` [224 * 224, C] at (x, y), the edge repeated outside → [*x.shape, C]."""
-    x, y = np.clip(x, 0, SIZE - 1.001), np.clip(y, 0, SIZE - 1.001)
-    column, row = x.astype(np.int32), y.astype(np.int32)
-    fx, fy = (x - column)[..., None], (y - row)[..., None]
-    index = row * SIZE + column
-    top = np.take(source, index, axis=0)
-    top += (np.take(source, index + 1, axis=0) - top) * fx
-    low = np.take(source, index + SIZE, axis=0)
-    low += (np.take(source, index + SIZE + 1, axis=0) - low) * fx
-    low -= top
-    low *= fy
-    top += low
-    return top
+def _pack(picture: np.ndarray) -> np.ndarray:
+    """Four channels 0…255 [224, 224, 4] → uint64 [224 * 224], 16 bits a channel: one product weighs all four."""
+    return np.rint(np.clip(picture, 0, 255)).astype(np.uint16).reshape(-1, 4).view(np.uint64).ravel()
+
+
+def _sample(packed: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear samples of a packed picture at (x, y), to 1/16 pixel, edges repeated → float32 [*x.shape, 4], 0…255."""
+    column = (np.clip(x, 0, SIZE - 1.07) * np.float32(16)).astype(np.int32)
+    row = (np.clip(y, 0, SIZE - 1.07) * np.float32(16)).astype(np.int32)
+    fx, fy = (column & 15).astype(np.uint64), (row & 15).astype(np.uint64)
+    index = (row >> 4) * SIZE + (column >> 4)
+    # the weights add up to 256, so a channel's sum stays within its 16 bits
+    both = fx * fy
+    sixteen = np.uint64(16)
+    total = packed[index] * (np.uint64(256) + both - sixteen * (fx + fy))
+    total += packed[index + 1] * (sixteen * fx - both)
+    total += packed[index + SIZE] * (sixteen * fy - both)
+    total += packed[index + SIZE + 1] * both
+    return total.view(np.uint16).reshape(*x.shape, 4) * np.float32(1 / 256)

@@ -83,7 +83,7 @@ def make_corpus(
 ) -> Summary:
     """Write `clips` talking-face videos (never fewer than 4, so that every split has what it needs) under `dst`.
 
-    `dst/{pretrain,trainval,test}/SPEAKER/NNNNN.mp4` (224×224, 25 fps, 16 kHz), `.txt` (LRS3's form with the words' times)
+    `dst/{pretrain,trainval,test}/SPEAKER/NNNNN.mp4` (224×224, 25 fps, 16 kHz), `.txt` (LRS3's form, words with times)
     and `.phones.json` (`[{"phone", "start", "end"}]`, seconds). A clip is a function of (seed, index) and the number of
     speakers; clips already there are kept. `workers` processes, by default one per core: their number changes nothing.
 
@@ -148,13 +148,17 @@ def _present(stem: Path) -> bool:
 
 def _run(jobs: list[tuple[Path, Place, int, str]], workers: int) -> Iterator[None]:
     if workers == 1:
-        yield from (_make_clip(*job) for job in jobs)
+        for job in jobs:
+            _make_clip(*job)
+            yield
         return
     # spawned: a forked child would inherit the threads and locks of whoever calls this
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(_make_clip, *job) for job in jobs]
         try:
-            yield from (future.result() for future in as_completed(futures))
+            for future in as_completed(futures):
+                future.result()
+                yield
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
