@@ -82,31 +82,47 @@ def _decode(path: Path) -> np.ndarray:
 
 def _runs(container: av.container.InputContainer, origin: Fraction) -> Iterator[tuple[int, np.ndarray]]:
     """(first sample at 16 kHz, samples) of each stretch of sound without a jump in its timestamps."""
-    resampler, pieces, start, end = None, [], Fraction(0), Fraction(0)
-    shape = None
-
-    def finish() -> tuple[int, np.ndarray]:
-        pieces.extend(resampler.resample(None))
-        return round(start * SAMPLE_RATE), np.concatenate([piece.to_ndarray()[0] for piece in pieces])
-
+    run, end = None, Fraction(0)
     for frame in container.decode(audio=0):
-        time = end if frame.pts is None else frame.pts * frame.time_base - origin
-        new_shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if resampler is None or abs(time - end) > GAP_SECONDS or new_shape != shape:
-            if resampler is not None:
-                yield finish()
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-            pieces, start, end, shape = [], time, time, new_shape
+        time = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base - origin
+        if run is None or abs(time - end) > GAP_SECONDS or not run.fits(frame):
+            if run is not None:
+                yield run.finish()
+            run, end = _Run(time, frame), time
+        run.add(frame)
         end += Fraction(frame.samples, frame.sample_rate)
-        frame.pts = None  # where the run lies is known; the resampler must not fill or cut by itself
-        pieces.extend(resampler.resample(frame))
-    if resampler is not None:
-        yield finish()
+    if run is not None:
+        yield run.finish()
+
+
+class _Run:
+    """Frames of one kind, one after the other from `start` seconds, resampled as they come."""
+
+    def __init__(self, start: Fraction, frame: av.AudioFrame) -> None:
+        self.start, self.kind = start, self._kind(frame)
+        self.resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        self.pieces: list[np.ndarray] = []
+
+    @staticmethod
+    def _kind(frame: av.AudioFrame) -> tuple[str, str, int]:
+        return frame.format.name, frame.layout.name, frame.sample_rate
+
+    def fits(self, frame: av.AudioFrame) -> bool:
+        return self.kind == self._kind(frame)
+
+    def add(self, frame: av.AudioFrame | None) -> None:
+        if frame is not None:
+            frame.pts = None  # where the run lies is known; the resampler must not fill or cut by itself
+        self.pieces += [piece.to_ndarray()[0] for piece in self.resampler.resample(frame)]
+
+    def finish(self) -> tuple[int, np.ndarray]:
+        self.add(None)
+        return round(self.start * SAMPLE_RATE), np.concatenate([np.zeros(0, np.int16), *self.pieces])
 
 
 def write_wav(path: str | Path, samples: np.ndarray) -> None:
     """Write int16 [N] as a 16 kHz mono wav, whole or not at all; the same samples give the same bytes."""
-    assert samples.dtype == np.int16 and samples.ndim == 1
+    assert samples.dtype == np.int16, samples.dtype
     with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -178,14 +194,19 @@ def mix(speech: np.ndarray, noises: Sequence[np.ndarray], snr: float) -> np.ndar
     noise = noises[0]
     if len(noises) > 1:
         shortest = min(map(len, noises))
-        noise = np.floor(np.mean([item[:shortest].astype(np.float32) for item in noises], axis=0))
-    noise = np.resize(noise, len(speech)).astype(np.float32)  # float32 throughout: the published mixtures, bit for bit
-    clean = speech.astype(np.float32)
-    clean_level, noise_level = np.sqrt(np.mean(clean**2)), np.sqrt(np.mean(noise**2))
+        noise = np.floor(np.mean([item[:shortest] for item in noises], axis=0))
+    noise, clean = np.resize(noise, len(speech)).astype(np.float32), speech.astype(np.float32)
+    clean_level, noise_level = _level(clean), _level(noise)
     if noise_level == 0:
         return speech.copy()
     mixed = clean + noise * np.float32(clean_level / 10 ** (snr / 20) / noise_level)
     limits = np.iinfo(np.int16)
     if mixed.max() > limits.max or mixed.min() < limits.min:
-        mixed *= limits.max / mixed.max() if mixed.max() >= -mixed.min() else limits.min / mixed.min()
+        high, low = float(mixed.max()), float(mixed.min())
+        mixed *= np.float32(limits.max / high if high >= -low else limits.min / low)
     return mixed.astype(np.int16)
+
+
+def _level(samples: np.ndarray) -> float:
+    """Root mean square, rounded to float32 as in the published mixtures, which come out bit for bit."""
+    return float(np.float32(np.sqrt(np.mean(samples.astype(np.float64) ** 2))))

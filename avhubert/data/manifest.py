@@ -1,12 +1,15 @@
-"""Manifests, transcripts, cluster labels, dictionaries, phones and noise lists: read, checked and written only here.
+"""Manifests, transcripts, frame labels, dictionaries, phones and noise lists: read, checked and written only here.
 
-One line a clip, in the manifest's order. Formats are the published ones (`docs/architecture.md`, Files).
+A data directory holds {train,valid,test}.{tsv,wrd} (and .phn for the synthetic corpus), tokenizer.model and
+dict.wrd.txt. A label folder holds {train,valid}.km, dict.km.txt and labels.json. All are UTF-8 text, one line a clip.
+Frames are video frames at 25 Hz.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,244 +18,318 @@ import numpy as np
 from avhubert.errors import DataError
 from avhubert.files import read_json, write_json, write_text
 
-FRAME_RATE = 25  # video frames per second
-SPECIALS = 4  # symbols that precede every dictionary's own: class index = position + 4
-DRIFT_SECONDS = 0.1  # labels may be this much shorter or longer than their clip
+FRAME_RATE = 25
+SPECIALS = 4  # a cluster dictionary begins with <s> <pad> </s> <unk>: class = position in the file + 4
+DRIFT_SECONDS = 0.1  # labels and frames of a clip may differ by less than this
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance: absolute paths, length in video frames (25 Hz) and in sound samples (16 kHz)."""
+    """One utterance: a mouth video, its sound and their lengths. Paths are absolute."""
 
     id: str
     video: Path
     audio: Path
-    video_frames: int
-    audio_samples: int
+    video_frames: int  # at 25 Hz
+    audio_samples: int  # at 16 kHz
 
 
-@dataclass(frozen=True)
-class LabelInfo:
-    """What frame labels are: written beside them, checked by every reader.
-
-    rate: labels per second; clusters: K; source: 'mfcc' or the model; layer: of that model; centroids: SHA-256.
-    """
-
-    rate: int
-    clusters: int
-    source: str
-    layer: int | None
-    centroids: str
-
-
-def _lines(path: Path, what: str) -> list[str]:
+# --------------------------------------------------------------------------- lines of a text file
+def _read_lines(path: str | Path, what: str) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise DataError(f"{what} {path} is missing") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{what} {path} cannot be read: {error}") from error
+        raise DataError(f"{what} {path} is missing; prepare the data again or name the right folder") from error
+    except OSError as error:
+        raise DataError(f"cannot read {what} {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{what} {path} is not UTF-8 text; convert it or make it again") from error
+    lines = text.split("\n")  # not splitlines(): a transcript may hold other line separators
+    return lines[:-1] if lines[-1] == "" else lines
 
 
-def _same_count(path: Path, what: str, found: int, clips: Sequence[Clip]) -> None:
-    if found != len(clips):
-        raise DataError(f"{path} has {found} {what} for {len(clips)} clips of the manifest; make it again")
+def _write_lines(path: str | Path, lines: Sequence[str], what: str) -> None:
+    for number, line in enumerate(lines, 1):
+        if "\n" in line or "\r" in line:
+            raise DataError(f"line {number} of {what} {path} would hold a line break ({line!r}); remove it")
+    try:
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    except UnicodeEncodeError as error:
+        raise DataError(f"{what} {path} would hold a name that is not valid Unicode; rename that file") from error
+
+
+def _check_rows(rows: int, clips: int, path: str | Path, what: str) -> None:
+    if rows != clips:
+        raise DataError(f"{path} has {rows} lines but the manifest lists {clips} clips; make the {what} again for it")
 
 
 # --------------------------------------------------------------------------- manifests
 def read_manifest(path: str | Path) -> list[Clip]:
-    """Read a `.tsv`: the root, then `id, video, audio, video frames, audio samples` a line, tab-separated.
+    """Clips of a `.tsv`: first line the root, then `id, video, audio, video_frames, audio_samples` with tabs between.
 
-    Paths are joined to the root unless absolute. DataError names the file and line that is wrong.
+    Both paths are joined to the root unless absolute.
+
+    Raises:
+        DataError: the file is missing or not UTF-8, a line does not have that form, an id comes twice.
     """
-    path = Path(path)
-    lines = _lines(path, "manifest")
+    lines = _read_lines(path, "manifest")
     if not lines:
-        raise DataError(f"manifest {path} is empty: its first line must be the root folder")
+        raise DataError(f"manifest {path} is empty; its first line must be the root folder of its paths")
     root = Path(lines[0])
-    clips, seen = [], set()
+    if not root.is_absolute():
+        raise DataError(f"manifest {path}: the first line must be an absolute root folder, not '{lines[0]}'")
+    clips: dict[str, Clip] = {}
     for number, line in enumerate(lines[1:], 2):
         fields = line.split("\t")
         if len(fields) != 5:
-            raise DataError(f"{path}, line {number}: {len(fields)} fields instead of 5 (id, video, audio, frames, samples)")
+            raise DataError(
+                f"manifest {path}, line {number}: {len(fields)} fields instead of 5 "
+                "(id, video, audio, video frames, audio samples, with tabs between)"
+            )
         identifier, video, audio, frames, samples = fields
         if not (frames.isdecimal() and samples.isdecimal()):
-            raise DataError(f"{path}, line {number}: '{frames}' frames and '{samples}' samples must be whole numbers")
-        if identifier in seen:
-            raise DataError(f"{path}, line {number}: the id '{identifier}' stands there twice")
-        seen.add(identifier)
-        clips.append(Clip(identifier, root / video, root / audio, int(frames), int(samples)))
-    return clips
+            raise DataError(
+                f"manifest {path}, line {number}: the lengths '{frames}' and '{samples}' must be whole numbers"
+            )
+        if identifier in clips:
+            raise DataError(f"manifest {path}, line {number}: clip '{identifier}' is listed twice; remove one")
+        clips[identifier] = Clip(identifier, root / video, root / audio, int(frames), int(samples))
+    return list(clips.values())
 
 
-def write_manifest(path: str | Path, clips: Iterable[Clip], root: str | Path) -> None:
-    """Write a `.tsv`; paths below `root` are written relative to it."""
-    root = Path(root).absolute()
-    rows = [str(root)]
+def write_manifest(path: str | Path, clips: Sequence[Clip], root: str | Path) -> None:
+    """Write a `.tsv`; paths below `root` are written relative to it, others absolute.
+
+    Raises:
+        DataError: a tab or line break in an id or path, an empty or repeated id.
+    """
+    root = Path(os.path.abspath(root))
+    lines = [str(root)]
+    seen: set[str] = set()
     for clip in clips:
-        paths = [str(p.relative_to(root) if p.is_relative_to(root) else p) for p in (clip.video, clip.audio)]
-        for text in (clip.id, *paths):
-            if any(character in text for character in "\t\n\r"):
-                raise DataError(f"'{text!r}' has a tab or line break, which a manifest cannot hold; rename it")
-        rows.append("\t".join([clip.id, *paths, str(clip.video_frames), str(clip.audio_samples)]))
-    write_text(path, "".join(f"{row}\n" for row in rows))
+        if not clip.id or clip.id in seen:
+            raise DataError(f"clip id '{clip.id}' is empty or used twice; every clip needs an id of its own")
+        seen.add(clip.id)
+        names = [clip.id, _relative(clip.video, root), _relative(clip.audio, root)]
+        for name in names:
+            if "\t" in name:
+                raise DataError(f"'{name}' holds a tab, which separates the fields of {path}; rename it")
+        lines.append("\t".join([*names, str(clip.video_frames), str(clip.audio_samples)]))
+    _write_lines(path, lines, "manifest")
 
 
-def select(clips: Sequence[Clip], min_frames: int, max_frames: int | None) -> tuple[list[int], dict[str, list[str]]]:
-    """Indices of the clips within the limits, and the ids of the others by reason."""
+def _relative(path: Path, root: Path) -> str:
+    path = Path(os.path.abspath(path))
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def select(
+    clips: Sequence[Clip],
+    min_frames: int,
+    max_frames: int | None,
+    labels: Sequence[np.ndarray] | None = None,
+    label_rate: int = FRAME_RATE,
+) -> tuple[list[int], dict[str, list[str]]]:
+    """Indices of the clips that training uses, and the ids of the others by reason.
+
+    A clip is left out when it is shorter than `min_frames`, longer than `max_frames` (None: no limit), or when
+    `labels` are given and last 0.1 s more or less than its frames.
+    """
     kept: list[int] = []
     left_out: dict[str, list[str]] = {}
     for index, clip in enumerate(clips):
         if clip.video_frames < min_frames:
-            left_out.setdefault(f"shorter than {min_frames} frames", []).append(clip.id)
+            reason = f"shorter than {min_frames} frames"
         elif max_frames is not None and clip.video_frames > max_frames:
-            left_out.setdefault(f"longer than {max_frames} frames", []).append(clip.id)
+            reason = f"longer than {max_frames} frames"
+        elif labels is not None and drift_seconds(clip, len(labels[index]), label_rate) >= DRIFT_SECONDS:
+            reason = f"labels and frames differ by {DRIFT_SECONDS:g} s or more"
         else:
             kept.append(index)
+            continue
+        left_out.setdefault(reason, []).append(clip.id)
     return kept, left_out
 
 
-# --------------------------------------------------------------------------- transcripts, phones
+def drift_seconds(clip: Clip, labels: int, rate: int) -> float:
+    """How far the durations of a clip's `labels` (at `rate` per second) and of its frames are apart."""
+    return abs(labels / rate - clip.video_frames / FRAME_RATE)
+
+
+# --------------------------------------------------------------------------- transcripts and phones
 def read_transcripts(path: str | Path, clips: Sequence[Clip]) -> list[str]:
-    """Read a `.wrd`: one line of text a clip."""
-    path = Path(path)
-    texts = _lines(path, "transcript file")
-    _same_count(path, "transcripts", len(texts), clips)
-    return texts
+    """Transcripts of a `.wrd`, one line a clip, in the manifest's order; DataError if the counts differ."""
+    lines = _read_lines(path, "transcripts")
+    _check_rows(len(lines), len(clips), path, "transcripts")
+    return lines
 
 
-def write_transcripts(path: str | Path, texts: Iterable[str]) -> None:
-    """Write a `.wrd`."""
-    write_text(path, "".join(f"{' '.join(text.split())}\n" for text in texts))
+def write_transcripts(path: str | Path, texts: Sequence[str]) -> None:
+    """Write a `.wrd`; DataError for a line break inside a transcript."""
+    _write_lines(path, texts, "transcripts")
 
 
 def read_phones(path: str | Path) -> list[list[str]]:
-    """Read a `.phn`: the true phone of every 25 Hz frame, one line a clip (synthetic corpus only)."""
-    return [line.split() for line in _lines(Path(path), "phone file")]
+    """True phones of a `.phn`: one per 25 Hz frame, one line a clip."""
+    return [line.split() for line in _read_lines(path, "phones")]
 
 
-def write_phones(path: str | Path, rows: Iterable[Sequence[str]]) -> None:
-    """Write a `.phn`."""
-    write_text(path, "".join(" ".join(row) + "\n" for row in rows))
+def write_phones(path: str | Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write a `.phn`; DataError for a phone that is empty or holds white space."""
+    for row in rows:
+        for phone in row:
+            if len(phone.split()) != 1 or phone.split()[0] != phone:
+                raise DataError(f"'{phone}' cannot be a phone in {path}: it is empty or holds white space")
+    _write_lines(path, [" ".join(row) for row in rows], "phones")
 
 
-# --------------------------------------------------------------------------- cluster labels
-def read_labels(path: str | Path) -> list[np.ndarray]:
-    """Read a `.km`: int32 cluster ids at the label rate, one line a clip."""
-    path = Path(path)
-    rows = []
-    for number, line in enumerate(_lines(path, "label file"), 1):
-        try:
-            rows.append(np.array(line.split(), dtype=np.int32))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: labels must be whole numbers separated by spaces") from error
-    return rows
+# --------------------------------------------------------------------------- frame labels
+@dataclass(frozen=True)
+class LabelInfo:
+    """What lies beside a `.km` as labels.json: how its labels were made."""
 
-
-def write_labels(path: str | Path, rows: Iterable[Sequence[int] | np.ndarray]) -> None:
-    """Write a `.km`."""
-    write_text(path, "".join(" ".join(map(str, row)) + "\n" for row in rows))
+    rate: int  # labels per second: 100 for MFCC, 25 for a model's layer
+    clusters: int  # ids are 0 … clusters - 1
+    source: str  # 'mfcc' or the model that the features came from
+    layer: int | None  # the model's layer; None for MFCC
+    centroids: str  # SHA-256 of the centroids
 
 
 def read_label_info(folder: str | Path) -> LabelInfo:
-    """Read `labels.json` of a label folder."""
+    """labels.json of a label folder; DataError if it is missing or does not hold what it must."""
     path = Path(folder) / "labels.json"
-    if not path.is_file():
+    if not path.exists():
         raise DataError(
-            f"{folder} has no labels.json, so the rate and number of its clusters are unknown; "
-            "make the labels with `avhubert cluster`"
+            f"{path} is missing, so the rate and number of clusters of the labels are not known; "
+            "make labels with `avhubert cluster` or write it by hand"
         )
-    kept = read_json(path)
-    names = [item.name for item in dataclasses.fields(LabelInfo)]
-    missing = [name for name in names if name not in kept]
-    if missing:
-        raise DataError(f"{path} does not say {', '.join(missing)}; make the labels with `avhubert cluster`")
-    return LabelInfo(**{name: kept[name] for name in names})
+    values = read_json(path)
+    kinds: dict[str, tuple[type, ...]] = {
+        "rate": (int,), "clusters": (int,), "source": (str,), "layer": (int, type(None)), "centroids": (str,),
+    }  # fmt: skip
+    if not isinstance(values, dict) or set(values) != set(kinds):
+        raise DataError(f"{path} must hold {', '.join(kinds)} and nothing else")
+    for name, kind in kinds.items():
+        if not isinstance(values[name], kind) or isinstance(values[name], bool):
+            raise DataError(f"{path}: {name}={values[name]!r} is not of the right kind; see `avhubert cluster`")
+    if values["rate"] < 1 or values["clusters"] < 1:
+        raise DataError(f"{path}: rate={values['rate']} and clusters={values['clusters']} must be at least 1")
+    return LabelInfo(**values)
 
 
 def write_label_info(folder: str | Path, info: LabelInfo) -> None:
-    """Write `labels.json`."""
+    """Write labels.json."""
     write_json(Path(folder) / "labels.json", dataclasses.asdict(info))
 
 
+def read_labels(path: str | Path) -> list[np.ndarray]:
+    """Cluster ids of a `.km`, int32 [labels], one line a clip; DataError names a line that is not whole numbers."""
+    rows = []
+    for number, line in enumerate(_read_lines(path, "labels"), 1):
+        try:
+            row = np.array(line.split(), dtype=np.int32)
+        except (ValueError, OverflowError) as error:
+            raise DataError(f"labels {path}, line {number}: cluster ids must be whole numbers with spaces") from error
+        if row.size and row.min() < 0:
+            raise DataError(f"labels {path}, line {number}: cluster id {row.min()} is negative")
+        rows.append(row)
+    return rows
+
+
+def write_labels(path: str | Path, rows: Sequence[np.ndarray]) -> None:
+    """Write a `.km` of integer rows [labels]."""
+    _write_lines(path, [" ".join(map(str, np.asarray(row).tolist())) for row in rows], "labels")
+
+
 def read_dictionary(path: str | Path) -> list[str]:
-    """Symbols of a `dict.*.txt` (`symbol count` a line) in file order; class index = position + 4."""
-    path = Path(path)
-    symbols = []
-    for number, line in enumerate(_lines(path, "dictionary"), 1):
+    """Symbols of a `dict.*.txt` (`symbol count` a line) in file order; class index = position + 4.
+
+    Raises:
+        DataError: missing, empty, a line without a count, a symbol that comes twice.
+    """
+    symbols: dict[str, None] = {}
+    for number, line in enumerate(_read_lines(path, "dictionary"), 1):
         symbol, _, count = line.rpartition(" ")
         if not symbol or not count.isdecimal():
-            raise DataError(f"{path}, line {number}: '{line}' is not of the form 'symbol count'")
-        symbols.append(symbol)
+            raise DataError(f"dictionary {path}, line {number}: '{line}' is not a symbol, a space and a count")
+        if symbol in symbols:
+            raise DataError(f"dictionary {path}, line {number}: '{symbol}' comes twice; remove one")
+        symbols[symbol] = None
     if not symbols:
-        raise DataError(f"dictionary {path} is empty")
-    return symbols
+        raise DataError(f"dictionary {path} is empty; a model trained with it would learn nothing")
+    return list(symbols)
 
 
 def write_dictionary(path: str | Path, counts: Mapping[str, int]) -> None:
-    """Write a `dict.*.txt`."""
-    write_text(path, "".join(f"{symbol} {count}\n" for symbol, count in counts.items()))
+    """Write a `dict.*.txt` in the order of `counts`."""
+    _write_lines(path, [f"{symbol} {count}" for symbol, count in counts.items()], "dictionary")
 
 
 def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[list[np.ndarray], LabelInfo]:
-    """Class ids int32 (cluster's place in `dict.km.txt` + 4) of every clip, and what they are.
+    """Class indices of a split, int32 [labels] per clip in the manifest's order, and how they were made.
 
-    Raises DataError for whatever would train silently on wrong targets: another number of rows, an id that
-    `labels.json` or the dictionary doesn't know, a rate other than the rows', a length that drifts from the clip's
-    by 0.1 s or more.
+    A class is the cluster's position in dict.km.txt + 4. Single clips whose labels drift from their frames are for
+    `select` to leave out; here labels are refused when most of them do, since then they belong to another rate.
+
+    Raises:
+        DataError: a file is missing, the number of rows, the clusters of labels.json and dict.km.txt or the rate
+            do not fit, a cluster is not in the dictionary.
     """
     folder = Path(folder)
     info = read_label_info(folder)
-    symbols = read_dictionary(folder / "dict.km.txt")
-    if len(symbols) != info.clusters:
-        raise DataError(f"{folder / 'dict.km.txt'} lists {len(symbols)} clusters, labels.json says {info.clusters}")
+    dictionary = folder / "dict.km.txt"
+    symbols = read_dictionary(dictionary)
+    if sorted(symbols) != sorted(map(str, range(info.clusters))):
+        raise DataError(
+            f"{dictionary} has {len(symbols)} symbols but labels.json says {info.clusters} clusters: "
+            f"it must list 0 to {info.clusters - 1}, each once; make the labels again"
+        )
+    classes = np.empty(info.clusters, np.int32)
+    classes[[int(symbol) for symbol in symbols]] = np.arange(SPECIALS, SPECIALS + info.clusters)
     path = folder / f"{split}.km"
     rows = read_labels(path)
-    _same_count(path, "rows of labels", len(rows), clips)
-    classes = np.full(info.clusters, -1, np.int32)
-    for position, symbol in enumerate(symbols):
-        if not symbol.isdecimal() or int(symbol) >= info.clusters:
-            raise DataError(f"{folder / 'dict.km.txt'}: '{symbol}' is not a cluster id below {info.clusters}")
-        classes[int(symbol)] = position + SPECIALS
-    if (classes < 0).any():
-        raise DataError(f"{folder / 'dict.km.txt'} does not list cluster {int((classes < 0).argmax())}")
-    _check_lengths(path, rows, clips, info.rate)
+    _check_rows(len(rows), len(clips), path, "labels")
+    _check_rate(path, rows, clips, info.rate)
     for clip, row in zip(clips, rows, strict=True):
-        if len(row) and not (row.min() >= 0 and row.max() < info.clusters):
-            wrong = int(row.max() if row.max() >= info.clusters else row.min())
-            raise DataError(f"{path}: clip '{clip.id}' has the cluster id {wrong}; labels.json says 0 to {info.clusters - 1}")
+        if row.size and row.max() >= info.clusters:
+            raise DataError(
+                f"{path}: clip '{clip.id}' has cluster {row.max()} but labels.json says {info.clusters} clusters; "
+                "make the labels again"
+            )
     return [classes[row] for row in rows], info
 
 
-def _check_lengths(path: Path, rows: Sequence[np.ndarray], clips: Sequence[Clip], rate: int) -> None:
-    seconds = np.array([len(row) for row in rows]) / rate
-    expected = np.array([clip.video_frames for clip in clips]) / FRAME_RATE
-    wrong = np.abs(seconds - expected) >= DRIFT_SECONDS
-    if not wrong.any():
-        return
-    first = int(wrong.argmax())
-    measured = sum(len(row) for row in rows) / max(expected.sum(), 1e-9)
-    if wrong.mean() > 0.5 and abs(measured / rate - 1) > 0.2:
+def _check_rate(path: Path, rows: Sequence[np.ndarray], clips: Sequence[Clip], rate: int) -> None:
+    drifting = [
+        (clip, len(row))
+        for clip, row in zip(clips, rows, strict=True)
+        if drift_seconds(clip, len(row), rate) >= DRIFT_SECONDS
+    ]
+    if 2 * len(drifting) > len(clips):
+        clip, count = drifting[0]
         raise DataError(
-            f"{path}: labels.json says {rate} labels a second, but the rows have about {measured:.0f} a second; "
-            "these labels belong to another rate or other clips"
+            f"{path} does not fit the manifest: clip '{clip.id}' lasts {clip.video_frames / FRAME_RATE:.2f} s, its "
+            f"{count} labels {count / rate:.2f} s at the {rate} per second of labels.json ({len(drifting)} of "
+            f"{len(clips)} clips differ by {DRIFT_SECONDS:g} s or more); make the labels again"
         )
-    raise DataError(
-        f"{path}: the labels of clip '{clips[first].id}' last {seconds[first]:.2f} s and the clip {expected[first]:.2f} s "
-        f"({int(wrong.sum())} of {len(clips)} clips differ by {DRIFT_SECONDS} s or more); make the labels again"
-    )
 
 
-# --------------------------------------------------------------------------- noise lists
+# --------------------------------------------------------------------------- noise
 def read_noise_list(path: str | Path, split: str) -> list[Path]:
-    """Wav files of a list (one path a line), or of `{split}.tsv` in a folder that `avhubert noise` wrote."""
+    """Wav files of a noise list: one path a line, relative ones from the list's folder.
+
+    `path` is a list or a folder with {train,valid,test}.tsv, of which `split` is taken.
+
+    Raises:
+        DataError: the list is missing or empty, or names a file that does not exist.
+    """
     path = Path(path)
     if path.is_dir():
         path = path / f"{split}.tsv"
-    found = [path.parent / line.split("\t")[0] for line in _lines(path, "noise list") if line.strip()]
+    found = [Path(os.path.abspath(path.parent / line)) for line in _read_lines(path, "noise list") if line]
     if not found:
-        raise DataError(f"noise list {path} is empty")
+        raise DataError(f"noise list {path} names no files; make one with `avhubert noise`")
     for file in found:
         if not file.is_file():
-            raise DataError(f"{path} lists {file}, which does not exist")
+            raise DataError(f"noise list {path} names {file}, which does not exist; make the list again")
     return found

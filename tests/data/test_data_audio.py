@@ -1,0 +1,254 @@
+"""Sound: published filterbank and mixing numbers; alignment by timestamps from real containers."""
+
+from __future__ import annotations
+
+import json
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from python_speech_features import logfbank
+
+from avhubert.data.audio import audio_features, filterbank, mix, normalise, read_audio, stack_frames, write_wav
+from avhubert.errors import MediaError
+
+
+def noise(count: int, seed: int = 0, level: float = 3000) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(count) * level).clip(-32768, 32767).astype(np.int16)
+
+
+# --------------------------------------------------------------------------- features
+CASES = ("full32000", "odd30001", "short100", "exact400", "n401", "zeros8000", "loud_clipped32000")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_filterbank_stacking_and_normalisation(golden, case: str) -> None:
+    arrays = np.load(golden("audio_features.npz"))
+    samples = arrays[f"{case}:wav"]
+    features = filterbank(samples)
+    assert features.dtype == torch.float64
+    np.testing.assert_allclose(features, arrays[f"{case}:logfbank26_f64"], rtol=0, atol=1e-12)
+    stacked = stack_frames(features.float())
+    np.testing.assert_allclose(stacked, arrays[f"{case}:stack4_f32"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(audio_features(samples), arrays[f"{case}:stack4_layernorm"], rtol=0, atol=1e-6)
+
+
+def test_golden_alignment_with_video(golden) -> None:
+    arrays = np.load(golden("av_alignment.npz"))
+    wav = np.load(golden("audio_features.npz"))
+    compared = 0
+    for name in arrays:
+        found = re.fullmatch(r"audio_(\d+)samples_video(\d+)(_layernorm)?", name)
+        assert found
+        count, frames = int(found[1]), int(found[2])
+        source = "odd30001:wav" if count == 30001 else "full32000:wav"
+        samples = wav[source][:count]
+        expected = arrays[name] if found[3] else normalise(torch.from_numpy(arrays[name])).numpy()
+        features = audio_features(samples, frames)
+        assert features.shape == (frames, 104)
+        np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5)
+        compared += 1
+    assert compared == 10
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 4000), st.integers(0, 2**31), st.sampled_from([1.0, 300.0, 32768.0]))
+def test_filterbank_equals_python_speech_features(count: int, seed: int, level: float) -> None:
+    samples = noise(count, seed, level)
+    expected = logfbank(samples, samplerate=16000)
+    np.testing.assert_allclose(filterbank(samples), expected, rtol=0, atol=1e-11)
+
+
+def test_long_sound_in_blocks_equals_one_block() -> None:
+    samples = noise(5000 * 160)
+    whole = filterbank(samples)
+    part = filterbank(samples[: 4200 * 160])
+    torch.testing.assert_close(whole[:4190], part[:4190], rtol=0, atol=1e-12)
+
+
+# --------------------------------------------------------------------------- mixing
+def test_golden_mixtures(golden) -> None:
+    arrays, draws = np.load(golden("add_noise.npz")), json.loads(golden("add_noise.json").read_text())
+    sounds = [arrays["noise_long"], arrays["noise_short"], arrays["noise_eq"]]
+    by_name = dict(zip(("long", "short", "eq"), sounds, strict=True))
+    compared = 0
+    for name in arrays:
+        found = re.fullmatch(r"mix_(clean|clean_loud)_(long|short|eq)_snr(-?\d+)", name)
+        if found:
+            mixed = mix(arrays[found[1]], [by_name[found[2]]], int(found[3]))
+        elif name.startswith("mix_"):
+            draw = draws[name.removeprefix("mix_")]
+            mixed = mix(arrays["clean"], [sounds[i] for i in draw["noise_index"]], draw.get("snr", 0))
+        else:
+            continue
+        np.testing.assert_array_equal(mixed, arrays[name], err_msg=name)
+        compared += 1
+    assert compared == 14
+
+
+@pytest.mark.parametrize("snr", [-5, 0, 10])
+def test_the_snr_is_what_was_asked_for(snr: int) -> None:
+    speech, other = noise(16000, 0), noise(7000, 1, 500)
+    added = mix(speech, [other], snr).astype(np.float64) - speech
+    measured = 20 * np.log10(np.sqrt(np.mean(speech.astype(np.float64) ** 2)) / np.sqrt(np.mean(added**2)))
+    assert measured == pytest.approx(snr, abs=0.01)
+
+
+def test_silent_noise_and_silent_speech_change_nothing() -> None:
+    speech, silence = noise(1000), np.zeros(300, np.int16)
+    np.testing.assert_array_equal(mix(speech, [silence], 0), speech)
+    np.testing.assert_array_equal(mix(np.zeros(1000, np.int16), [noise(300)], 0), np.zeros(1000))
+
+
+# --------------------------------------------------------------------------- files
+def write(
+    path: Path,
+    samples: np.ndarray,
+    codec: str,
+    rate: int = 16000,
+    layout: str = "mono",
+    starts: tuple[tuple[float, int, int], ...] = (),
+    video_from: float | None = None,
+) -> Path:
+    """Encode int16 [N] (the same in every channel); `starts`: (time, first, last) pieces of sound."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.layout = layout
+        stream.time_base = Fraction(1, rate)
+        if video_from is not None:
+            picture = container.add_stream("mpeg4", rate=25)
+            picture.width = picture.height = 32
+            for index in range(25):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 9 * index, np.uint8), "rgb24")
+                frame.pts, frame.time_base = index + round(video_from * 25), Fraction(1, 25)
+                container.mux(picture.encode(frame))
+            container.mux(picture.encode(None))
+        for time, first, last in starts or ((0.0, 0, len(samples)),):
+            channels = 2 if layout == "stereo" else 1
+            for begin in range(first, last, 1024):
+                piece = np.repeat(samples[begin : min(begin + 1024, last)], channels)[None]
+                frame = av.AudioFrame.from_ndarray(piece, "s16", layout)
+                frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+                frame.pts = round(time * rate) + begin - first
+                for packet in stream.encode(frame):
+                    container.mux(packet)
+        for packet in stream.encode(None):
+            container.mux(packet)
+    return path
+
+
+def tone(seconds: float, rate: int, clicks: tuple[float, ...] = ()) -> np.ndarray:
+    """Faint hum with a burst of 5 ms at each of `clicks`."""
+    time = np.arange(round(seconds * rate)) / rate
+    signal = 300 * np.sin(2 * np.pi * 200 * time)
+    for click in clicks:
+        here = (time >= click) & (time < click + 0.005)
+        signal[here] += 15000 * np.sin(2 * np.pi * 1000 * (time[here] - click))
+    return signal.astype(np.int16)
+
+
+def click_times(samples: np.ndarray) -> list[float]:
+    loud = np.flatnonzero(np.abs(samples.astype(int)) > 5000)
+    return [loud[0] / 16000, *(loud[1:][np.diff(loud) > 800] / 16000)]
+
+
+def test_a_16_khz_wav_is_bit_identical(tmp_path) -> None:
+    samples = noise(12345)
+    write_wav(tmp_path / "a.wav", samples)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), samples)
+    (tmp_path / "a.wav").rename(tmp_path / "a.bin")  # not by the quick way for .wav
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.bin"), samples)
+
+
+def test_written_wav_bytes_depend_on_the_samples_alone(tmp_path) -> None:
+    for name in ("a.wav", "b.wav"):
+        write_wav(tmp_path / name, noise(500))
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "layout"),
+    [
+        ("a.mp4", "aac", 16000, "mono"),
+        ("a.mp4", "aac", 44100, "stereo"),
+        ("a.mkv", "aac", 48000, "mono"),
+        ("a.webm", "libopus", 48000, "stereo"),
+        ("a.mp3", "libmp3lame", 22050, "mono"),
+        ("a.flac", "flac", 8000, "mono"),
+        ("a.wav", "pcm_s16le", 44100, "stereo"),
+    ],
+)
+def test_sound_stays_where_it_was(tmp_path, name: str, codec: str, rate: int, layout: str) -> None:
+    """Priming and resampling move nothing (a codec's pre-echo may start a burst some 3 ms early)."""
+    clicks = (0.1, 0.5, 0.9)
+    samples = read_audio(write(tmp_path / name, tone(1.2, rate, clicks), codec, rate, layout))
+    assert click_times(samples) == pytest.approx(clicks, abs=0.004)
+    assert 1.2 * 16000 - 5 <= len(samples) <= 1.2 * 16000 + 2400  # codecs pad their last packet
+
+
+def test_a_track_that_starts_late_is_padded(tmp_path) -> None:
+    samples = tone(1.0, 16000, (0.1,))
+    late = write(tmp_path / "late.mkv", samples, "pcm_s16le", starts=((0.4, 0, 16000),), video_from=0.0)
+    found = read_audio(late)
+    assert click_times(found) == pytest.approx([0.5], abs=0.002)
+    assert not found[:6300].any()
+
+
+def test_times_count_from_the_container_start(tmp_path) -> None:
+    """A transport stream begins at 1.4 s; pictures and sound are counted from its earliest stream."""
+    samples = tone(1.0, 48000, (0.1,))
+    path = write(tmp_path / "a.ts", samples, "aac", 48000, starts=((0.4, 0, 48000),), video_from=0.0)
+    assert click_times(read_audio(path)) == pytest.approx([0.5], abs=0.003)
+
+
+def test_a_gap_in_the_timestamps_is_silent(tmp_path) -> None:
+    samples = tone(1.0, 16000, (0.1, 0.6))
+    path = write(tmp_path / "gap.mkv", samples, "pcm_s16le", starts=((0.0, 0, 8192), (1.0, 8192, 16000)))
+    found = read_audio(path)
+    assert click_times(found) == pytest.approx([0.1, 0.6 + 1.0 - 8192 / 16000], abs=0.002)
+    assert not found[8200:15990].any()
+
+
+@pytest.mark.parametrize("name", ["50%: a b.wav", "ünï.mp4", "http:x.mkv"])
+def test_odd_file_names(tmp_path, name: str) -> None:
+    codec = {".wav": "pcm_s16le", ".mp4": "aac", ".mkv": "aac"}[Path(name).suffix]
+    plain = write(tmp_path / f"plain{Path(name).suffix}", tone(0.5, 16000), codec)
+    plain.rename(tmp_path / name)
+    assert len(read_audio(tmp_path / name)) >= 8000
+
+
+def test_missing_file(tmp_path) -> None:
+    with pytest.raises(MediaError, match=r"a\.mp4: there is no such file"):
+        read_audio(tmp_path / "a.mp4")
+    with pytest.raises(MediaError, match="there is no such file"):
+        read_audio(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.wav"])
+def test_not_media(tmp_path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"this is not sound" * 100)
+    with pytest.raises(MediaError, match=f"cannot read the sound of .*{name}: Invalid data"):
+        read_audio(tmp_path / name)
+
+
+def test_no_audio_track(tmp_path) -> None:
+    path = tmp_path / "silent.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        container.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+        container.mux(stream.encode(None))
+    with pytest.raises(MediaError, match=r"silent\.mp4 has no audio track"):
+        read_audio(path)
+
+
+def test_an_empty_track(tmp_path) -> None:
+    write_wav(tmp_path / "a.wav", np.zeros(0, np.int16))
+    with pytest.raises(MediaError, match=r"the audio track of .*a\.wav is empty"):
+        read_audio(tmp_path / "a.wav")

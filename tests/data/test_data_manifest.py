@@ -1,0 +1,323 @@
+"""Manifests, labels, dictionaries, phones, noise lists: round trips, published filters, one sentence per mistake."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avhubert.data.manifest import (
+    Clip,
+    LabelInfo,
+    load_labels,
+    read_dictionary,
+    read_label_info,
+    read_labels,
+    read_manifest,
+    read_noise_list,
+    read_phones,
+    read_transcripts,
+    select,
+    write_dictionary,
+    write_label_info,
+    write_labels,
+    write_manifest,
+    write_phones,
+    write_transcripts,
+)
+from avhubert.errors import DataError
+
+INFO = LabelInfo(rate=25, clusters=3, source="mfcc", layer=None, centroids="ab" * 32)
+
+
+def clip(name: str, frames: int = 50) -> Clip:
+    return Clip(name, Path(f"/v/{name}.mp4"), Path(f"/a/{name}.wav"), frames, frames * 640)
+
+
+# --------------------------------------------------------------------------- manifests
+names = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r\0/"), min_size=1, max_size=20
+).filter(lambda name: name not in (".", ".."))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(names, unique=True, max_size=5), st.data())
+def test_manifest_round_trip(ids: list[str], data) -> None:
+    count = st.integers(0, 10**9)
+    clips = [
+        Clip(
+            name,
+            Path("/root") / data.draw(names) / f"{name}.mp4",
+            Path("/x") / name,
+            data.draw(count),
+            data.draw(count),
+        )
+        for name in ids
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train.tsv"
+        write_manifest(path, clips, "/root")
+        assert read_manifest(path) == clips
+        assert path.read_text().startswith("/root\n")
+
+
+def test_paths_below_the_root_are_relative_to_it_in_the_file(tmp_path) -> None:
+    write_manifest(tmp_path / "a.tsv", [Clip("x", Path("/r/v/x.mp4"), Path("/elsewhere/x.wav"), 5, 3200)], "/r")
+    assert (tmp_path / "a.tsv").read_text() == "/r\nx\tv/x.mp4\t/elsewhere/x.wav\t5\t3200\n"
+
+
+def test_a_published_manifest_with_windows_line_ends(tmp_path) -> None:
+    (tmp_path / "a.tsv").write_bytes(b"/\r\nx\t/v/x.mp4\t/a/x.wav\t50\t32000\r\n")
+    assert read_manifest(tmp_path / "a.tsv") == [clip("x")]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", r"a\.tsv is empty; its first line must be the root"),
+        ("data\n", "the first line must be an absolute root folder, not 'data'"),
+        ("/\nx\tv\ta\t5\n", r"a\.tsv, line 2: 4 fields instead of 5"),
+        ("/\n\n", "line 2: 1 fields instead of 5"),
+        ("/\nx\tv\ta\tfive\t3200\n", "the lengths 'five' and '3200' must be whole numbers"),
+        ("/\nx\tv\ta\t5\t-1\n", "must be whole numbers"),
+        ("/\nx\tv\ta\t5\t1\nx\tv\ta\t5\t1\n", "line 3: clip 'x' is listed twice"),
+    ],
+)
+def test_a_wrong_manifest(tmp_path, content: str, sentence: str) -> None:
+    (tmp_path / "a.tsv").write_text(content)
+    with pytest.raises(DataError, match=sentence):
+        read_manifest(tmp_path / "a.tsv")
+
+
+def test_missing_or_unreadable_files(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; prepare the data again"):
+        read_manifest(tmp_path / "a.tsv")
+    with pytest.raises(DataError, match=r"cannot read manifest .*: Is a directory"):
+        read_manifest(tmp_path)
+    (tmp_path / "latin.tsv").write_bytes("/é\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.tsv is not UTF-8 text"):
+        read_manifest(tmp_path / "latin.tsv")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (clip("a\tb"), "holds a tab, which separates the fields"),
+        (clip("a\nb"), "would hold a line break"),
+        (clip("a\rb"), "would hold a line break"),
+        (Clip("a", Path("/v/\t.mp4"), Path("/a"), 1, 1), "holds a tab"),
+        (clip(""), "clip id '' is empty or used twice"),
+        (clip("good"), "clip id 'good' is empty or used twice"),
+        (clip("\udcff"), "not valid Unicode; rename that file"),
+    ],
+)
+def test_a_clip_that_cannot_be_written(tmp_path, wrong: Clip, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        write_manifest(tmp_path / "a.tsv", [clip("good"), wrong], "/")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_golden_selection(golden) -> None:
+    expected = json.loads(golden("manifest_filter.json").read_text())
+    lengths = expected["frames_and_labels_at_25hz"]
+    clips = [clip(f"u{i}", frames) for i, (frames, _) in enumerate(lengths)]
+    labels = [np.zeros(count, np.int32) for _, count in lengths]
+    kept, left_out = select(clips, expected["min_keep"], expected["max_keep"], labels, 25)
+    assert kept == expected["kept_indices"]
+    assert [clips[i].video_frames for i in kept] == expected["sizes"]
+    assert left_out == {
+        "labels and frames differ by 0.1 s or more": ["u2", "u4"],
+        "shorter than 5 frames": ["u5"],
+        "longer than 500 frames": ["u8"],
+    }
+    assert len(kept) + sum(map(len, left_out.values())) == expected["tot"]
+
+
+def test_selection_without_a_limit() -> None:
+    assert select([clip("a", 10_000), clip("b", 1)], 1, None) == ([0, 1], {})
+
+
+# --------------------------------------------------------------------------- transcripts, phones
+lines = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r")), max_size=5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(lines)
+def test_transcript_round_trip(texts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train.wrd"
+        write_transcripts(path, texts)
+        assert read_transcripts(path, [clip(str(i)) for i in range(len(texts))]) == texts
+
+
+def test_wrong_transcripts(tmp_path) -> None:
+    path = tmp_path / "train.wrd"
+    with pytest.raises(DataError, match=r"transcripts .*train\.wrd is missing"):
+        read_transcripts(path, [])
+    write_transcripts(path, ["one"])
+    with pytest.raises(DataError, match="has 1 lines but the manifest lists 2 clips; make the transcripts again"):
+        read_transcripts(path, [clip("a"), clip("b")])
+    with pytest.raises(DataError, match="would hold a line break"):
+        write_transcripts(path, ["one\ntwo"])
+    assert path.read_text() == "one\n"
+
+
+def test_phones(tmp_path) -> None:
+    rows = [["ɪ", "ɪ", "t"], [], ["sil"]]
+    write_phones(tmp_path / "a.phn", rows)
+    assert read_phones(tmp_path / "a.phn") == rows
+    for wrong in ("", "a b", " a"):
+        with pytest.raises(DataError, match="cannot be a phone"):
+            write_phones(tmp_path / "a.phn", [[wrong]])
+
+
+# --------------------------------------------------------------------------- labels
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=8), max_size=4))
+def test_label_round_trip(rows: list[list[int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_labels(Path(folder) / "a.km", [np.array(row, np.int64) for row in rows])
+        found = read_labels(Path(folder) / "a.km")
+    assert [row.tolist() for row in found] == rows
+    assert all(row.dtype == np.int32 for row in found)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("1 x", "line 2: cluster ids must be whole numbers"),
+        ("1.5", "line 2: cluster ids must be whole numbers"),
+        ("99999999999", "line 2: cluster ids must be whole numbers"),
+        ("3 -1", "line 2: cluster id -1 is negative"),
+    ],
+)
+def test_wrong_labels(tmp_path, line: str, sentence: str) -> None:
+    (tmp_path / "a.km").write_text(f"1 2\n{line}\n")
+    with pytest.raises(DataError, match=sentence):
+        read_labels(tmp_path / "a.km")
+
+
+def label_folder(folder: Path, rows: list[list[int]], info: LabelInfo = INFO, symbols: str = "012") -> Path:
+    write_labels(folder / "train.km", [np.array(row) for row in rows])
+    write_dictionary(folder / "dict.km.txt", dict.fromkeys(symbols, 1))
+    write_label_info(folder, info)
+    return folder
+
+
+def test_classes_follow_the_dictionary(tmp_path) -> None:
+    classes, info = load_labels(label_folder(tmp_path, [[0, 1, 2, 2]], symbols="201"), "train", [clip("a", 4)])
+    assert [row.tolist() for row in classes] == [[5, 6, 4, 4]]
+    assert classes[0].dtype == np.int32
+    assert info == INFO
+
+
+def test_golden_dictionary_and_labels(golden, tmp_path) -> None:
+    media = golden("media")
+    symbols = read_dictionary(golden("dict.km.txt"))
+    info = LabelInfo(25, len(symbols), "mfcc", None, "")
+    write_dictionary(tmp_path / "dict.km.txt", dict.fromkeys(symbols, 10000))
+    assert (tmp_path / "dict.km.txt").read_bytes() == golden("dict.km.txt").read_bytes()
+    (tmp_path / "test.km").write_bytes((media / "test.km").read_bytes())
+    write_label_info(tmp_path, info)
+    classes, _ = load_labels(tmp_path, "test", [clip(str(i), frames) for i, frames in enumerate((54, 46, 35))])
+    items = np.load(golden("dataset_items.npz"))
+    for index, row in enumerate(classes):
+        np.testing.assert_array_equal(row, items[f"item{index}:label"])
+
+
+def test_one_drifting_clip_is_left_to_selection(tmp_path) -> None:
+    rows = [[0] * 50, [1] * 48, [2] * 40]
+    clips = [clip(name) for name in "abc"]
+    classes, info = load_labels(label_folder(tmp_path, rows), "train", clips)
+    assert select(clips, 1, None, classes, info.rate) == ([0, 1], {"labels and frames differ by 0.1 s or more": ["c"]})
+
+
+@pytest.mark.parametrize(
+    ("rows", "info", "symbols", "sentence"),
+    [
+        ([[0] * 50], INFO, "012", "has 1 lines but the manifest lists 2 clips; make the labels again"),
+        ([[0] * 50, [3] * 50], INFO, "012", "clip 'b' has cluster 3 but labels.json says 3 clusters"),
+        ([[0] * 198] * 2, INFO, "012", r"lasts 2.00 s, its 198 labels 7.92 s at the 25 per second of labels.json"),
+        ([[0] * 50] * 2, INFO, "12", "has 2 symbols but labels.json says 3 clusters: it must list 0 to 2"),
+        ([[0] * 50] * 2, INFO, "123", "it must list 0 to 2"),
+        ([[0] * 50] * 2, INFO, "", r"dict\.km\.txt is empty"),
+    ],
+)
+def test_labels_that_do_not_fit(tmp_path, rows, info, symbols, sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        load_labels(label_folder(tmp_path, rows, info, symbols), "train", [clip("a"), clip("b")])
+
+
+def test_label_info_round_trip(tmp_path) -> None:
+    info = LabelInfo(25, 500, "runs/iter1", 9, "00")
+    write_label_info(tmp_path, info)
+    assert read_label_info(tmp_path) == info
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("[]", "must hold rate, clusters, source, layer, centroids"),
+        ('{"rate": 25}', "must hold rate, clusters"),
+        ('{"rate": "25", "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate='25' is not"),
+        ('{"rate": true, "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate=True is not"),
+        ('{"rate": 0, "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate=0 .* must be at least 1"),
+        ("{", "is not valid JSON"),
+    ],
+)
+def test_wrong_label_info(tmp_path, content: str, sentence: str) -> None:
+    (tmp_path / "labels.json").write_text(content)
+    with pytest.raises(DataError, match=sentence):
+        read_label_info(tmp_path)
+
+
+def test_missing_label_info(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"labels\.json is missing, so the rate"):
+        read_label_info(tmp_path)
+
+
+# --------------------------------------------------------------------------- dictionaries
+def test_dictionary_round_trip(tmp_path) -> None:
+    write_dictionary(tmp_path / "dict.wrd.txt", {"▁the": 3, "a b": 1, "x": 0})
+    assert read_dictionary(tmp_path / "dict.wrd.txt") == ["▁the", "a b", "x"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is empty; a model trained with it would learn nothing"),
+        ("a 1\nb\n", "line 2: 'b' is not a symbol, a space and a count"),
+        ("a one\n", "is not a symbol, a space and a count"),
+        ("a 1\na 2\n", "line 2: 'a' comes twice"),
+    ],
+)
+def test_wrong_dictionary(tmp_path, content: str, sentence: str) -> None:
+    (tmp_path / "dict.km.txt").write_text(content)
+    with pytest.raises(DataError, match=sentence):
+        read_dictionary(tmp_path / "dict.km.txt")
+
+
+# --------------------------------------------------------------------------- noise
+def test_noise_list_of_a_file_or_folder(tmp_path) -> None:
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).touch()
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}/a.wav\nb.wav\n")
+    expected = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    assert read_noise_list(tmp_path, "train") == expected
+    assert read_noise_list(tmp_path / "train.tsv", "test") == expected
+
+
+def test_wrong_noise_list(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"noise list .*test\.tsv is missing"):
+        read_noise_list(tmp_path, "test")
+    (tmp_path / "test.tsv").write_text("\n")
+    with pytest.raises(DataError, match="names no files; make one with `avhubert noise`"):
+        read_noise_list(tmp_path, "test")
+    (tmp_path / "test.tsv").write_text("gone.wav\n")
+    with pytest.raises(DataError, match=r"names .*gone\.wav, which does not exist"):
+        read_noise_list(tmp_path, "test")

@@ -1,0 +1,151 @@
+"""Tokenizer: the published ids, the same bytes every time, and what goes wrong in one sentence."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avhubert.data.text import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer, normalise_text, train_tokenizer
+from avhubert.errors import DataError
+
+WORDS = [
+    "bin",
+    "lay",
+    "place",
+    "set",
+    "blue",
+    "green",
+    "red",
+    "white",
+    "at",
+    "by",
+    "in",
+    "with",
+    "a",
+    "b",
+    "c",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "again",
+    "now",
+    "please",
+    "soon",
+]
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=6)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(sentences(200), 80)
+
+
+def test_golden_ids_and_texts(golden) -> None:
+    tokenizer = Tokenizer(golden("spm_unigram200.model"))
+    expected = json.loads(golden("tokenizer.json").read_text())
+    assert tokenizer.symbols == expected["symbols"]
+    assert tokenizer.vocab_size == 200
+    assert [expected[name] for name in ("bos", "pad", "eos", "unk")] == [BOS, PAD, EOS, UNK]
+    for example in expected["examples"]:
+        assert [*tokenizer.encode(example["text"]), EOS] == example["ids"]
+        assert tokenizer.decode(example["ids"]) == example["decoded"]
+
+
+def test_golden_symbols_are_those_of_the_published_dictionary(golden) -> None:
+    from avhubert.data.manifest import read_dictionary
+
+    assert Tokenizer(golden("spm_unigram200.model")).symbols == [*SPECIALS, *read_dictionary(golden("dict.wrd.txt"))]
+
+
+def test_the_same_text_gives_the_same_bytes(tokenizer: Tokenizer) -> None:
+    again = train_tokenizer(texts := sentences(200), 80)
+    assert again.serialized == tokenizer.serialized
+    assert train_tokenizer([text.upper() for text in texts], 80).serialized == tokenizer.serialized
+    assert train_tokenizer(sentences(200, seed=1), 80).serialized != tokenizer.serialized
+
+
+def test_the_file_alone_gives_the_ids(tokenizer: Tokenizer, tmp_path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(tokenizer.serialized)
+    again = Tokenizer(path)
+    assert again.symbols == tokenizer.symbols
+    assert again.symbols[:4] == list(SPECIALS)
+    assert again.encode(sentences(1)[0]) == tokenizer.encode(sentences(1)[0])
+
+
+def test_ids_are_ours_whatever_the_model_calls_its_specials() -> None:
+    import io
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(sentences(200)), model_writer=model, vocab_size=45, hard_vocab_limit=False,
+        num_threads=1, minloglevel=2, model_type="unigram",  # SentencePiece's own ids: <unk> 0, <s> 1, </s> 2, no pad
+    )  # fmt: skip
+    tokenizer = Tokenizer(model.getvalue())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    assert tokenizer.symbols[4:] == [processor.IdToPiece(i) for i in range(3, len(processor))]
+    assert tokenizer.encode("bin é blue").count(UNK) == 1
+    assert tokenizer.decode(tokenizer.encode("bin blue")) == "bin blue"
+
+
+def test_the_vocabulary_is_no_larger_than_the_text_supports(tokenizer: Tokenizer) -> None:
+    assert train_tokenizer(sentences(200), 5000).vocab_size < 80 * 3
+    assert tokenizer.vocab_size <= 80
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=12))
+def test_round_trip(tokenizer: Tokenizer, words: list[str]) -> None:
+    text = " ".join(words)
+    ids = tokenizer.encode(text)
+    assert not {BOS, PAD, EOS, UNK} & set(ids)
+    assert tokenizer.decode([BOS, *ids, EOS, PAD]) == text
+
+
+@given(st.text())
+def test_normalised_text_stays_as_it_is(text: str) -> None:
+    once = normalise_text(text)
+    assert once == " ".join(once.split())
+    assert normalise_text("  Hello\tWORLD \n") == "hello world"
+
+
+def test_a_long_transcript_is_not_left_out() -> None:
+    long = " ".join(sentences(200)) + " zyx" * 3
+    assert len(long) > 4192
+    tokenizer = train_tokenizer([long], 60)
+    assert UNK not in tokenizer.encode("zyx")
+
+
+def test_no_text() -> None:
+    with pytest.raises(DataError, match="every transcript is empty"):
+        train_tokenizer(["", "  "], 100)
+
+
+def test_too_few_symbols_for_the_characters() -> None:
+    with pytest.raises(DataError, match=r"no tokenizer of 10 symbols .* ask for more"):
+        train_tokenizer(sentences(50), 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model"])
+def test_not_a_tokenizer(content: bytes, tmp_path) -> None:
+    with pytest.raises(DataError, match="the tokenizer is not a SentencePiece model"):
+        Tokenizer(content)
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{path} is not a SentencePiece model"):
+        Tokenizer(path)
+
+
+def test_missing_tokenizer(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"cannot read tokenizer .*No such file"):
+        Tokenizer(tmp_path / "tokenizer.model")
