@@ -1,0 +1,235 @@
+"""Faces in pictures: detector and landmark models behind one small interface; tracks over a video; the speaker.
+
+Coordinates are (x, y) in pixels of the picture, pixel centres at whole numbers. Pictures are RGB uint8 [H, W, 3].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from avhubert.errors import ConfigError
+from avhubert.prepare import models
+
+MIN_SCORE = 0.5  # of a detection
+DETECT_EVERY = 12  # frames between detections while a face is tracked
+MIN_OVERLAP = 0.3  # of two boxes (intersection over union) to be the same face
+
+# 468-point mesh → the iBUG points that the published crop is stabilised on: nose base, then the eyes' corners
+STABLE_MESH = (2, 33, 133, 362, 263)  # iBUG 33, 36, 39, 42, 45
+MOUTH_MESH = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178)  # iBUG 48–67
+INNER_LIPS = (13, 14)
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face: box (left, top, right, bottom), eyes (2 × (x, y), the picture's left one first), score 0…1."""
+
+    box: np.ndarray
+    eyes: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """A face's landmarks in one frame, small enough to keep for hours of video.
+
+    stable float32 [5, 2]: nose base and eye corners; mouth float32 [2]: mean of the lips; lip_gap: pixels between the
+    inner lips; box float32 [4]: around all landmarks.
+    """
+
+    stable: np.ndarray
+    mouth: np.ndarray
+    lip_gap: float
+    box: np.ndarray
+
+
+class LandmarkModel(Protocol):
+    """What `track` needs: detect faces in a picture, and place landmarks inside a region."""
+
+    def detect(self, picture: np.ndarray) -> list[Face]: ...
+
+    def landmarks(self, picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]: ...
+
+
+# --------------------------------------------------------------------------- BlazeFace and mesh on LiteRT
+@cache
+def _anchors() -> np.ndarray:
+    """Anchor centres [896, 2] in 0…1: a 16 × 16 grid with 2 per cell, then 8 × 8 with 6."""
+    centres = []
+    for cells, repeats in ((16, 2), (8, 6)):
+        line = (np.arange(cells) + 0.5) / cells
+        x, y = np.meshgrid(line, line)
+        centres.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2), repeats, axis=0))
+    return np.concatenate(centres).astype(np.float32)
+
+
+def _sample(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """float32 [size, size, 3] whose pixel (x, y) shows the picture at matrix · (x, y, 1), bilinear, 0 outside."""
+    height, width = picture.shape[:2]
+    corners = matrix @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]])
+    left, top = np.maximum(np.floor(corners.min(1)).astype(int) - 1, 0)
+    right, bottom = np.ceil(corners.max(1)).astype(int) + 2
+    part = picture[top : min(bottom, height), left : min(right, width)]
+    if part.size == 0:
+        return np.zeros((size, size, 3), np.float32)
+    stride = max(1, int(np.hypot(matrix[0, 0], matrix[1, 0])))  # shrink by whole steps first, or fine detail turns to noise
+    source = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float()
+    if stride > 1:
+        source = F.avg_pool2d(source, stride, ceil_mode=True, count_include_pad=False)
+    h, w = source.shape[2:]
+    # grid_sample's own coordinates: −1 … 1 between the outer edges of the picture
+    shift = np.array([left, top]) - 0.5
+    theta = (matrix - np.pad(shift[:, None], ((0, 0), (2, 0)))) / stride
+    theta = theta * (2 / np.array([[w], [h]]))
+    theta[:, 2] -= 1
+    line = torch.arange(size, dtype=torch.float32)
+    grid_y, grid_x = torch.meshgrid(line, line, indexing="ij")
+    t = torch.from_numpy(theta.astype(np.float32))
+    grid = torch.stack([t[i, 0] * grid_x + t[i, 1] * grid_y + t[i, 2] for i in (0, 1)], -1)[None]
+    return F.grid_sample(source, grid, align_corners=False)[0].permute(1, 2, 0).numpy()
+
+
+class BlazeFace:
+    """BlazeFace short-range detector and 468-point mesh (LiteRT, one thread).
+
+    Raises ConfigError if LiteRT isn't installed, CheckpointError if the model files can't be had.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise ConfigError(
+                "finding faces needs ai-edge-litert, which is not installed; run: pip install 'avhubert[prepare]'"
+            ) from error
+        self._detector = Interpreter(model_path=str(models.path("detector")), num_threads=1)
+        self._mesh = Interpreter(model_path=str(models.path("mesh")), num_threads=1)
+        for interpreter in (self._detector, self._mesh):
+            interpreter.allocate_tensors()
+
+    @staticmethod
+    def _run(interpreter, picture: np.ndarray) -> dict[int, np.ndarray]:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture[None])
+        interpreter.invoke()
+        outputs = (interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details())
+        return {output.size: output.reshape(-1) for output in outputs}
+
+    def detect(self, picture: np.ndarray) -> list[Face]:
+        """All faces, best first."""
+        height, width = picture.shape[:2]
+        side = max(height, width)  # letterboxed into a square
+        scale = side / 128
+        offset = np.array([(width - side) / 2, (height - side) / 2], np.float32)
+        matrix = np.array([[scale, 0, offset[0] + scale / 2 - 0.5], [0, scale, offset[1] + scale / 2 - 0.5]])
+        found = self._run(self._detector, _sample(picture, matrix, 128) / 127.5 - 1)
+        scores = 1 / (1 + np.exp(-np.clip(found[896], -80, 80)))
+        keep = np.flatnonzero(scores >= MIN_SCORE)
+        keep = keep[np.argsort(-scores[keep])]
+        values = found[896 * 16].reshape(896, 8, 2)[keep] / 128
+        values[:, [0, *range(2, 8)]] += _anchors()[keep][:, None]
+        points = values * side + offset - 0.5
+        half = values[:, 1] * side / 2
+        boxes = np.concatenate([points[:, 0] - half, points[:, 0] + half], 1)
+        faces: list[Face] = []
+        for row, box in enumerate(boxes):
+            if all(overlap(box, face.box) < MIN_OVERLAP for face in faces):
+                faces.append(Face(box, points[row, 2:4], float(scores[keep[row]])))
+        return faces
+
+    def landmarks(self, picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
+        """Mesh points float32 [468, 2] inside a region (centre x, centre y, side, angle), and the presence logit."""
+        x, y, side, angle = region
+        cos, sin = np.cos(angle) * side / 192, np.sin(angle) * side / 192
+        matrix = np.array([[cos, -sin, x], [sin, cos, y]])
+        matrix[:, 2] -= matrix[:, :2] @ np.array([95.5, 95.5])
+        found = self._run(self._mesh, _sample(picture, matrix, 192) / 255)
+        points = found[1404].reshape(468, 3)[:, :2]
+        return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), float(found[1][0])
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(np.maximum(sides, 0)))
+    return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared + 1e-9)
+
+
+def _region_of_face(face: Face) -> np.ndarray:
+    """The mesh's square: 1.5 times the box, turned by the line of the eyes."""
+    centre = (face.box[:2] + face.box[2:]) / 2
+    line = face.eyes[1] - face.eyes[0]
+    return np.array([*centre, 1.5 * float((face.box[2:] - face.box[:2]).max()), np.arctan2(line[1], line[0])])
+
+
+def _region_of_points(points: np.ndarray) -> np.ndarray:
+    """The same from the landmarks of the frame before."""
+    line = points[263] - points[33]
+    angle = float(np.arctan2(line[1], line[0]))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    upright = points @ turn.T
+    low, high = upright.min(0), upright.max(0)
+    centre = (low + high) / 2 @ turn
+    return np.array([*centre, 1.5 * float((high - low).max()), angle])
+
+
+# --------------------------------------------------------------------------- tracks
+@dataclass
+class Track:
+    """One face through a video: its landmarks by frame number, and where to look for it next."""
+
+    frames: dict[int, Landmarks] = field(default_factory=dict)
+    region: np.ndarray | None = None
+    box: np.ndarray = field(default_factory=lambda: np.zeros(4, np.float32))
+
+    @property
+    def size(self) -> float:
+        """Sum over its frames of the face's width in pixels: long and large tracks win."""
+        return sum(float(found.box[2] - found.box[0]) for found in self.frames.values())
+
+
+def track(pictures: Iterable[np.ndarray], model: LandmarkModel) -> tuple[list[Track], int]:
+    """Follow every face through a video; returns the tracks, the speaker's first, and the number of frames.
+
+    Faces are detected every few frames, and in every frame while none is tracked; in between each is followed by its own
+    landmarks. The speaker is, for now, the face that is seen longest and largest.
+    """
+    tracks: list[Track] = []
+    count = 0
+    for count, picture in enumerate(pictures, 1):
+        index = count - 1
+        active = [one for one in tracks if one.region is not None]
+        if not active or index % DETECT_EVERY == 0:
+            for face in model.detect(picture):
+                same = max(tracks, key=lambda one: overlap(one.box, face.box), default=None)
+                if same is None or overlap(same.box, face.box) < MIN_OVERLAP:
+                    same = Track()
+                    tracks.append(same)
+                if same.region is None:
+                    same.region, same.box = _region_of_face(face), face.box
+                    active.append(same)
+        for one in active:
+            assert one.region is not None
+            points, presence = model.landmarks(picture, one.region)
+            if presence <= 0:
+                one.region = None
+                continue
+            one.frames[index] = _landmarks(points)
+            one.region, one.box = _region_of_points(points), one.frames[index].box
+    tracks = [one for one in tracks if one.frames]
+    return sorted(tracks, key=lambda one: -one.size), count
+
+
+def _landmarks(points: np.ndarray) -> Landmarks:
+    return Landmarks(
+        stable=points[list(STABLE_MESH)],
+        mouth=points[list(MOUTH_MESH)].mean(0),
+        lip_gap=float(np.linalg.norm(points[INNER_LIPS[0]] - points[INNER_LIPS[1]])),
+        box=np.concatenate([points.min(0), points.max(0)]),
+    )
