@@ -1,0 +1,182 @@
+"""Mouth clips: landmarks → stabilised on the mean face → 96 × 96 gray pictures around the mouth, as published.
+
+Two passes over a video: the first keeps a few landmarks per frame, the second cuts; memory doesn't grow with pixels.
+Coordinates are (x, y) in pixels. T frames at 25 fps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from avhubert.data.video import read_frames, rgb_to_gray
+from avhubert.errors import MediaError
+from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, track
+
+SIZE = 96
+MEAN_FACE_SIZE = 256
+SMOOTHING = 12  # frames whose mean landmarks decide a frame's transform, from the frame itself on
+# the mean face's stable points: nose base, eye corners (iBUG 33, 36, 39, 42, 45)
+MEAN_FACE = np.array(
+    [[128.870, 137.303], [92.522, 94.369], [112.772, 94.944], [145.525, 94.535], [166.677, 93.566]], np.float64
+)
+
+MIN_FOUND = 0.8  # share of frames with a face below which a warning is given
+MIN_EYES = 24.0  # pixels between the eyes' outer corners below which the mouth is too small to read
+STILL_GAP = 0.01  # lip movement (standard deviation) relative to the eyes' distance that counts as none
+
+
+@dataclass(frozen=True)
+class MouthTrack:
+    """Where the mouth is: per frame a transform onto the mean face [T, 2, 3] and the mouth's centre after it [T, 2].
+
+    found_share: share of frames in which the face was found; lip_gap float [T]; box float [T, 4] around the face;
+    warnings: what a user should know about this video.
+    """
+
+    transforms: np.ndarray
+    centres: np.ndarray
+    found_share: float
+    lip_gap: np.ndarray
+    box: np.ndarray
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MouthClip:
+    """Mouth pictures uint8 [T, 96, 96] gray, and where they come from."""
+
+    frames: np.ndarray
+    track: MouthTrack
+
+    @property
+    def found_share(self) -> float:
+        return self.track.found_share
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.track.warnings
+
+
+@cache
+def default_model() -> LandmarkModel:
+    """One detector per process."""
+    return BlazeFace()
+
+
+def mouth_clip(
+    path: str | Path, start: float = 0.0, end: float | None = None, model: LandmarkModel | None = None
+) -> MouthClip:
+    """The speaker's mouth in a video, between `start` and `end` seconds.
+
+    Raises:
+        MediaError: not a video, or no face in it.
+    """
+    found = find_mouth(path, start, end, model)
+    return MouthClip(np.stack(list(crops(path, found, start, end))), found)
+
+
+def find_mouth(
+    path: str | Path, start: float = 0.0, end: float | None = None, model: LandmarkModel | None = None
+) -> MouthTrack:
+    """First pass: the speaker's landmarks in every frame, gaps filled, turned into transforms and centres."""
+    tracks, frames = track(read_frames(path, start, end), model or default_model())
+    if not tracks:
+        raise MediaError(f"no face was found in any of the {frames} frames of {path}")
+    speaker = tracks[0]
+    index = np.array(sorted(speaker.frames))
+    known = [speaker.frames[i] for i in index]
+    stable = interpolate(index, np.stack([one.stable for one in known]), frames)
+    mouth = interpolate(index, np.stack([one.mouth for one in known]), frames)
+    gap = interpolate(index, np.array([one.lip_gap for one in known]), frames)
+    box = interpolate(index, np.stack([one.box for one in known]), frames)
+    transforms = stabilise(stable)
+    centres = np.einsum("tij,tj->ti", transforms[:, :, :2], mouth) + transforms[:, :, 2]
+    warnings = _warnings(speaker, frames, stable, gap, len(tracks))
+    return MouthTrack(transforms, centres, len(index) / frames, gap, box, tuple(warnings))
+
+
+def crops(path: str | Path, mouth: MouthTrack, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
+    """Second pass: one uint8 [96, 96] gray picture a frame."""
+    for picture, transform, centre in zip(read_frames(path, start, end), mouth.transforms, mouth.centres, strict=True):
+        yield crop(picture, transform, centre)
+
+
+def _warnings(speaker: Track, frames: int, stable: np.ndarray, gap: np.ndarray, faces: int) -> list[str]:
+    eyes = float(np.median(np.linalg.norm(stable[:, 1] - stable[:, 4], axis=1)))
+    found = []
+    share = len(speaker.frames) / frames
+    if share < MIN_FOUND:
+        found.append(f"the face is seen in only {100 * share:.0f} % of the frames")
+    if eyes < MIN_EYES:
+        found.append(f"the face is small ({eyes:.0f} pixels between the eyes' corners); lips may be unreadable")
+    if frames > 1 and gap.std() < STILL_GAP * eyes:
+        found.append("the mouth does not move: a still picture, or somebody who is silent")
+    if faces > 1:
+        found.append(f"{faces} faces were seen; the one seen longest and largest is taken as the speaker")
+    return found
+
+
+# --------------------------------------------------------------------------- geometry
+def interpolate(index: np.ndarray, values: np.ndarray, frames: int) -> np.ndarray:
+    """values [n, …] known at frames `index` → [frames, …]: gaps filled linearly, ends copied."""
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    every = np.arange(frames)
+    filled = np.stack([np.interp(every, index, column) for column in flat.T], axis=1)
+    return filled.reshape(frames, *values.shape[1:])
+
+
+def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The [2, 3] similarity (rotation, one scale, shift) that brings points [n, 2] onto target [n, 2], least squares."""
+    z, w = points @ np.array([1, 1j]), target @ np.array([1, 1j])
+    z_mean, w_mean = z.mean(), w.mean()
+    a = np.vdot(z - z_mean, w - w_mean) / np.vdot(z - z_mean, z - z_mean)
+    b = w_mean - a * z_mean
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def stabilise(stable: np.ndarray, smoothing: int = SMOOTHING) -> np.ndarray:
+    """Transforms [T, 2, 3] onto the mean face from stable points [T, 5, 2].
+
+    Frame i uses the mean of frames i … i + smoothing − 1; the last ones reuse the last transform.
+    """
+    frames = len(stable)
+    window = min(smoothing, frames)
+    full = frames - window + 1
+    found = [similarity(stable[i : i + window].mean(0), MEAN_FACE) for i in range(full)]
+    return np.stack(found + [found[-1]] * (frames - full))
+
+
+def crop(picture: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """uint8 [96, 96] gray: the picture, uint8 [H, W, 3] RGB or [H, W], after `transform`, around `centre`.
+
+    The centre is rounded half to even and clamped so that the window stays inside the 256 × 256 mean-face picture;
+    bilinear, zeros outside the picture, truncated. Only the window is computed.
+    """
+    half = SIZE // 2
+    x, y = (int(np.clip(round(float(value)), half, MEAN_FACE_SIZE - half)) for value in centre)
+    inverse = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
+    column, row = np.meshgrid(np.arange(x - half, x + half), np.arange(y - half, y + half))
+    source_x = inverse[0, 0] * column + inverse[0, 1] * row + inverse[0, 2]
+    source_y = inverse[1, 0] * column + inverse[1, 1] * row + inverse[1, 2]
+    left, top = int(np.floor(source_x.min())), int(np.floor(source_y.min()))
+    right, bottom = int(np.floor(source_x.max())) + 2, int(np.floor(source_y.max())) + 2
+    height, width = picture.shape[:2]
+    seen = picture[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    gray = rgb_to_gray(seen) if seen.ndim == 3 else seen
+    # the part of the window that lies outside the picture is 0
+    window = np.zeros((bottom - top, right - left), np.float32)
+    at_y, at_x = max(top, 0) - top, max(left, 0) - left
+    window[at_y : at_y + gray.shape[0], at_x : at_x + gray.shape[1]] = gray
+    column0, row0 = np.floor(source_x).astype(np.intp), np.floor(source_y).astype(np.intp)
+    fx, fy = (source_x - column0).astype(np.float32), (source_y - row0).astype(np.float32)
+    flat = window.reshape(-1)
+    at = (row0 - top) * window.shape[1] + (column0 - left)
+    upper = flat[at] * (1 - fx) + flat[at + 1] * fx
+    at += window.shape[1]
+    lower = flat[at] * (1 - fx) + flat[at + 1] * fx
+    return (upper * (1 - fy) + lower * fy).astype(np.uint8)
