@@ -1,7 +1,7 @@
 """AVHubert: front ends, fusion and the transformer encoder (ICLR 2022, § 3 and appendix A).
 
-Shapes: B utterances, T video frames at 25 Hz, D = `encoder_embed_dim`, F = width of the fused front-end output (2·D when
-concatenated, D when added). `padding_mask` is bool [B, T], True = padding, padding only at the end of a row.
+Shapes: B utterances, T video frames at 25 Hz, D = `encoder_embed_dim`, F = width of the fused front-end output (2·D
+when concatenated, D when added). `padding_mask` is bool [B, T], True = padding, padding only at the end of a row.
 """
 
 from __future__ import annotations
@@ -129,8 +129,9 @@ class TransformerEncoder(nn.Module):
 
 
 class AVHubert(nn.Module):
-    """Audio-visual HuBERT. With `config.num_classes` it also has what pre-training needs: cluster heads and mask vector.
+    """Audio-visual HuBERT.
 
+    With `config.num_classes` it also has what only pre-training needs: `head` (cluster heads) and `mask_embedding`.
     Raises ConfigError for sizes that do not go together.
     """
 
@@ -165,11 +166,11 @@ class AVHubert(nn.Module):
     ) -> Tensor:
         """Fused front-end output [B, T, F], before its layer norm.
 
-        audio float [B, 104, T] and video float [B, 1, T, H, H]: either may be left out. `has_audio`, `has_video` bool [B]:
-        False where the utterance lacks the stream; its features are zeros and its video goes through no front end.
-        `keep_audio`, `keep_video` bool [B]: False multiplies the features by 0 *after* the front end (modality dropout:
-        batch-norm statistics move and gradients are zero, not absent). Gradients into the front ends are scaled by
-        `feature_grad_mult`. Raises DataError for shapes that do not fit.
+        audio float [B, 104, T] and video float [B, 1, T, H, H]: either may be left out. `has_audio`, `has_video` bool
+        [B]: False where the utterance lacks the stream; its features are zeros and its video goes through no front
+        end. `keep_audio`, `keep_video` bool [B]: False multiplies the features by 0 *after* the front end (modality
+        dropout: batch-norm statistics move and gradients are zero, not absent). Gradients into the front ends are
+        scaled by `feature_grad_mult`. Raises DataError for shapes that do not fit.
         """
         b, t = _batch_and_frames(audio, video, padding_mask, self.config.audio_feat_dim)
         scale = self.config.feature_grad_mult
@@ -234,8 +235,9 @@ class AVHubert(nn.Module):
     ) -> Tensor:
         """Encoded frames [B, T, D]; inputs as in `front_ends`.
 
-        `layer` None: the encoder's output (after its final norm where it has one); 0: the fused features before the encoder,
-        0 where padded; 1…N: that layer's output without the final norm. Raises ConfigError for any other layer.
+        `layer` None: the encoder's output (after its final norm where it has one); 0: the fused features before the
+        encoder, 0 where padded; 1…N: that layer's output without the final norm. Raises ConfigError for any other
+        layer.
         """
         if layer is not None and not 0 <= layer <= self.config.encoder_layers:
             raise ConfigError(f"layer {layer} does not exist: this model has layers 0 to {self.config.encoder_layers}")
@@ -255,8 +257,8 @@ class AVHubert(nn.Module):
     ) -> Tensor:
         """Features [B, T, D] as evaluation mode gives them, without gradients; numpy or torch in, torch out.
 
-        audio float [B, 104, T], video float [B, 1, T, H, H] (either may be left out), padding_mask bool [B, T]; `layer` as in
-        `forward`. The same numbers come out for an utterance alone and in any batch.
+        audio float [B, 104, T], video float [B, 1, T, H, H] (either may be left out), padding_mask bool [B, T];
+        `layer` as in `forward`. The same numbers come out for an utterance alone and in any batch.
         """
         like = self.audio.weight
         given = [None if x is None else torch.as_tensor(x).to(like) for x in (audio, video)]
@@ -300,7 +302,8 @@ def _check(config: ModelConfig) -> None:
     for key in ("encoder_attention_heads", "conv_pos_groups"):
         if config.encoder_embed_dim % getattr(config, key):
             raise ConfigError(
-                f"model.encoder_embed_dim={config.encoder_embed_dim} must be a multiple of model.{key}={getattr(config, key)}"
+                f"model.encoder_embed_dim={config.encoder_embed_dim} must be a multiple of"
+                f" model.{key}={getattr(config, key)}"
             )
     if not config.visual_blocks or min(config.visual_blocks) < 1:
         raise ConfigError(f"model.visual_blocks={config.visual_blocks} must list at least one block for every stage")

@@ -1,4 +1,4 @@
-"""Span masks of pre-training and modality dropout (ICLR 2022, § 3.3 and 3.4). Everything is drawn on the CPU from one rng.
+"""Span masks of pre-training and modality dropout (ICLR 2022, § 3.3 and 3.4), all drawn on the CPU from one rng.
 
 Shapes: B utterances, T video frames at 25 Hz. A *run* is a longest stretch of masked frames.
 """
@@ -22,8 +22,8 @@ BLANK = -1  # instead of a source frame: the masked frame becomes 0
 class Masks:
     """Masked frames of a batch, all on the CPU. Either `features` is set (feature masking) or the other three.
 
-    `audio`, `video`, `features`: bool [B, T], True = masked; only real frames are masked. `video_source`: int64 [B, T], for
-    masked video the frame b·T + t that replaces it, or −1: it becomes 0.
+    `audio`, `video`, `features`: bool [B, T], True = masked; only real frames are masked. `video_source`: int64 [B,
+    T], for masked video the frame b·T + t that replaces it, or −1: it becomes 0.
     """
 
     audio: Tensor | None = None
@@ -42,11 +42,11 @@ class Masks:
         return audio | video
 
     def replace_audio(self, audio: Tensor | None, embedding: Tensor) -> Tensor | None:
-        """audio [B, 104, T] with masked frames ← the learned `embedding` [104]; 0 in a batch of one clip, as published."""
+        """audio [B, 104, T] with masked frames ← the learned `embedding` [104], or ← 0 in a batch of one clip."""
         if audio is None or self.audio is None:
             return audio
         mask = self.audio.to(audio.device, non_blocking=True)
-        value = embedding * (len(audio) > 1)
+        value = embedding * (len(audio) > 1)  # published: a batch of one has its masked frames blanked in both streams
         return torch.where(mask[:, None, :], value.to(audio)[:, None], audio)
 
     def replace_video(self, video: Tensor | None) -> Tensor | None:
@@ -80,8 +80,8 @@ def draw_masks(padding_mask: Tensor, config: MaskingConfig, masking_type: str, r
     if masking_type == "feature":
         if (config.prob_audio, config.length_audio) != (config.prob_video, config.length_video):
             raise ConfigError(
-                "feature masking has one mask for both streams: set masking.prob_video and masking.length_video to the values"
-                f" of audio, {config.prob_audio} and {config.length_audio}"
+                "feature masking has one mask for both streams: set masking.prob_video and masking.length_video to"
+                f" the values of audio, {config.prob_audio} and {config.length_audio}"
             )
         mask = span_mask(lengths, frames, config.prob_audio, config.length_audio, config.thin, rng)
         return Masks(features=torch.from_numpy(mask))
@@ -96,8 +96,8 @@ def span_mask(
 ) -> np.ndarray:
     """bool [B, `frames`]: spans of `span` frames in rows of `lengths` real frames.
 
-    prob · length / span spans a row (rounded at random, at least 2), starts drawn without replacement, spans may overlap.
-    With `thin`, random frames are unmasked until every row has as many as the least masked one.
+    prob · length / span spans a row (rounded at random, at least 2), starts drawn without replacement, spans may
+    overlap. With `thin`, random frames are unmasked until every row has as many as the least masked one.
     """
     mask = np.zeros((len(lengths), frames), dtype=bool)
     if prob == 0:
@@ -123,11 +123,12 @@ def runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def replacement(mask: np.ndarray, selection: str, rng: np.random.Generator) -> np.ndarray:
-    """Which frame replaces each masked one: int64 [B, T] of b·T + t, −1 where there is none (and where nothing is masked).
+    """Which frame replaces each masked one: int64 [B, T] of b·T + t, −1 where there is none.
 
-    `same_seq`: each run is replaced by a stretch of the same clip that starts anywhere it does not overlap the run (frame 0 if
-    there is no such start); past the clip's end the last frame repeats. `same_other_seq`: the same frames of another clip, the
-    batch being rotated by one random number. A batch of one clip has its masked frames set to 0, as published.
+    `same_seq`: each run is replaced by a stretch of the same clip that starts anywhere it does not overlap the run
+    (frame 0 if there is no such start); past the clip's end the last frame repeats. `same_other_seq`: the same frames
+    of another clip, the batch being rotated by one random number. A batch of one clip has its masked frames set to 0,
+    as published.
     """
     batch, frames = mask.shape
     source = np.full(mask.shape, BLANK, dtype=np.int64)
@@ -151,8 +152,8 @@ def replacement(mask: np.ndarray, selection: str, rng: np.random.Generator) -> n
 def draw_modality_dropout(batch: int, config: MaskingConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Which streams are kept in training: (audio, video), bool [B] each, never both dropped.
 
-    With probability `modality_dropout` one stream goes: audio with probability `audio_dropout`, else video. One draw for the
-    batch, or one per utterance.
+    With probability `modality_dropout` one stream goes: audio with probability `audio_dropout`, else video. One draw
+    for the batch, or one per utterance.
     """
     draws = rng.random((batch if config.dropout_per_utterance else 1, 2))
     drop = draws[:, 0] < config.modality_dropout

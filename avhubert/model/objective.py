@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avhubert.config import ModelConfig, ObjectiveConfig
-from avhubert.errors import DataError
+from avhubert.errors import ConfigError, DataError
 from avhubert.model.masking import Masks
 
 if TYPE_CHECKING:
@@ -55,9 +55,10 @@ class ClusterHead(nn.Module):
 class PretrainLoss:
     """The loss of a micro-batch, summed over frames, and its parts.
 
-    `loss` and the metrics are tensors on the model's device; the metrics carry no gradient: loss_masked, loss_unmasked (summed
-    cross-entropy), correct_masked, count_masked, correct_unmasked, count_unmasked (over all label sets), features_pen (mean
-    square). Divide the gradient by the sum of `sample_size` over micro-batches and ranks.
+    `loss` and the metrics are tensors on the model's device; the metrics carry no gradient: loss_masked,
+    loss_unmasked (summed cross-entropy), correct_masked, count_masked, correct_unmasked, count_unmasked (over all
+    label sets), features_pen (mean square). Divide the gradient by the sum of `sample_size` over micro-batches and
+    ranks.
     """
 
     loss: Tensor
@@ -79,21 +80,26 @@ def pretrain_loss(
 ) -> PretrainLoss:
     """Masked-prediction loss: weights · summed cross-entropy + penalty weight · features_pen · sample_size.
 
-    audio [B, 104, T], video [B, 1, T, H, H], padding_mask, has_audio, has_video as in `AVHubert.front_ends`. `labels`: for each
-    label set class ids int64 [B, T'], −1 = no target; where T' < T the last T − T' frames are cut off after the front ends.
-    `masks` from `draw_masks`; `keep` (audio, video) bool [B] from `draw_modality_dropout`, None = nothing dropped: a row's only
-    stream is always kept. sample_size counts frames with a target whose cross-entropy counts.
+    audio [B, 104, T], video [B, 1, T, H, H], padding_mask, has_audio, has_video as in `AVHubert.front_ends`.
+    `labels`: for each label set class ids int64 [B, T'], −1 = no target; where T' < T the last T − T' frames are cut
+    off after the front ends. `masks` from `draw_masks`; `keep` (audio, video) bool [B] from `draw_modality_dropout`,
+    None = nothing dropped: a row's only stream is always kept. sample_size counts frames with a target whose
+    cross-entropy counts.
 
-    `padding_mask`, `has_*`, `labels`, `masks` and `keep` may stay on the CPU while the model is elsewhere: then nothing here
-    waits for the device. Raises DataError when the number of label sets is not the model's, or it was made without any.
+    `padding_mask`, `has_*`, `labels`, `masks` and `keep` may stay on the CPU while the model is elsewhere: then
+    nothing here waits for the device. Raises DataError when the number of label sets is not the model's,
+    ConfigError when it was made without any.
     """
     from avhubert.model.encoder import needed
 
     if model.head is None or model.mask_embedding is None:
-        raise DataError("this model has no cluster heads: give model.num_classes to pre-train it")
+        raise ConfigError("this model has no cluster heads: give model.num_classes to pre-train it")
     if len(labels) != len(model.head.num_classes):
         raise DataError(f"{len(labels)} label sets were given to a model with {len(model.head.num_classes)}")
     device = model.mask_embedding.device
+    rows = len(labels[0])
+    has_audio = torch.zeros(rows, dtype=torch.bool) if audio is None else has_audio
+    has_video = torch.zeros(rows, dtype=torch.bool) if video is None else has_video
     masked = masks.union(has_audio, has_video)
     keep_audio, keep_video = _keep(keep, has_audio, has_video)
     padding_mask = needed(padding_mask, labels[0].device)

@@ -71,8 +71,8 @@ class ResidualBlock(nn.Module):
 class VisualFrontEnd(nn.Module):
     """Mouth clips [N, 1, T, H, H] → features [N, T, 8·W] (`encode`) → [N, T, `dim`] (forward).
 
-    `width` is the stem's number of channels (published: 64); `blocks` the residual blocks of each stage (published: 2, 2,
-    2, 2), every stage after the first halving the resolution and doubling the channels.
+    `width` is the stem's number of channels (published: 64); `blocks` the residual blocks of each stage (published:
+    2, 2, 2, 2), every stage after the first halving the resolution and doubling the channels.
     """
 
     def __init__(self, dim: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2), kind: str = "prelu") -> None:
@@ -111,8 +111,8 @@ class VisualFrontEnd(nn.Module):
     def encode(self, video: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[N, 1, T, H, H] → [N, T, 8·W], before the projection.
 
-        `lengths` int [N] tells that video is 0 from that frame on: in evaluation mode such frames, all alike once the stem
-        no longer sees the clip, go through the trunk only once.
+        `lengths` int [N] tells that video is 0 from that frame on: in evaluation mode such frames, all alike once the
+        stem no longer sees the clip, go through the trunk only once.
         """
         n, _, t = video.shape[:3]
         x = self.stem(video)
@@ -134,7 +134,8 @@ class VisualFrontEnd(nn.Module):
 
 
 def _first_alike(lengths: Tensor, frames: int) -> Tensor:
-    """For each of N·T frames the first one that has the same stem output: itself, or the first that sees padding only."""
+    """For each of N·T frames the first one that has the same stem output: itself, or the first that sees padding
+    only."""
     n = len(lengths)
     own = torch.arange(n * frames, device=lengths.device).view(n, frames)
     # the last STEM_REACH frames see the clip's end (zeros from outside), which is zero as well as padding is
