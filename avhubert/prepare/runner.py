@@ -1,0 +1,367 @@
+"""A corpus of raw videos → mouth clips, sound, manifests, transcripts, tokenizer, report: parallel and restartable.
+
+What happened to every input is kept in `DST/journal/`: a finished clip isn't done twice, a rejected one is tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from avhubert.corpora import folder, lrs3, voxceleb2
+from avhubert.corpora.sources import Rejected, SourceClip, phones_per_frame
+from avhubert.data.audio import SAMPLE_RATE, read_audio, write_wav
+from avhubert.data.manifest import Clip, write_dictionary, write_manifest, write_phones, write_transcripts
+from avhubert.data.text import SPECIALS, train_tokenizer
+from avhubert.data.video import FRAME_RATE, probe, read_gray, write_video
+from avhubert.errors import AvhubertError, DataError, MediaError, one_of
+from avhubert.files import atomic_path, lock_directory, output_directory, write_text
+from avhubert.report import Page, contact_sheet, progress
+
+CORPORA: dict[str, Callable[[Path], tuple[list[SourceClip], list[Rejected]]]] = {
+    "lrs3": lrs3.find,
+    "vox2": voxceleb2.find,
+    "folder": folder.find,
+}
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+MIN_FOUND = 0.8  # share of frames in which the face must be seen
+MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of picture and sound
+MIN_FRAMES = 5
+VALID_SHARE = 0.1
+SHEET = 40  # clips on the report's contact sheet
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a source clip. `reason` is empty for a usable one."""
+
+    id: str
+    reason: str = ""
+    frames: int = 0
+    samples: int = 0
+    found_share: float = 0.0
+    warnings: tuple[str, ...] = ()
+    source: str = ""  # the input's size and time, so that a changed one is done again
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a preparation ended."""
+
+    usable: int
+    rejected: Counter = field(default_factory=Counter)  # reason → count
+    directories: tuple[Path, ...] = ()
+    waiting_for: int = 0  # clips of other shards
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{self.usable} clips are ready"]
+        if self.rejected:
+            lines.append(f"{self.rejected.total()} inputs were left out, each named in rejected.tsv:")
+            lines += [f"  {count} × {reason}" for reason, count in self.rejected.most_common()]
+        if self.waiting_for:
+            lines.append(f"manifests wait for {self.waiting_for} clips of other shards")
+        lines += [*self.notes, *(f"data directory: {directory}" for directory in self.directories)]
+        return "\n".join(lines)
+
+
+def prepare(
+    corpus: str,
+    src: str | Path,
+    dst: str | Path,
+    workers: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    seed: int = 0,
+    vocab_size: int = 1000,
+) -> Summary:
+    """Prepare a corpus into `dst`; can be killed and started again. Shard (I, N) does every N-th clip.
+
+    The data directories come last, whole, and don't depend on the number of workers: `lrs3` writes DST/30h and DST/433h,
+    `vox2` DST/en and DST/all, `folder` DST itself. What can't be used is named in DST/rejected.tsv with its reason.
+
+    Raises:
+        ConfigError: `dst` can't be written, or another process is preparing into it.
+        DataError: unknown corpus, no clips in `src`, or none that can be used.
+    """
+    if corpus not in CORPORA:
+        raise DataError(one_of("corpus", corpus, CORPORA))
+    clips, rejected = CORPORA[corpus](Path(src))
+    dst = output_directory(dst).resolve()
+    index, count = shard
+    (dst / "journal").mkdir(exist_ok=True)
+    journal = dst / "journal" / f"{index}-of-{count}.jsonl"
+    with lock_directory(dst) if count == 1 else lock_directory(_made(dst / "journal" / f"{index}-of-{count}.lock.d")):
+        _do_all(clips[index::count], dst, journal, workers)
+    done = _read_journals(dst, clips)
+    missing = [clip for clip in clips if clip.id not in done]
+    outcomes = {**{one.id: one.reason for one in rejected}, **{one.id: one.reason for one in done.values() if one.reason}}
+    counted = Counter(_kind(reason) for reason in outcomes.values())
+    usable = [clip for clip in clips if clip.id in done and not done[clip.id].reason]
+    if missing:
+        return Summary(len(usable), counted, waiting_for=len(missing))
+    write_text(dst / "rejected.tsv", "".join(f"{name}\t{why}\n" for name, why in sorted(outcomes.items())))
+    if not usable:
+        first = sorted(outcomes.items())[0]
+        raise DataError(f"none of the {len(outcomes)} clips of {src} can be used; the first, {first[0]}: {first[1]}")
+    directories, notes, more = _write_directories(corpus, usable, done, dst, seed, vocab_size)
+    for one in more:
+        counted[_kind(one.reason)] += 1
+        outcomes[one.id] = one.reason
+    write_text(dst / "rejected.tsv", "".join(f"{name}\t{why}\n" for name, why in sorted(outcomes.items())))
+    _write_report(dst, corpus, usable, done, outcomes)
+    return Summary(len(usable) - len(more), counted, tuple(directories), notes=tuple(notes))
+
+
+def _made(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _kind(reason: str) -> str:
+    """A reason without the names and numbers of one clip, to count by."""
+    return reason.split(" (", 1)[0].split(": ", 1)[0]
+
+
+# --------------------------------------------------------------------------- one clip
+def prepare_clip(clip: SourceClip, dst: Path) -> Done:
+    """Write DST/video/ID.mp4 and DST/audio/ID.wav, or say why not. Runs in a worker."""
+    from avhubert.prepare.mouth import crops, find_mouth
+
+    source = _fingerprint(clip.path)
+    try:
+        media = probe(clip.path)
+        if not media.has_video:
+            raise MediaError("no video track")
+        if not media.has_audio:
+            raise MediaError("no audio track")
+        samples = read_audio(clip.path)[round(clip.start * SAMPLE_RATE) :]
+        if clip.end is not None:
+            samples = samples[: round((clip.end - clip.start) * SAMPLE_RATE)]
+        mouth = find_mouth(clip.path, clip.start, clip.end)
+        frames = len(mouth.centres)
+        difference = len(samples) / SAMPLE_RATE - frames / FRAME_RATE
+        if frames < MIN_FRAMES:
+            raise MediaError(f"too short ({frames} frames)")
+        if mouth.found_share < MIN_FOUND:
+            raise MediaError(f"face in too few frames ({100 * mouth.found_share:.0f} %)")
+        if abs(difference) > MAX_LENGTH_DIFFERENCE:
+            raise MediaError(f"sound and picture differ in length ({difference:+.2f} s)")
+        samples = samples[: frames * SAMPLES_PER_FRAME]
+        video, audio = media_paths(dst, clip.id)
+        for path in (video, audio):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(video, crops(clip.path, mouth, clip.start, clip.end))
+        write_wav(audio, samples)
+    except MediaError as error:
+        return Done(clip.id, _without_path(str(error), clip.path), source=source)
+    return Done(clip.id, "", frames, len(samples), mouth.found_share, mouth.warnings, source)
+
+
+def media_paths(dst: Path, identifier: str) -> tuple[Path, Path]:
+    """Where a clip's mouth video and sound are."""
+    return dst / "video" / f"{identifier}.mp4", dst / "audio" / f"{identifier}.wav"
+
+
+def _without_path(reason: str, path: Path) -> str:
+    """A reason that begins with its kind, so that reasons can be counted."""
+    return " ".join(reason.replace(str(path), "the file").split())
+
+
+def _fingerprint(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _start_worker() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # one core a worker
+
+
+# --------------------------------------------------------------------------- all clips
+def _do_all(clips: Sequence[SourceClip], dst: Path, journal: Path, workers: int | None) -> None:
+    before = _read_journals(dst, clips)
+    todo = [
+        clip
+        for clip in clips
+        if clip.id not in before
+        or before[clip.id].reason
+        or before[clip.id].source != _fingerprint(clip.path)
+        or not all(path.is_file() for path in media_paths(dst, clip.id))
+    ]
+    if not todo:
+        return
+    from avhubert.prepare.landmarks import BlazeFace
+
+    BlazeFace()  # fetches the face models, or says what is missing, once and before the workers start
+    with open(journal, "a", encoding="utf-8") as handle, progress() as bar:
+        task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
+        for done in _in_parallel(todo, dst, min(workers or os.cpu_count() or 1, len(todo))):
+            handle.write(json.dumps(asdict(done), ensure_ascii=False) + "\n")
+            handle.flush()
+            bar.advance(task)
+
+
+def _in_parallel(clips: Sequence[SourceClip], dst: Path, workers: int) -> Iterator[Done]:
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+    waiting = iter(clips)
+    running = {}
+    try:
+        while True:
+            for clip in waiting:
+                running[pool.submit(prepare_clip, clip, dst)] = clip
+                if len(running) >= 2 * workers:
+                    break
+            if not running:
+                return
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+                del running[future]
+    except BrokenProcessPool as error:
+        names = ", ".join(sorted(clip.id for clip in running.values()))
+        raise AvhubertError(
+            f"a worker died (out of memory, or killed) at one of these clips: {names}; start again to go on"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, Done]:
+    """The last record of every clip; a torn last line (killed while writing) doesn't count."""
+    wanted = {clip.id for clip in clips}
+    found: dict[str, Done] = {}
+    for journal in sorted((dst / "journal").glob("*.jsonl")):
+        for line in journal.read_text(encoding="utf-8").splitlines():
+            try:
+                kept = json.loads(line)
+            except ValueError:
+                continue
+            if kept["id"] in wanted and not (kept["reason"] and kept["id"] in found and not found[kept["id"]].reason):
+                found[kept["id"]] = Done(**{**kept, "warnings": tuple(kept["warnings"])})
+    return found
+
+
+# --------------------------------------------------------------------------- data directories
+def _draw_valid(clips: Sequence[SourceClip], seed: int, share: float = VALID_SHARE) -> set[str]:
+    """Ids of the validation clips: a tenth, at least one."""
+    names = sorted(clip.id for clip in clips)
+    return set(random.Random(seed).sample(names, max(1, round(share * len(names)))))
+
+
+def _splits(
+    corpus: str, clips: Sequence[SourceClip], dst: Path, seed: int
+) -> tuple[dict[Path, dict[str, list[SourceClip]]], list[str], list[Rejected]]:
+    """Data directory → split → clips; notes; and clips that no split takes."""
+    by_split: dict[str, list[SourceClip]] = {}
+    for clip in clips:
+        by_split.setdefault(clip.split, []).append(clip)
+    if corpus == "lrs3":
+        labelled = by_split.get("trainval") or by_split.get("pretrain", [])
+        if len(labelled) < 2:
+            raise DataError("trainval/ and pretrain/ have fewer than 2 usable clips; training needs one and validation another")
+        valid = _draw_valid(labelled, seed)
+        small = [clip for clip in labelled if clip.id not in valid]
+        large = [*(clip for clip in by_split.get("pretrain", []) if clip.id not in valid), *by_split.get("trainval", [])]
+        large = [clip for clip in large if clip.id not in valid]
+        others = {"valid": [clip for clip in labelled if clip.id in valid], "test": by_split.get("test", [])}
+        return {dst / "30h": {"train": small, **others}, dst / "433h": {"train": large, **others}}, [], []
+    if corpus == "vox2":
+        english = by_split.get("en", [])
+        notes = [] if english else ["no english.txt beside the videos: DST/en is not written"]
+        found = {}
+        for name, chosen in (("en", english), ("all", list(clips))):
+            if len(chosen) > 1:
+                valid = _draw_valid(chosen, seed, 0.01)
+                found[dst / name] = {
+                    "train": [clip for clip in chosen if clip.id not in valid],
+                    "valid": [clip for clip in chosen if clip.id in valid],
+                }
+        if not found:
+            raise DataError("only one clip can be used; training needs one and validation another")
+        return found, notes, []
+    rejected = []
+    if any(clip.text for clip in clips) and not all(clip.text for clip in clips):
+        rejected = [Rejected(clip.id, "no transcript beside it while other videos have one") for clip in clips if not clip.text]
+        clips = [clip for clip in clips if clip.text]
+    given = {split: [clip for clip in clips if clip.split == split] for split in folder.SPLITS}
+    rest = [clip for clip in clips if not clip.split]
+    notes = [] if any(clip.text for clip in clips) else ["no transcripts: this data can be learned from, but not fine-tuned on"]
+    if len(rest) >= 3:
+        for name in ("test", "valid"):
+            if not given[name]:
+                drawn = _draw_valid(rest, seed)
+                given[name] = [clip for clip in rest if clip.id in drawn]
+                rest = [clip for clip in rest if clip.id not in drawn]
+    given["train"] += rest
+    return {dst: given}, notes, rejected
+
+
+def _write_directories(
+    corpus: str, clips: Sequence[SourceClip], done: dict[str, Done], dst: Path, seed: int, vocab_size: int
+) -> tuple[list[Path], list[str], list[Rejected]]:
+    directories, notes, rejected = _splits(corpus, clips, dst, seed)
+    largest = max((splits["train"] for splits in directories.values()), key=len)
+    texts = [clip.text for clip in largest if clip.text]
+    tokenizer = train_tokenizer(texts, vocab_size) if texts else None
+    if tokenizer is not None and tokenizer.vocab_size < vocab_size:
+        notes.append(f"the tokenizer has {tokenizer.vocab_size} symbols: the text supports no more than that")
+    for directory, splits in directories.items():
+        directory.mkdir(parents=True, exist_ok=True)
+        if tokenizer is not None:
+            with atomic_path(directory / "tokenizer.model") as temporary:
+                temporary.write_bytes(tokenizer.serialized)
+            counts = Counter(i for clip in splits["train"] for i in tokenizer.encode(clip.text or ""))
+            symbols = tokenizer.symbols[len(SPECIALS) :]
+            write_dictionary(directory / "dict.wrd.txt", {s: counts[i] for i, s in enumerate(symbols, len(SPECIALS))})
+        for split, chosen in splits.items():
+            if chosen:
+                _write_split(directory, split, sorted(chosen, key=lambda clip: clip.id), done, dst)
+    return list(directories), notes, rejected
+
+
+def _write_split(directory: Path, split: str, clips: Sequence[SourceClip], done: dict[str, Done], dst: Path) -> None:
+    """Transcripts and phones first: a split whose manifest is there is whole."""
+    if all(clip.text for clip in clips):
+        write_transcripts(directory / f"{split}.wrd", [clip.text or "" for clip in clips])
+    if all(clip.phones for clip in clips):
+        rows = [phones_per_frame(clip.phones, done[clip.id].frames, clip.start) for clip in clips if clip.phones]
+        write_phones(directory / f"{split}.phn", rows)
+    manifest = [
+        Clip(clip.id, *media_paths(dst, clip.id), done[clip.id].frames, done[clip.id].samples) for clip in clips
+    ]
+    write_manifest(directory / f"{split}.tsv", manifest, dst)
+
+
+# --------------------------------------------------------------------------- the report
+def _write_report(
+    dst: Path, corpus: str, clips: Sequence[SourceClip], done: dict[str, Done], outcomes: dict[str, str]
+) -> None:
+    page = Page(f"Preparation of {corpus}")
+    seconds = sum(done[clip.id].frames for clip in clips) / FRAME_RATE
+    page.text(f"{len(clips)} clips, {seconds / 3600:.2f} hours, are ready; {len(outcomes)} inputs were left out.")
+    if outcomes:
+        page.table(("reason", "inputs"), Counter(_kind(reason) for reason in outcomes.values()).most_common())
+        page.table(("left out", "why"), sorted(outcomes.items())[:200])
+    page.histogram([done[clip.id].frames / FRAME_RATE for clip in clips], "length, seconds")
+    page.histogram([100 * done[clip.id].found_share for clip in clips], "frames in which the face was found, %")
+    noted = [(clip.id, warning) for clip in clips for warning in done[clip.id].warnings]
+    if noted:
+        page.heading("Warnings")
+        page.table(("clip", "warning"), noted[:200])
+    page.heading("Mouth clips, those with the fewest faces first")
+    worst = sorted(clips, key=lambda clip: (done[clip.id].found_share, clip.id))[:SHEET]
+    pictures = []
+    for clip in worst:
+        frames = read_gray(media_paths(dst, clip.id)[0])
+        pictures.append(frames[len(frames) // 2])
+    page.image(contact_sheet(pictures), "the middle frame of each")
+    page.write(dst / "report.html")
