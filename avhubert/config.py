@@ -315,8 +315,11 @@ def compose(command: str, name: str, overrides: typing.Sequence[str] = (), confi
                 _apply(change, preset, schema, where)
         # under the schema's defaults, so that ${seed} is known where the preset leaves it out
         merged = OmegaConf.merge(OmegaConf.create(to_dict(schema())), preset)
-        for key in OmegaConf.missing_keys(preset):  # merge leaves these at the default
-            OmegaConf.update(merged, key, REQUIRED)
+        for key in _leaves(schema):
+            group, _, leaf = key.rpartition(".")
+            node = OmegaConf.select(preset, group) if group else preset
+            if OmegaConf.is_dict(node) and OmegaConf.is_missing(node, leaf):  # merge leaves it at the default
+                OmegaConf.update(merged, key, REQUIRED)
         values = OmegaConf.to_container(merged, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"{where} cannot be read: {' '.join(str(error).split())}") from error

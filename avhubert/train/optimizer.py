@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,14 +31,13 @@ class Adam(torch.optim.AdamW):
         # the loop unscales fp16 gradients itself, to see and clip them
         self._step_supports_amp_scaling = False
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             done = [self.state[p]["step"] for p in group["params"] if p.grad is not None and p in self.state]
             updates = int(done[0]) + 1 if done else 1
             group["eps"] = self._eps / math.sqrt(1 - group["betas"][1] ** updates)
-        super().step()
+        return super().step(closure)
 
 
 def learning_rate(config: OptimizerConfig, update: int, max_steps: int) -> float:
