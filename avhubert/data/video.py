@@ -222,14 +222,21 @@ def _normalised_levels() -> Tensor:
 
 # --------------------------------------------------------------------------- writing
 def write_video(
-    path: str | Path, frames: Iterable[np.ndarray], crf: int = 20, audio: np.ndarray | None = None, rate: int = FRAME_RATE
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    crf: int = 20,
+    audio: np.ndarray | None = None,
+    rate: int = FRAME_RATE,
 ) -> int:
     """Write uint8 frames [H, W] gray or [H, W, 3] RGB as H.264 mp4, with 16 kHz mono int16 `audio` as AAC; returns T.
 
     The same input gives the same bytes: one encoder thread, no times of writing in the file.
     """
     count = 0
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as out:
+    with (
+        atomic_path(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as out,
+    ):
         stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1"})
         stream.pix_fmt = "yuv420p"
         sound = None
