@@ -97,7 +97,7 @@ class DataConfig:
     noise_prob: float = 0.0
     noise_snr: list[int] = field(default_factory=lambda: [0, 0])  # dB, both ends included
     noise_num: int = 1
-    workers: int = 0  # loader processes
+    workers: int = 0  # threads that load batches ahead; 0: none
 
 
 @dataclass

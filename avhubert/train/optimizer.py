@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from avhubert.config import OptimizerConfig
 
@@ -24,10 +23,12 @@ class Adam(torch.optim.AdamW):
     does the work. Parameters that have done equally many updates (all but those that were frozen) share a group.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], config: OptimizerConfig) -> None:
+    def __init__(self, parameters: Iterable[Any], config: OptimizerConfig) -> None:
         self._eps = config.eps
         betas = (config.betas[0], config.betas[1])
-        super().__init__(parameters, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)  # fmt: skip
+        super().__init__(
+            parameters, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+        )
         # the loop unscales fp16 gradients itself, to see and clip them
         self._step_supports_amp_scaling = False
 

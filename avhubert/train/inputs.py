@@ -1,0 +1,75 @@
+"""What both trainings read: clips of a split with what belongs to them, and the batches of a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from avhubert.config import FinetuneConfig, PretrainConfig
+from avhubert.data.batches import Batch, ClipDataset, Loader, StepOrder, make_batches
+from avhubert.data.manifest import load_labels, read_manifest, read_noise_list, read_transcripts, select
+from avhubert.data.text import Tokenizer, normalise_text
+from avhubert.errors import DataError
+
+MENTIONED = 3  # clips named in a sentence about those left out
+
+
+def read_split(
+    config: PretrainConfig | FinetuneConfig, split: str, tokenizer: Tokenizer | None, say: Callable[[str], None]
+) -> ClipDataset:
+    """The clips of `split` that are used, with labels (pre-training) or transcripts (with a tokenizer), and noise.
+
+    Clips left out are counted and named by reason through `say`. Raises DataError for files that are missing or do not
+    fit together, and when no clip is left.
+    """
+    data = config.data
+    folder = Path(data.dir)
+    clips = read_manifest(folder / f"{split}.tsv")
+    texts = None if tokenizer is None else read_transcripts(folder / f"{split}.wrd", clips)
+    rows, info = (None, None) if data.labels is None or tokenizer else load_labels(data.labels, split, clips)
+    kept, left_out = select(clips, data.min_frames, data.max_frames, rows, *([info.rate] if info else []))
+    for reason, ids in left_out.items():
+        more = "" if len(ids) <= MENTIONED else f" and {len(ids) - MENTIONED} more"
+        say(f"{split}: {len(ids)} of {len(clips)} clips left out, {reason}: {', '.join(ids[:MENTIONED])}{more}")
+    if not kept:
+        raise DataError(f"no clip of {folder / f'{split}.tsv'} is left; look at data.min_frames and data.max_frames")
+    with_noise = data.noise is not None and data.noise_prob > 0
+    return ClipDataset(
+        [clips[index] for index in kept],
+        data,
+        training=split == "train",
+        seed=config.seed,
+        labels=[([rows[index] for index in kept], info)] if rows is not None and info is not None else [],
+        texts=None if texts is None else [normalise_text(texts[index]) for index in kept],
+        tokenizer=tokenizer,
+        noise=read_noise_list(data.noise, split) if with_noise and data.noise else None,
+    )
+
+
+def lengths(dataset: ClipDataset) -> list[int]:
+    """Frames of each clip."""
+    return [clip.video_frames for clip in dataset.clips]
+
+
+def step_order(config: PretrainConfig | FinetuneConfig, dataset: ClipDataset) -> StepOrder:
+    """Which clips each optimizer step takes."""
+    train = config.train
+    return StepOrder(
+        lengths(dataset), train.frames_per_batch, train.frames_per_step, config.seed, config.data.crop_frames
+    )
+
+
+class Validation:
+    """(number, batch) of a rank's share of the validation batches, as often as it is iterated."""
+
+    def __init__(
+        self, config: PretrainConfig | FinetuneConfig, dataset: ClipDataset, rank: int, world_size: int
+    ) -> None:
+        batches = make_batches(lengths(dataset), config.train.frames_per_batch, config.seed, config.data.crop_frames)
+        self._numbered = list(enumerate(batches))[rank::world_size]
+        self._loader = Loader(dataset, config.data.workers)
+
+    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        loaded = self._loader.batches((0, indices) for _, indices in self._numbered)
+        for (number, _), batch in zip(self._numbered, loaded, strict=True):
+            yield number, batch

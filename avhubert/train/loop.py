@@ -1,0 +1,463 @@
+"""The one training loop. What differs between pre-training and fine-tuning is a `Task`.
+
+An optimizer step is a fixed list of micro-batches, decided by (seed, step): the ranks share it out, the gradient is
+divided by what the whole list counts, and everything random in the model is keyed by (seed, step, place in the list). So
+a run that was killed goes on bit for bit, and one device and many train alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from avhubert.config import FinetuneConfig, PretrainConfig, flatten, from_dict, write_yaml
+from avhubert.data.batches import Batch
+from avhubert.errors import AvhubertError, ConfigError
+from avhubert.files import lock_directory, output_directory, write_text
+from avhubert.report import progress
+from avhubert.train import ranks
+from avhubert.train.checkpoint import load_newest, remove_leftovers, save_state
+from avhubert.train.optimizer import Adam, learning_rate
+
+MAY_CHANGE = {  # what a run may be continued with: its length, its bookkeeping, and what changes no number
+    *("train.max_steps", "train.save_every", "train.log_every", "train.keep_last", "train.validate_every"),
+    *("run_dir", "data.workers"),
+}
+NON_FINITE_LIMIT = 10
+TRAINING, VALIDATION, INITIAL = 0, 1, 2  # first key of random numbers
+
+
+# --------------------------------------------------------------------------- what a task gives to the loop
+@dataclass
+class Part:
+    """One micro-batch: `loss` summed over what counts (with gradient), how much counts, and sums for the log."""
+
+    loss: Tensor
+    sample_size: int
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """What differs between trainings. `module` holds everything that is trained."""
+
+    name: str
+    module: nn.Module
+    selection: str | None  # the validation figure whose highest value chooses RUN/best; None keeps no best
+
+    def parameter_groups(self) -> list[list[nn.Parameter]]:
+        """Parameters, grouped by when they start to learn."""
+
+    def begin_step(self, step: int) -> None:
+        """Set training mode and what learns in step `step`."""
+
+    def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
+        """The training loss of a micro-batch on the module's device."""
+
+    def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
+        """The validation sums of a batch; the module is in evaluation mode and gradients are off."""
+
+    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+        """What the log shows, from summed metrics (`loss` and `sample_size` among them)."""
+
+    def save(self, directory: Path, step: int) -> None:
+        """Write the model directory."""
+
+
+class Sums:
+    """Running sums of micro-batches' losses and metrics, kept on the device until they are read."""
+
+    def __init__(self, values: dict[str, Tensor] | None = None) -> None:
+        self.values = values or {}
+
+    def add(self, part: Part) -> None:
+        """Count a micro-batch in."""
+        one = {"loss": part.loss.detach(), "sample_size": part.sample_size, "micro_batches": 1, **part.metrics}
+        self.merge(Sums({name: torch.as_tensor(value, dtype=torch.float64) for name, value in one.items()}))
+
+    def merge(self, other: Sums) -> None:
+        """Count other sums in."""
+        for name, value in other.values.items():
+            self.values[name] = self.values[name] + value if name in self.values else value
+
+    def over_ranks(self, fabric: Fabric) -> dict[str, float]:
+        """The sums over all ranks, as numbers."""
+        return ranks.summed(fabric, {name: float(value) for name, value in self.values.items()})
+
+
+class Steps(Protocol):
+    """The training data: for each optimizer step from `first` on, this rank's (place in the step's list, batch)."""
+
+    def __call__(self, first: int, rank: int, world_size: int) -> Iterable[Sequence[tuple[int, Batch]]]: ...
+
+
+# --------------------------------------------------------------------------- a run directory
+@dataclass
+class Run:
+    """An open run directory, its lock held, and the state it goes on from (None: it starts)."""
+
+    directory: Path
+    config: PretrainConfig | FinetuneConfig
+    fabric: Fabric
+    state: dict[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        """All of train.max_steps are done."""
+        return self.state is not None and self.state["step"] >= self.config.train.max_steps
+
+    def say(self, text: str) -> None:
+        """Print a line, once over all ranks."""
+        if self.fabric.is_global_zero:
+            print(text, flush=True)
+
+
+@contextlib.contextmanager
+def open_run(config: PretrainConfig | FinetuneConfig) -> Iterator[Run]:
+    """Lock `config.run_dir` (made if needed) and find what it holds.
+
+    Raises:
+        ConfigError: it cannot be written, is in use, or was trained with other settings (their keys are named).
+        CheckpointError: it holds states, none of which can be read.
+    """
+    existed = Path(config.run_dir).exists()
+    directory = output_directory(config.run_dir)
+    fabric = ranks.make_fabric(config.train)
+    with lock_directory(directory) if fabric.is_global_zero else contextlib.nullcontext():
+        try:
+            if fabric.is_global_zero:
+                remove_leftovers(directory)
+            fabric.barrier()
+            state, problems = load_newest(directory)
+            run = Run(directory, config, fabric, state)
+            for problem in problems:
+                run.say(problem)
+            if state is not None:
+                _refuse_other_settings(directory / "resolved.yaml", config)
+            if run.finished:
+                run.say(
+                    f"{directory} is finished: all {config.train.max_steps} steps are done; "
+                    "give a higher train.max_steps to go on"
+                )
+            yield run
+        finally:
+            if not existed and fabric.is_global_zero and {path.name for path in directory.iterdir()} <= {".lock"}:
+                (directory / ".lock").unlink(missing_ok=True)
+                directory.rmdir()  # nothing was begun: leave nothing behind
+
+
+def _refuse_other_settings(path: Path, config: PretrainConfig | FinetuneConfig) -> None:
+    if not path.exists():
+        return
+    was = dict(flatten(from_dict(type(config), OmegaConf.to_container(OmegaConf.load(path)), where=str(path))))
+    differing = [
+        f"{key}={value} (was {was[key]})"
+        for key, value in flatten(config)
+        if key not in MAY_CHANGE and was[key] != value
+    ]
+    if differing:
+        raise ConfigError(
+            f"{path.parent} was trained with other settings: {', '.join(differing)}; "
+            "choose another run_dir, or give the old values"
+        )
+
+
+# --------------------------------------------------------------------------- the loop
+@dataclass
+class Counters:
+    """What the loop counts, beside the model and the optimizer; part of the saved state."""
+
+    step: int = 0  # optimizer steps done
+    best: float = -math.inf
+    skipped: int = 0  # steps whose loss or gradient was not finite
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0  # spent training, over all restarts
+    frames: int = 0  # since the last line of the log, as are the following
+    interval_seconds: float = 0.0
+    sums: Sums = field(default_factory=Sums)
+
+
+def train(run: Run, task: Task, steps: Steps, validation: Iterable[tuple[int, Batch]] | None) -> None:
+    """Train until train.max_steps, from where the run stands, and leave the model directory in it.
+
+    `validation`: (number, batch) of this rank, iterated anew for each validation; None: there is none.
+
+    SIGTERM, SIGINT and SIGUSR1 save the state at the end of the step and exit with code 0.
+
+    Raises:
+        AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite.
+    """
+    config, fabric = run.config.train, run.fabric
+    fabric.to_device(task.module)
+    optimizer = Adam([{"params": group} for group in task.parameter_groups()], run.config.optimizer)
+    counters = _restore(run, task, optimizer)
+    if fabric.is_global_zero:
+        _truncate_log(run.directory / "metrics.jsonl", counters.step)
+        write_yaml(run.config, run.directory / "resolved.yaml")
+    if counters.step:
+        run.say(f"{run.directory}: going on after step {counters.step}")
+
+    last = config.max_steps
+    with Signals() as stop, Bar(task.name, counters.step, last, shown=fabric.is_global_zero) as bar:
+        clock = time.perf_counter()
+        for micro_batches in steps(counters.step, fabric.global_rank, fabric.world_size):
+            rate = learning_rate(run.config.optimizer, counters.step, last)
+            stopping = _step(run, task, optimizer, rate, micro_batches, counters, stop.received)
+            clock, passed = time.perf_counter(), time.perf_counter() - clock
+            counters.seconds += passed
+            counters.interval_seconds += passed
+            counters.step += 1
+            step = counters.step
+
+            if step % config.log_every == 0 or step == last:
+                bar.show(_log_training(run, task, counters, rate))
+            bar.advance()
+            if validation is not None and (step % config.validate_every == 0 or step == last):
+                _validate(run, task, validation, counters)
+                clock = time.perf_counter()
+            if step % config.save_every == 0 or step == last or stopping:
+                _save(run, task, optimizer, counters)
+                clock = time.perf_counter()
+            if step == last:
+                break
+            if stopping:
+                run.say(f"{run.directory}: stopped by {stop.name} after step {step}; start it again to go on")
+                sys.exit(0)
+    skipped = (
+        f"; {counters.skipped} steps were skipped, their loss or gradient was not finite" if counters.skipped else ""
+    )
+    run.say(f"{run.directory}: {last} steps done in {counters.seconds:.0f} s{skipped}")
+
+
+def _step(
+    run: Run,
+    task: Task,
+    optimizer: Adam,
+    rate: float,
+    micro_batches: Sequence[tuple[int, Batch]],
+    counters: Counters,
+    stop: bool,
+) -> bool:
+    """One optimizer step; returns whether any rank was asked to stop."""
+    fabric, module = run.fabric, task.module
+    scaler = ranks.scaler(fabric)
+    task.begin_step(counters.step)
+    statistics = ranks.Statistics(fabric, module)
+    sample_size, frames, sums = 0, 0, Sums()
+    for place, batch in micro_batches:
+        rng = seed_all(run.config.seed, TRAINING, counters.step, place)
+        with statistics.of_micro_batch(place), fabric.autocast():
+            part = task.loss(to_device(batch, fabric.device), rng)
+        if part.loss.requires_grad:  # not so when nothing in the micro-batch counts
+            fabric.backward(part.loss)
+        sample_size += part.sample_size
+        frames += batch.frames
+        sums.add(part)
+    total, all_frames, stopping = ranks.total(fabric, sample_size, frames, int(stop))
+    statistics.combine()
+
+    gradients = ranks.summed_gradients(fabric, module)
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    norm = float(torch.nn.utils.get_total_norm(gradients)) / max(1, total)
+    if math.isfinite(norm):
+        clip = run.config.optimizer.clip_norm
+        factor = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
+        torch._foreach_mul_(gradients, factor / max(1, total))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        counters.skipped_in_a_row = 0
+        counters.frames += int(all_frames)
+        counters.sums.merge(sums)
+    else:
+        statistics.undo()
+        counters.skipped += 1
+        counters.skipped_in_a_row += 1
+    if scaler is not None:
+        scaler.update()
+    optimizer.zero_grad()
+    if counters.skipped_in_a_row >= NON_FINITE_LIMIT:
+        raise AvhubertError(
+            f"{run.directory}: the loss or its gradient was not finite in {NON_FINITE_LIMIT} steps in a row, "
+            f"up to step {counters.step + 1}; lower optimizer.lr, or give train.precision=32-true, and start again"
+        )
+    return bool(stopping)
+
+
+def seed_all(seed: int, *key: int) -> np.random.Generator:
+    """Seed torch (initial weights, dropout, LayerDrop) with (seed, *key); returns numpy's generator for the task's own draws."""
+    sequence = np.random.SeedSequence([seed, *key])
+    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+    return np.random.default_rng(sequence.spawn(1)[0])
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its large tensors on `device`; masks and labels stay where asking them costs no waiting."""
+    moved = {
+        name: value.to(device, non_blocking=True)
+        for name in ("audio", "video")
+        if (value := getattr(batch, name)) is not None
+    }
+    return dataclasses.replace(batch, **moved)
+
+
+# --------------------------------------------------------------------------- log, validation, saving
+def _log_training(run: Run, task: Task, counters: Counters, rate: float) -> dict[str, float]:
+    """Write a line of the training log and begin a new interval."""
+    sums = counters.sums.over_ranks(run.fabric)
+    figures = task.figures(sums) if sums else {}  # none: all of its steps were skipped
+    figures |= {"lr": rate, "frames_per_second": counters.frames / max(counters.interval_seconds, 1e-9)}
+    figures |= {"skipped": counters.skipped} if counters.skipped else {}
+    _write_log(run, counters, "train", figures)
+    counters.sums, counters.frames, counters.interval_seconds = Sums(), 0, 0.0
+    return figures
+
+
+@torch.no_grad()
+def _validate(run: Run, task: Task, validation: Iterable[tuple[int, Batch]], counters: Counters) -> None:
+    """Write a line of validation figures; the best model by the task's figure goes to RUN/best."""
+    started = time.perf_counter()
+    task.module.eval()
+    sums = Sums()
+    for number, batch in validation:
+        rng = seed_all(run.config.seed, VALIDATION, number)
+        with run.fabric.autocast():
+            sums.add(task.evaluate(to_device(batch, run.fabric.device), rng))
+    figures = task.figures(sums.over_ranks(run.fabric))
+    counters.seconds += time.perf_counter() - started
+    _write_log(run, counters, "valid", figures)
+    run.say(f"step {counters.step}, valid: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    if task.selection is not None and figures[task.selection] > counters.best:
+        counters.best = figures[task.selection]
+        if run.fabric.is_global_zero:
+            task.save(run.directory / "best", counters.step)
+
+
+def _write_log(run: Run, counters: Counters, split: str, figures: dict[str, float]) -> None:
+    if run.fabric.is_global_zero:
+        row = {"step": counters.step, "split": split, **figures, "seconds": round(counters.seconds, 3)}
+        row = {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
+        with open(run.directory / "metrics.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+
+
+def _truncate_log(path: Path, step: int) -> None:
+    """Drop what was logged after `step`, which the run goes on from, and a line that a kill cut short."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+def _save(run: Run, task: Task, optimizer: Adam, counters: Counters) -> None:
+    """The model directory, then the state: killed between the two, the step before is done again, alike."""
+    state = {field.name: getattr(counters, field.name) for field in dataclasses.fields(counters)}
+    state["sums"] = counters.sums.over_ranks(run.fabric)
+    scaler = ranks.scaler(run.fabric)
+    if run.fabric.is_global_zero:
+        task.save(run.directory, counters.step)
+        save_state(
+            run.directory,
+            {
+                "step": counters.step,
+                "model": task.module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": {} if scaler is None else scaler.state_dict(),
+                "counters": state,
+            },
+            keep=run.config.train.keep_last,
+        )
+    run.fabric.barrier()
+
+
+def _restore(run: Run, task: Task, optimizer: Adam) -> Counters:
+    """Load what `_save` wrote, if anything, and let go of it."""
+    state, run.state = run.state, None
+    if state is None:
+        return Counters()
+    task.module.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    scaler = ranks.scaler(run.fabric)
+    if scaler is not None and state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
+    kept = dict(state["counters"])
+    sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in kept.pop("sums").items()}
+    return Counters(**kept, sums=Sums(sums if run.fabric.is_global_zero else {}))
+
+
+# --------------------------------------------------------------------------- signals and progress
+class Signals:
+    """While it is open, the first SIGTERM, SIGINT or SIGUSR1 is only noted; a second one acts as it would without."""
+
+    KINDS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received = False
+        self.name = "another rank's signal"
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self._before = {kind: signal.signal(kind, self._note) for kind in self.KINDS}
+        return self
+
+    def _note(self, number: int, frame: object) -> None:
+        self.received, self.name = True, signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+
+class Bar:
+    """Progress over steps on stderr: loss, frames per second, time left."""
+
+    def __init__(self, name: str, done: int, last: int, shown: bool) -> None:
+        self._name = name
+        self._bar = progress() if shown else None
+        if self._bar is not None:
+            self._task = self._bar.add_task(name, total=last, completed=done, unit="steps")
+
+    def __enter__(self) -> Bar:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, figures: dict[str, float]) -> None:
+        """The newest figures beside the name."""
+        if self._bar is not None:
+            text = (
+                f"{self._name} · loss {figures.get('loss', math.nan):.3f} · {figures['frames_per_second']:.0f} frames/s"
+            )
+            self._bar.update(self._task, description=text)
+
+    def advance(self) -> None:
+        """One step is done."""
+        if self._bar is not None:
+            self._bar.advance(self._task)
