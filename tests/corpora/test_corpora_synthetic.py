@@ -301,3 +301,26 @@ def test_without_espeak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ConfigError, match=r"pip install 'avhubert\[synth\]'"):
         voice.say(["now"], voice.Voice("en-us", 50, 50, 150))
+
+
+# ------------------------------------------------------------------ the package's own face detector
+def test_detector_finds_the_faces_and_follows_their_lips(corpus: Path) -> None:
+    from avhubert.prepare.landmarks import BlazeFace, track
+
+    model = BlazeFace()
+    total, found = 0, 0
+    for index in range(4):  # every speaker once
+        item = writer.place(index, 4)
+        with av.open(str((corpus / item.stem).with_suffix(".mp4"))) as container:
+            pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        performance = writer.perform(item, 7)
+        gaps = performance.face.lip_gaps(performance.shapes)
+        tracks, frames = track(pictures, model)
+        assert frames == len(pictures) == len(gaps)
+        total += frames
+        found += sum(bool(model.detect(picture)) for picture in pictures)
+        assert len(tracks[0].frames) >= 0.99 * frames
+        shown = np.array([tracks[0].frames[t].lip_gap for t in sorted(tracks[0].frames)])
+        # clip by clip: the mesh reads the same gap larger on one speaker than on another (slopes 0.7 to 1.0)
+        assert np.corrcoef(gaps[sorted(tracks[0].frames)], shown)[0, 1] >= 0.9, item
+    assert found >= 0.99 * total

@@ -219,9 +219,9 @@ def speaker_look(seed: int, speaker: int) -> Look:
         brow=rng.uniform(1.3, 2.0) if high else rng.uniform(1.9, 3.0),
         eye_height=rng.uniform(4.6, 6.2),
         nose_width=rng.uniform(8.5, 12.0),
-        mouth_width=rng.uniform(20.5, 24.0),
-        upper_lip=rng.uniform(4.2, 6.8),
-        lower_lip=rng.uniform(5.6, 8.6),
+        mouth_width=rng.uniform(21.5, 24.0),
+        upper_lip=rng.uniform(4.2, 5.8),
+        lower_lip=rng.uniform(5.8, 7.8),
         widest_gap=rng.uniform(26, 29),
         articulation=rng.uniform(0.95, 1.1),
         stubble=0.0 if high else float(rng.choice((0.0, 0.0, 0.12, 0.22))),
@@ -247,7 +247,10 @@ def _blob(x: np.ndarray, y: np.ndarray, a: float, b: float) -> np.ndarray:
 
 
 def _paint(picture: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> None:
-    picture += (colour - picture) * alpha[..., None]
+    alpha = alpha.astype(picture.dtype, copy=False)
+    for channel in range(3):
+        plane = picture[..., channel]
+        plane += (colour[..., channel] - plane) * alpha
 
 
 def _cloud(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.ndarray:
@@ -429,8 +432,10 @@ class Face:
             window = picture[:, left:right]
             drop = self._jaw_drop(float(shapes.gap[t]))
             head = _sample(self._head, x, y - _jaw_stretch(y, drop, self.look))
-            window *= np.float32(1) - head[..., 3:] * np.float32(1 / 255)
-            window += head[..., :3]
+            behind = np.float32(1) - head[..., 3] * np.float32(1 / 255)
+            for channel in range(3):  # one by one is three times as fast as broadcasting over pixels of three
+                window[..., channel] *= behind
+                window[..., channel] += head[..., channel]
             for side in (-1, 1):
                 part = pose.window(CENTRE + side * EYE_X, EYE_Y, 15, 12)
                 u, v = x[part] - np.float32(CENTRE + side * EYE_X), y[part] - np.float32(EYE_Y)
@@ -510,8 +515,8 @@ class Face:
         # F and V: the upper lip shows the teeth, the lower lip lies against their edge
         up += (3.4 - up) * tuck
         down += (0.4 - down) * tuck
-        half = look.mouth_width * (1 + 0.20 * width * (1 if width > 0 else 1.9)) * (1 - 0.05 * float(shapes.gap[t]))
-        full = 1 + 0.32 * rounding - 0.12 * max(width, 0) - 0.42 * press
+        half = look.mouth_width * (1 + 0.20 * width * (1 if width > 0 else 1.7)) * (1 - 0.05 * float(shapes.gap[t]))
+        full = 1 + 0.15 * rounding - 0.12 * max(width, 0) - 0.42 * press
         return _Lips(
             half=half,
             inner=half * (0.90 - 0.14 * rounding),
@@ -519,7 +524,7 @@ class Face:
             down=down,
             upper=look.upper_lip * full * (1 - 0.25 * tuck),
             lower=look.lower_lip * full * (1 - 0.45 * tuck),
-            power=0.5 + 0.15 * max(0.0, 1 - rounding),
+            power=0.6 + 0.1 * rounding,
         )
 
     def _draw_mouth(
