@@ -1,0 +1,192 @@
+"""The attention decoder: pre-norm transformer over tokens that looks at the encoder's frames (ICLR 2022, § 3.4).
+
+Shapes: B utterances, K beams of each, L tokens, T frames, D width, H heads, V symbols.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avhubert.config import DecoderConfig
+
+PAD = 1
+FIRST_POSITION = 2  # of the first token: positions count from the padding symbol's id + 1
+
+
+def sinusoid(positions: Tensor, dim: int) -> Tensor:
+    """Positions int [L] → [L, D]: sines, then cosines, of position · 10000^(−i / (D/2 − 1))."""
+    half = dim // 2
+    rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10_000) / max(half - 1, 1)))
+    angles = positions[:, None].float() * rates
+    return F.pad(torch.cat([angles.sin(), angles.cos()], 1), (0, dim % 2))
+
+
+class Attention(nn.Module):
+    """The projections of multi-head attention; how heads meet is the layer's business."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.xavier_uniform_(projection.weight, gain=1 / math.sqrt(2))
+        nn.init.xavier_uniform_(self.out_proj.weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def split(self, x: Tensor) -> Tensor:
+        """[B, L, D] → [B, H, L, D/H]."""
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, T, D] → keys and values, each [B, H, T, D/H]."""
+        return self.split(self.k_proj(x)), self.split(self.v_proj(x))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """q [B, H, L, D/H] over k, v [B, H, T, D/H] → [B, L, D]. `mask` bool, True = may be looked at."""
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention over the encoder's frames, feed-forward (ReLU); each after a layer norm."""
+
+    def __init__(self, dim: int, config: DecoderConfig) -> None:
+        super().__init__()
+        self.self_attention = Attention(dim, config.attention_heads, config.attention_dropout)
+        self.self_attention_norm = nn.LayerNorm(dim)
+        self.encoder_attention = Attention(dim, config.attention_heads, config.attention_dropout)
+        self.encoder_attention_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, config.ffn_embed_dim)
+        self.fc2 = nn.Linear(config.ffn_embed_dim, dim)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+
+    def ffn(self, x: Tensor) -> Tensor:
+        x_in = self.ffn_norm(x)
+        return x + self.dropout(self.fc2(self.activation_dropout(F.relu(self.fc1(x_in)))))
+
+    def forward(self, x: Tensor, encoded: Tensor, visible: Tensor | None) -> Tensor:
+        """x [B, L, D], encoded [B, T, D], visible bool [B, 1, 1, T] (None: all frames)."""
+        own = self.self_attention
+        y = self.self_attention_norm(x)
+        x = x + self.dropout(own.attend(own.split(own.q_proj(y)), *own.keys_values(y), causal=True))
+        other = self.encoder_attention
+        q = other.split(other.q_proj(self.encoder_attention_norm(x)))
+        x = x + self.dropout(other.attend(q, *other.keys_values(encoded), mask=visible))
+        return self.ffn(x)
+
+    def step(self, x: Tensor, cache: LayerCache, visible: Tensor | None) -> Tensor:
+        """One token of every beam: x [B, K, D]. The encoder's keys and values serve all K beams of an utterance."""
+        b, k, d = x.shape
+        own = self.self_attention
+        y = self.self_attention_norm(x).view(b * k, 1, d)
+        key, value = own.keys_values(y)
+        cache.append(key, value)
+        own_out = own.attend(own.split(own.q_proj(y)), cache.keys, cache.values)
+        x = x + own_out.view(b, k, d)
+        other = self.encoder_attention
+        q = other.split(other.q_proj(self.encoder_attention_norm(x)))
+        x = x + other.attend(q, cache.encoder_keys, cache.encoder_values, mask=visible)
+        return self.ffn(x)
+
+
+@dataclass
+class LayerCache:
+    """What a layer need not compute again.
+
+    keys, values: of the tokens so far, [B·K, H, L, D/H]; encoder_keys, encoder_values: [B, H, T, D/H].
+    """
+
+    keys: Tensor
+    values: Tensor
+    encoder_keys: Tensor
+    encoder_values: Tensor
+
+    def append(self, key: Tensor, value: Tensor) -> None:
+        self.keys = torch.cat([self.keys, key], 2)
+        self.values = torch.cat([self.values, value], 2)
+
+
+@dataclass
+class Cache:
+    """The decoder's memory during search: per layer, the frames that may be looked at, and how many tokens are in."""
+
+    layers: list[LayerCache]
+    visible: Tensor | None
+    length: int = 0
+
+    def reorder(self, beams: Tensor) -> None:
+        """Beams int [B·K]: row i goes on from row beams[i]. Only the tokens' keys and values move."""
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[beams], layer.values[beams]
+
+    def keep(self, utterances: Tensor, beams_each: int) -> None:
+        """Drop all utterances but these, int [B']."""
+        rows = (utterances[:, None] * beams_each + torch.arange(beams_each, device=utterances.device)).flatten()
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            layer.encoder_keys, layer.encoder_values = layer.encoder_keys[utterances], layer.encoder_values[utterances]
+        if self.visible is not None:
+            self.visible = self.visible[utterances]
+
+
+class AttentionDecoder(nn.Module):
+    """Tokens so far and encoded frames → scores of the next token. Input and output embeddings are shared."""
+
+    def __init__(self, dim: int, config: DecoderConfig) -> None:
+        super().__init__()
+        self.dim = dim
+        self.embedding = nn.Embedding(config.vocab_size, dim, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, std=dim**-0.5)
+        with torch.no_grad():
+            self.embedding.weight[PAD].zero_()
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(dim)
+
+    def _embed(self, tokens: Tensor, first: int) -> Tensor:
+        """Tokens int [B, L], the first of them the `first`-th of its sentence → [B, L, D]."""
+        positions = torch.arange(first, first + tokens.shape[1], device=tokens.device) + FIRST_POSITION
+        return self.dropout(self.embedding(tokens) + sinusoid(positions, self.dim).to(self.embedding.weight))
+
+    def forward(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """Scores [B, L, V] of each next token, given tokens int [B, L] (beginning with `</s>`), frames [B, T, D] and
+        padding_mask bool [B, T]."""
+        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
+        x = self._embed(tokens, 0)
+        for layer in self.layers:
+            x = layer(x, encoded, visible)
+        return self._scores(x)
+
+    def _scores(self, x: Tensor) -> Tensor:
+        return F.linear(self.norm(x), self.embedding.weight)
+
+    def start(self, encoded: Tensor, padding_mask: Tensor | None, beams: int) -> Cache:
+        """An empty cache for `beams` hypotheses of each utterance of encoded [B, T, D]."""
+        layers = []
+        for layer in self.layers:
+            keys, values = layer.encoder_attention.keys_values(encoded)
+            empty = keys.new_zeros(len(encoded) * beams, layer.self_attention.heads, 0, keys.shape[3])
+            layers.append(LayerCache(empty, empty, keys, values))
+        visible = None if padding_mask is None or not bool(padding_mask.any()) else ~padding_mask[:, None, None, :]
+        return Cache(layers, visible)
+
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Newest token of every beam, int [B, K] → scores of the next one [B, K, V]."""
+        b, k = tokens.shape
+        x = self._embed(tokens.view(b * k, 1), cache.length).view(b, k, self.dim)
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x = layer.step(x, layer_cache, cache.visible)
+        cache.length += 1
+        return self._scores(x)
