@@ -329,7 +329,7 @@ def read_noise_list(path: str | Path, split: str) -> list[Path]:
     found = [Path(os.path.abspath(path.parent / line)) for line in _read_lines(path, "noise list") if line]
     if not found:
         raise DataError(f"noise list {path} names no files; make one with `avhubert noise`")
-    for file in found:
+    for file in dict.fromkeys(found):  # a balanced list repeats its files
         if not file.is_file():
             raise DataError(f"noise list {path} names {file}, which does not exist; make the list again")
     return found
