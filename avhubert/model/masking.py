@@ -96,14 +96,16 @@ def span_mask(
 ) -> np.ndarray:
     """bool [B, `frames`]: spans of `span` frames in rows of `lengths` real frames.
 
-    prob · length / span spans a row (rounded at random, at least 2), starts drawn without replacement, spans may
-    overlap. With `thin`, random frames are unmasked until every row has as many as the least masked one.
+    prob · length / span spans a row (at least 2; rounded by one random number a row, or one for all rows where all
+    are of full length, as the published statistics have it), starts drawn without replacement, spans may overlap.
+    With `thin`, random frames are unmasked until every row has as many as the least masked one.
     """
     mask = np.zeros((len(lengths), frames), dtype=bool)
     if prob == 0:
         return mask
-    for row, length in zip(mask, lengths, strict=True):
-        spans = max(MIN_SPANS, int(prob * length / span + rng.random()))
+    rounding = rng.random(len(lengths) if min(lengths) < frames else 1)
+    for row, length, offset in zip(mask, lengths, np.resize(rounding, len(lengths)), strict=True):
+        spans = max(MIN_SPANS, int(prob * length / span + offset))
         starts = rng.choice(max(length - span, spans + 1), spans, replace=False)
         masked = (starts[:, None] + np.arange(span)).ravel()
         row[masked[masked < length]] = True
@@ -125,10 +127,10 @@ def runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
 def replacement(mask: np.ndarray, selection: str, rng: np.random.Generator) -> np.ndarray:
     """Which frame replaces each masked one: int64 [B, T] of b·T + t, −1 where there is none.
 
-    `same_seq`: each run is replaced by a stretch of the same clip that starts anywhere it does not overlap the run
-    (frame 0 if there is no such start); past the clip's end the last frame repeats. `same_other_seq`: the same frames
-    of another clip, the batch being rotated by one random number. A batch of one clip has its masked frames set to 0,
-    as published.
+    `same_seq`: each run is replaced by a stretch of the same clip that ends a frame or more before the run or starts
+    after it (frame 0 if there is no such start); past the clip's end the last frame repeats. `same_other_seq`: the
+    same frames of another clip, the batch being rotated by one random number. A batch of one clip has its masked
+    frames set to 0, as published.
     """
     batch, frames = mask.shape
     source = np.full(mask.shape, BLANK, dtype=np.int64)
@@ -140,7 +142,7 @@ def replacement(mask: np.ndarray, selection: str, rng: np.random.Generator) -> n
         return source
     for row, start, end in runs(mask):
         length = end - start
-        before = max(0, start - length)  # starts 0 … before-1 and end … frames-1 do not overlap the run
+        before = max(0, start - length)  # starts 0 … before-1 and end … frames-1 are allowed
         choices = before + frames - end
         first = int(rng.integers(choices)) if choices else 0
         if choices and first >= before:

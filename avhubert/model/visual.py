@@ -27,7 +27,7 @@ class PReLU(nn.PReLU):
 
 def activation(kind: str, channels: int) -> nn.Module:
     """`prelu` (one slope per channel, initially 0.25) or `relu`."""
-    return PReLU(channels) if kind == "prelu" else nn.ReLU(inplace=True)
+    return PReLU(channels) if kind == "prelu" else nn.ReLU()
 
 
 def _normalised(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from avhubert.config import PretrainModelConfig
+from avhubert.errors import CheckpointError, ConfigError
+from avhubert.model.encoder import AVHubert
+from avhubert.model.store import load_model, read_config, save_model
+
+
+@pytest.fixture
+def directory(small, tmp_path) -> Path:
+    save_model(tmp_path / "model", small(), metadata={"data": "four | speakers", "steps": 12})
+    return tmp_path / "model"
+
+
+def test_round_trip(small, batch, directory):
+    model = small().eval()
+    random = torch.get_rng_state()
+    loaded = load_model(directory)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert isinstance(loaded, AVHubert)
+    assert not loaded.training
+    assert loaded.config == model.config
+    torch.testing.assert_close(loaded.extract_features(*batch), model.extract_features(*batch), atol=0, rtol=0)
+
+
+def test_what_a_model_directory_holds(directory):
+    assert sorted(path.name for path in directory.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    config = json.loads((directory / "config.json").read_text())
+    assert config["format"] == 1
+    assert config["metadata"] == {"data": "four | speakers", "steps": 12}
+    assert "decoder" not in config
+    card = (directory / "README.md").read_text()
+    assert "| data | four / speakers |" in card
+    assert "consent" in card
+    assert re.search(r"Parameters \| 0\.\d M", card)
+
+
+def test_other_files_stay_and_the_tokenizer_is_written(small, directory):
+    (directory / "metrics.jsonl").write_text("{}")
+    save_model(directory, small(), tokenizer=b"pieces")
+    assert (directory / "tokenizer.model").read_bytes() == b"pieces"
+    assert (directory / "metrics.jsonl").exists()
+
+
+def test_what_a_training_configuration_adds_is_not_stored(small, tmp_path):
+    model = small()
+    model.config = PretrainModelConfig(**vars(model.config), pretrained="elsewhere")
+    save_model(tmp_path, model)
+    assert read_config(tmp_path)["model"] == small().config
+
+
+def test_a_killed_save_leaves_the_old_model(small, directory, monkeypatch):
+    before = (directory / "model.safetensors").read_bytes()
+
+    def full(state, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("avhubert.model.store.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        save_model(directory, small(encoder_layers=1))
+    assert (directory / "model.safetensors").read_bytes() == before
+    assert sorted(path.name for path in directory.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    load_model(directory)
+
+
+def test_half_precision_weights_are_read(directory):
+    state = load_file(directory / "model.safetensors")
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    save_file(halves, directory / "model.safetensors")
+    assert load_model(directory).audio.weight.dtype == torch.float32
+
+
+def edit_config(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def edit(directory: Path) -> None:
+        content = json.loads((directory / "config.json").read_text())
+        change(content)
+        (directory / "config.json").write_text(json.dumps(content))
+
+    return edit
+
+
+def edit_weights(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def edit(directory: Path) -> None:
+        state = load_file(directory / "model.safetensors")
+        change(state)
+        save_file(state, directory / "model.safetensors")
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda d: (d / "config.json").unlink(), "is not a model directory: it has no config.json"),
+        (lambda d: (d / "config.json").write_text("{"), "is not valid JSON"),
+        (lambda d: (d / "config.json").write_text("[]"), "is not of a model directory"),
+        (lambda d: (d / "model.safetensors").unlink(), "has a config.json but no model.safetensors"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"rubbish" * 9), "model.safetensors is damaged"),
+        (edit_config(lambda c: c.update(format=2)), "has format 2, this version reads format 1"),
+        (edit_config(lambda c: c.pop("model")), "the key 'model' is missing"),
+        (edit_config(lambda c: c["model"].pop("conv_pos")), "under 'model' the key 'conv_pos' is missing"),
+        (edit_config(lambda c: c["model"].update(conv_poss=3)), "unknown key 'model.conv_poss'"),
+        (edit_config(lambda c: c["model"].update(conv_pos="long")), "model.conv_pos=long must be a whole number"),
+        (edit_config(lambda c: c["model"].update(encoder_attention_heads=5)), "must be a multiple of"),
+        (edit_config(lambda c: c.update(extra=1)), "unknown key 'extra'"),
+        (edit_config(lambda c: c.update(decoder={"layers": 1})), "under 'decoder' the key 'ffn_embed_dim', .* missing"),
+        (edit_weights(lambda s: s.pop("audio.bias")), "lacks tensor 'audio.bias'"),
+        (edit_weights(lambda s: s.update(more=torch.zeros(1))), "has the unknown tensor 'more'"),
+        (
+            edit_weights(lambda s: s.update({"audio.bias": torch.zeros(31)})),
+            r"audio.bias is \[31\], config.json asks for \[32\]",
+        ),
+    ],
+)
+def test_wrong_directories_are_named(directory, damage, sentence):
+    damage(directory)
+    with pytest.raises(CheckpointError, match=sentence) as raised:
+        load_model(directory)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_place_that_cannot_be_written(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write to the output folder"):
+        save_model(tmp_path / "file", small())
