@@ -64,8 +64,8 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attention = Attention(dim, config.attention_heads, config.attention_dropout)
         self.self_attention_norm = nn.LayerNorm(dim)
-        self.encoder_attention = Attention(dim, config.attention_heads, config.attention_dropout)
-        self.encoder_attention_norm = nn.LayerNorm(dim)
+        self.cross_attention = Attention(dim, config.attention_heads, config.attention_dropout)
+        self.cross_attention_norm = nn.LayerNorm(dim)
         self.fc1 = nn.Linear(dim, config.ffn_embed_dim)
         self.fc2 = nn.Linear(config.ffn_embed_dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
@@ -81,8 +81,8 @@ class DecoderLayer(nn.Module):
         own = self.self_attention
         y = self.self_attention_norm(x)
         x = x + self.dropout(own.attend(own.split(own.q_proj(y)), *own.keys_values(y), causal=True))
-        other = self.encoder_attention
-        q = other.split(other.q_proj(self.encoder_attention_norm(x)))
+        other = self.cross_attention
+        q = other.split(other.q_proj(self.cross_attention_norm(x)))
         x = x + self.dropout(other.attend(q, *other.keys_values(encoded), mask=visible))
         return self.ffn(x)
 
@@ -95,8 +95,8 @@ class DecoderLayer(nn.Module):
         cache.append(key, value)
         own_out = own.attend(own.split(own.q_proj(y)), cache.keys, cache.values)
         x = x + own_out.view(b, k, d)
-        other = self.encoder_attention
-        q = other.split(other.q_proj(self.encoder_attention_norm(x)))
+        other = self.cross_attention
+        q = other.split(other.q_proj(self.cross_attention_norm(x)))
         x = x + other.attend(q, cache.encoder_keys, cache.encoder_values, mask=visible)
         return self.ffn(x)
 
@@ -176,7 +176,7 @@ class AttentionDecoder(nn.Module):
         """An empty cache for `beams` hypotheses of each utterance of encoded [B, T, D]."""
         layers = []
         for layer in self.layers:
-            keys, values = layer.encoder_attention.keys_values(encoded)
+            keys, values = layer.cross_attention.keys_values(encoded)
             empty = keys.new_zeros(len(encoded) * beams, layer.self_attention.heads, 0, keys.shape[3])
             layers.append(LayerCache(empty, empty, keys, values))
         visible = None if padding_mask is None or not bool(padding_mask.any()) else ~padding_mask[:, None, None, :]

@@ -1,0 +1,428 @@
+"""Published AV-HuBERT checkpoints (`.pt`, fairseq's layout), both ways, with neither fairseq nor omegaconf installed.
+
+`module_names` is the one table between our tensor names and the published ones, read in both directions. It is strict:
+a tensor that it does not know, or that the file lacks, is an error that names it. Tensors that a recognizer has no use
+for (JUNK, UNUSED_IN_RECOGNIZERS) are listed here by name; the ones that a published file needs are kept beside the
+converted model in KEPT, with the original's configuration, for the way back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import re
+import types
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avhubert.config import DecoderConfig, ModelConfig
+from avhubert.data.text import SPECIALS, Tokenizer
+from avhubert.errors import CheckpointError, ConfigError, DataError
+from avhubert.files import atomic_directory, atomic_path
+from avhubert.interop.torchfile import Record, TensorRecord, TorchFile
+from avhubert.model.encoder import AVHubert
+from avhubert.model.recognizer import Recognizer
+from avhubert.model.store import load_model, read_config, save_model
+
+KEPT = "published.safetensors"  # beside a converted model: what the way back needs and our model does not
+
+JUNK = ("decoder.version", "decoder.embed_positions._float_tensor")  # never learned, never read
+UNUSED_IN_RECOGNIZERS = ("mask_emb", "label_embs_concat", "final_proj.weight", "final_proj.bias")  # of the encoder
+
+ENCODER = "encoder.w2v_model."  # where a fine-tuned file has the encoder
+RESNET = "feature_extractor_video.resnet."
+
+
+# --------------------------------------------------------------------------- the table
+def module_names(config: ModelConfig, decoder: DecoderConfig | None) -> dict[str, str]:
+    """Our module or parameter names → published ones; a tensor's last part (`weight`, `running_mean`, …) is the same."""
+    pairs = dict(_encoder_names(config))
+    if decoder is None:
+        return pairs
+    return {f"encoder.{ours}": ENCODER + theirs for ours, theirs in pairs.items()} | dict(_decoder_names(decoder))
+
+
+def _encoder_names(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    yield "mask_embedding", "mask_emb"
+    yield "head.class_embeddings", "label_embs_concat"
+    yield "head.projection", "final_proj"
+    yield "audio", "feature_extractor_audio.proj"
+    yield "visual.projection", "feature_extractor_video.proj"
+    yield "visual.stem_conv", f"{RESNET}frontend3D.0"
+    yield "visual.stem_norm", f"{RESNET}frontend3D.1"
+    yield "visual.stem_activation", f"{RESNET}frontend3D.2"
+    for stage, blocks in enumerate(config.visual_blocks):
+        for block in range(blocks):
+            ours, theirs = f"visual.stages.{stage}.{block}", f"{RESNET}trunk.layer{stage + 1}.{block}"
+            for number in (1, 2):
+                yield f"{ours}.conv{number}", f"{theirs}.conv{number}"
+                yield f"{ours}.norm{number}", f"{theirs}.bn{number}"
+                yield f"{ours}.activation{number}", f"{theirs}.relu{number}"
+            yield f"{ours}.shortcut_conv", f"{theirs}.downsample.0"
+            yield f"{ours}.shortcut_norm", f"{theirs}.downsample.1"
+    yield "fusion_norm", "layer_norm"
+    yield "fusion_projection", "post_extract_proj"
+    yield "encoder.position.bias", "encoder.pos_conv.0.bias"
+    yield "encoder.position.gain", "encoder.pos_conv.0.weight_g"
+    yield "encoder.position.direction", "encoder.pos_conv.0.weight_v"
+    for layer in range(config.encoder_layers):
+        ours, theirs = f"encoder.layers.{layer}", f"encoder.layers.{layer}"
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            yield f"{ours}.attention.{part}", f"{theirs}.self_attn.{part}"
+        yield f"{ours}.attention_norm", f"{theirs}.self_attn_layer_norm"
+        yield f"{ours}.fc1", f"{theirs}.fc1"
+        yield f"{ours}.fc2", f"{theirs}.fc2"
+        yield f"{ours}.ffn_norm", f"{theirs}.final_layer_norm"
+    yield "encoder.norm", "encoder.layer_norm"
+
+
+def _decoder_names(decoder: DecoderConfig) -> Iterator[tuple[str, str]]:
+    yield "decoder.embedding", "decoder.embed_tokens"
+    for layer in range(decoder.layers):
+        ours = theirs = f"decoder.layers.{layer}"
+        for attention, published in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
+            for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                yield f"{ours}.{attention}.{part}", f"{theirs}.{published}.{part}"
+            yield f"{ours}.{attention}_norm", f"{theirs}.{published}_layer_norm"
+        yield f"{ours}.fc1", f"{theirs}.fc1"
+        yield f"{ours}.fc2", f"{theirs}.fc2"
+        yield f"{ours}.ffn_norm", f"{theirs}.final_layer_norm"
+    yield "decoder.norm", "decoder.layer_norm"
+
+
+def published_name(ours: str, table: dict[str, str]) -> str | None:
+    """The published name of one of our tensors; None for one that published models do not have."""
+    if ours in table:
+        return table[ours]
+    module, _, leaf = ours.rpartition(".")
+    return f"{table[module]}.{leaf}" if module in table else None
+
+
+# --------------------------------------------------------------------------- reading
+@dataclass
+class Published:
+    """A published checkpoint: our configurations, tensors by published name, and what stands around them."""
+
+    path: Path
+    model: ModelConfig
+    decoder: DecoderConfig | None  # None: a pre-trained model
+    tensors: dict[str, Tensor]
+    cfg: dict[str, Any]  # plain dicts, lists and scalars
+    dictionaries: list[dict[str, Any]]  # of the clusters: symbols and counts
+    words: dict[str, Any] | None  # dictionary of the tokens
+    tokenizer: bytes | None
+    notes: list[str] = field(default_factory=list)  # what was assumed
+
+    @property
+    def prefix(self) -> str:
+        """Where the encoder's names begin."""
+        return "" if self.decoder is None else ENCODER
+
+
+def read(path: str | Path) -> Published:
+    """Read a published `.pt`; nothing in it is executed.
+
+    Raises CheckpointError in one sentence: not such a file, damaged, or naming something that no published checkpoint
+    needs.
+    """
+    file = TorchFile(path)
+    content = file.content
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise CheckpointError(f"{path} is not a published AV-HuBERT checkpoint: it has no state dict under 'model'")
+    records = content["model"]
+    wrong = [str(name) for name, record in records.items() if not isinstance(record, TensorRecord) or not isinstance(name, str)]
+    if wrong:
+        raise CheckpointError(f"{path}: under 'model' there is something that is not a tensor: {_listed(wrong)}")
+    cfg = _plain(content.get("cfg") or content.get("args") or {})
+    if not isinstance(cfg, dict):
+        raise CheckpointError(f"{path}: its configuration is not made of keys and values")
+    sizes = {name: record.size for name, record in records.items()}
+    state = content.get("task_state")
+    state = state if isinstance(state, dict) else {}
+    dictionaries = [_dictionary(item, path) for item in state.get("dictionaries") or []]
+    words = _dictionary(state["target_dictionary"], path) if state.get("target_dictionary") else None
+    notes: list[str] = []
+    recognizer = any(name.startswith(ENCODER) for name in sizes)
+    settings = _Settings(cfg, sizes, recognizer, notes, Path(path))
+    model, decoder = settings.encoder([len(item["symbols"]) for item in dictionaries]), settings.decoder()
+    tensors = {name: file.tensor(record) for name, record in records.items()}
+    return Published(Path(path), model, decoder, tensors, cfg, dictionaries, words, _tokenizer(state), notes)
+
+
+def load(path: str | Path) -> AVHubert | Recognizer:
+    """The model of a published `.pt` in evaluation mode; a recognizer with `.tokenizer` where the file has one.
+
+    Raises CheckpointError: see `read`; a tensor that is missing or left over, or has another shape, is named.
+    """
+    return build(read(path))
+
+
+def build(published: Published) -> AVHubert | Recognizer:
+    """The model of what `read` gave, in evaluation mode."""
+    path = published.path
+    with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's random numbers
+        try:
+            if published.decoder is None:
+                model: AVHubert | Recognizer = AVHubert(published.model)
+            else:
+                model = Recognizer.from_config(published.model, published.decoder)
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    table = module_names(published.model, published.decoder)
+    ours = {name: published_name(name, table) for name in model.state_dict()}
+    missing = [theirs for name, theirs in ours.items() if theirs not in published.tensors]
+    left_over = [name for name in published.tensors if name not in ours.values() and name not in _unused(published)]
+    for what, names in (("lacks", missing), ("has the unknown", left_over)):
+        if names:
+            raise CheckpointError(f"{path} {what} tensor{'s' * (len(names) > 1)} {_listed(names)}, so it is not a model that this package knows")
+    expected = model.state_dict()
+    for name, theirs in ours.items():
+        if published.tensors[str(theirs)].shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: {theirs} is {list(published.tensors[str(theirs)].shape)}, its configuration asks for {list(expected[name].shape)}"
+            )
+    model.load_state_dict({name: published.tensors[str(theirs)] for name, theirs in ours.items()})
+    model.metadata = metadata(published)
+    if isinstance(model, Recognizer) and published.tokenizer is not None:
+        model.tokenizer = _checked_tokenizer(published)
+    return model.eval()
+
+
+def metadata(published: Published) -> dict[str, Any]:
+    """What a converted model's `config.json` says of where it came from."""
+    told: dict[str, Any] = {"converted_from": published.path.name}
+    streams = (published.cfg.get("task") or {}).get("modalities")
+    if published.decoder is not None and isinstance(streams, list):
+        told["fine_tuned_on"] = ", ".join(map(str, streams))
+    if published.notes:
+        told["assumed"] = "; ".join(published.notes)
+    return told
+
+
+def _unused(published: Published) -> set[str]:
+    """Published names that our model has no place for: known, and therefore no left-overs."""
+    if published.decoder is None:
+        return set()
+    return {*JUNK, *(ENCODER + name for name in UNUSED_IN_RECOGNIZERS)}
+
+
+def _checked_tokenizer(published: Published) -> Tokenizer:
+    assert published.tokenizer is not None
+    assert published.decoder is not None
+    try:
+        tokenizer = Tokenizer(published.tokenizer)
+    except DataError as error:
+        raise CheckpointError(f"{published.path}: {error}") from error
+    symbols = published.words["symbols"] if published.words else tokenizer.symbols
+    if symbols != tokenizer.symbols or len(symbols) != published.decoder.vocab_size:
+        raise CheckpointError(
+            f"{published.path}: its tokenizer has {tokenizer.vocab_size} symbols, its dictionary {len(symbols)} and its decoder "
+            f"{published.decoder.vocab_size}, or in another order: they do not belong together"
+        )
+    return tokenizer
+
+
+class _Settings:
+    """Our configurations from a published one; sizes that it does not give, from the tensors."""
+
+    def __init__(self, cfg: dict, sizes: dict[str, tuple[int, ...]], recognizer: bool, notes: list[str], path: Path) -> None:
+        self.cfg, self.sizes, self.notes, self.path = cfg, sizes, notes, path
+        self.recognizer = recognizer
+        self.prefix = ENCODER if recognizer else ""
+        outer = cfg.get("model") if isinstance(cfg.get("model"), dict) else cfg  # older files: one flat namespace
+        self.outer: dict[str, Any] = outer if isinstance(outer, dict) else {}
+        self.inner_root: dict[str, Any] | None = cfg
+        if recognizer:
+            pretrained = self.outer.get("w2v_args")
+            self.inner_root = pretrained if isinstance(pretrained, dict) else None
+        inner = self.inner_root or {}
+        self.inner: dict[str, Any] = inner["model"] if isinstance(inner.get("model"), dict) else inner
+
+    def encoder(self, dictionary_sizes: list[int]) -> ModelConfig:
+        given = {
+            name: value
+            for name in (item.name for item in dataclasses.fields(ModelConfig))
+            if (value := _resolved(self.inner.get(name), self.inner_root)) is not None
+        }
+        for key, needed in (("activation_fn", "gelu"), ("sim_type", "cosine"), ("sub_encoder_layers", 0)):
+            self._only(self.inner, key, needed)
+        config: dict[str, Any] = _FAIRSEQ_DEFAULTS | self._from_tensors()
+        if self.inner:
+            config["layer_norm_first"] = False  # the original's default; every published file says true
+        else:
+            self.notes.append("layer_norm_first: true, as in every published model")
+        config |= {key: value for key, value in given.items() if key != "num_classes"}
+        config["visual_activation"] = self.inner.get("resnet_relu_type", config["visual_activation"])
+        for key in ("audio_feat_dim", "final_dim"):  # 0 and -1 stand for "as in the data", "as wide as the encoder"
+            config[key] = given[key] if given.get(key, 0) > 0 else self._from_tensors()[key]
+        if "encoder_attention_heads" not in given:
+            config["encoder_attention_heads"] = self._heads(config["encoder_embed_dim"])
+        if self.recognizer:
+            for ours, theirs, default in _FINE_TUNED:
+                config[ours] = self.outer.get(theirs, default)
+        else:
+            config["num_classes"] = self._classes(dictionary_sizes)
+        return self._dataclass(ModelConfig, config)
+
+    def decoder(self) -> DecoderConfig | None:
+        if not self.recognizer:
+            return None
+        for key, needed in _DECODER_MUST_BE.items():
+            self._only(self.outer, key, needed)
+        embedding = self.sizes.get("decoder.embed_tokens.weight")
+        if embedding is None or len(embedding) != 2:
+            raise CheckpointError(f"{self.path} has an encoder for fine-tuning but no attention decoder, which is the only kind that is read")
+        if "decoder.embed_out" in self.sizes:
+            raise CheckpointError(f"{self.path} has an output embedding of its own (decoder.embed_out), which no published model has")
+        given = self.outer
+        return self._dataclass(DecoderConfig, {
+            "layers": given.get("decoder_layers", self._count(r"decoder\.layers\.(\d+)\.")),
+            "ffn_embed_dim": given.get("decoder_ffn_embed_dim", self._size("decoder.layers.0.fc1.weight", 0)),
+            "attention_heads": given.get("decoder_attention_heads", 4),
+            "dropout": given.get("decoder_dropout", 0.1),
+            "activation_dropout": given.get("decoder_activation_dropout", 0.0),
+            "attention_dropout": given.get("decoder_attention_dropout", 0.0),
+            "ctc": False,
+            "vocab_size": embedding[0],
+        })  # fmt: skip
+
+    def _from_tensors(self) -> dict[str, Any]:
+        """Every size that the shapes of the encoder's tensors tell."""
+        p = self.prefix
+        width = self._size(f"{p}feature_extractor_audio.proj.weight", 0)
+        blocks = []
+        while self._count(stage := rf"{re.escape(p + RESNET)}trunk\.layer{len(blocks) + 1}\.(\d+)\."):
+            blocks.append(self._count(stage))
+        position = self.sizes.get(f"{p}encoder.pos_conv.0.weight_v", (0, 0, 0))
+        masked = self._size(f"{p}mask_emb", 0)
+        audio = self._size(f"{p}feature_extractor_audio.proj.weight", 1)
+        return {
+            "audio_feat_dim": audio,
+            "visual_width": self._size(f"{p}{RESNET}frontend3D.0.weight", 0),
+            "visual_blocks": blocks,
+            "visual_activation": "prelu" if f"{p}{RESNET}frontend3D.2.weight" in self.sizes else "relu",
+            "modality_fuse": "concat" if self._size(f"{p}layer_norm.weight", 0) == 2 * width else "add",
+            "encoder_layers": self._count(rf"{re.escape(p)}encoder\.layers\.(\d+)\."),
+            "encoder_embed_dim": width,
+            "encoder_ffn_embed_dim": self._size(f"{p}encoder.layers.0.fc1.weight", 0),
+            "conv_pos": position[-1],
+            "conv_pos_groups": position[0] // position[1] if len(position) == 3 and position[1] else 0,
+            "final_dim": self._size(f"{p}label_embs_concat", 1) or width,
+            "masking_type": "feature" if masked == width and masked != audio else "input",
+        }
+
+    def _classes(self, dictionary_sizes: list[int]) -> list[int]:
+        rows = self._size("label_embs_concat", 0)
+        if sum(dictionary_sizes) == rows:
+            return dictionary_sizes
+        if dictionary_sizes and len(dictionary_sizes) > 1:
+            raise CheckpointError(
+                f"{self.path}: label_embs_concat has {rows} rows, its dictionaries {dictionary_sizes}: they do not belong together"
+            )
+        return [rows] if rows else []
+
+    def _heads(self, width: int) -> int:
+        known = {768: 12, 1024: 16}
+        heads = known.get(width) or self.outer.get("decoder_attention_heads") or max(width // 64, 1)
+        self.notes.append(f"encoder_attention_heads: {heads}, which the file does not tell")
+        if width not in known:
+            warnings.warn(
+                f"{self.path} does not tell the encoder's number of attention heads; {heads} is assumed, check its results",
+                stacklevel=2,
+            )
+        return heads
+
+    def _count(self, pattern: str) -> int:
+        found = [int(match[1]) for name in self.sizes if (match := re.match(pattern, name))]
+        return max(found, default=-1) + 1
+
+    def _size(self, name: str, dimension: int) -> int:
+        shape = self.sizes.get(name, ())
+        return shape[dimension] if len(shape) > dimension else 0
+
+    def _only(self, given: dict[str, Any], key: str, needed: Any) -> None:
+        if given.get(key, needed) not in (needed, None):
+            raise CheckpointError(f"{self.path} was made with {key}={given[key]}; only {key}={needed} is read, as every published model has it")
+
+    def _dataclass(self, schema: type, values: dict[str, Any]) -> Any:
+        from avhubert.config import from_dict
+
+        try:
+            return from_dict(schema, values, str(self.path))
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error
+
+
+_FAIRSEQ_DEFAULTS = {"encoder_layerdrop": 0.0, "dropout_input": 0.0, "feature_grad_mult": 1.0, "untie_final_proj": False}
+_FINE_TUNED = (  # our key, the fine-tuning configuration's, its default: they replace the pre-trained model's
+    ("dropout", "dropout", 0.0),
+    ("attention_dropout", "attention_dropout", 0.0),
+    ("activation_dropout", "activation_dropout", 0.0),
+    ("encoder_layerdrop", "layerdrop", 0.0),
+    ("dropout_input", "dropout_input", 0.0),
+    ("feature_grad_mult", "feature_grad_mult", 0.0),
+)
+_DECODER_MUST_BE = {
+    "share_decoder_input_output_embed": True,
+    "decoder_normalize_before": True,
+    "decoder_learned_pos": False,
+    "no_token_positional_embeddings": False,
+}
+
+
+def _resolved(value: Any, root: Any) -> Any:
+    """`value`, or what `${a.b}` in it points to."""
+    if not (isinstance(value, str) and value.startswith("${")):
+        return value
+    for part in value.strip("${}").split("."):
+        root = root.get(part) if isinstance(root, dict) else None
+    return None if isinstance(root, str) and root.startswith("${") else root
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Dicts, lists and scalars of a configuration: omegaconf's containers, namespaces and enums unwrapped."""
+    if depth > 40:
+        raise CheckpointError("a configuration in the checkpoint is nested too deeply; no published one is")
+    if isinstance(value, Record):
+        state = value.state if isinstance(value.state, dict) else {}
+        if value.name.startswith("omegaconf."):
+            return _plain(state.get("_content", state.get("_val")), depth + 1)
+        if value.name == "argparse.Namespace":
+            return _plain(state, depth + 1)
+        return _plain(value.arguments[0], depth + 1) if value.arguments else None  # an enum: its value
+    if isinstance(value, dict):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, depth + 1) for item in value]
+    return value if isinstance(value, (str, int, float, bool)) else None
+
+
+def _dictionary(item: Any, path: str | Path) -> dict[str, Any]:
+    state = item.state if isinstance(item, Record) else None
+    if not isinstance(state, dict) or not isinstance(state.get("symbols"), list):
+        raise CheckpointError(f"{path}: a dictionary in its task_state has no symbols")
+    symbols = [str(symbol) for symbol in state["symbols"]]
+    counts = state.get("count")
+    return {"symbols": symbols, "count": list(counts) if isinstance(counts, list) else [1] * len(symbols)}
+
+
+def _tokenizer(state: dict[str, Any]) -> bytes | None:
+    bpe = state.get("s2s_tokenizer")
+    inside = bpe.state if isinstance(bpe, Record) else None
+    processor = inside.get("sp") if isinstance(inside, dict) else None
+    serialized = processor.state if isinstance(processor, Record) else None
+    return serialized if isinstance(serialized, bytes) else None
+
+
+def _listed(names: Iterable[Any]) -> str:
+    names = [str(name)[:120] for name in names]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,88 @@
+"""A model directory, a run directory or a published checkpoint (.pt) → AVHubert or Recognizer, ready to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from avhubert.data.text import Tokenizer
+from avhubert.errors import CheckpointError, DataError
+from avhubert.interop import fairseq
+from avhubert.model.encoder import AVHubert
+from avhubert.model.recognizer import Recognizer
+from avhubert.model.store import CONFIG, TOKENIZER, load_model, read_config
+
+
+def load(source: str | Path) -> AVHubert | Recognizer:
+    """A model in evaluation mode on the CPU; a recognizer comes with `.tokenizer` and `.decode_settings`.
+
+    `source`: a model directory, a run directory (its newest weights), or a published checkpoint. `.metadata` says where
+    the model comes from.
+
+    Raises:
+        CheckpointError: `source` is none of these, or damaged.
+    """
+    path = Path(source)
+    if path.is_file() and path.suffix in (".pt", ".pth"):
+        return fairseq.load(path)
+    if path.is_dir() and (path / CONFIG).is_file():
+        model = load_model(path)
+        model.metadata = read_config(path).get("metadata", {})
+        if isinstance(model, Recognizer):
+            model.tokenizer = _tokenizer(path)
+        return model
+    what = "is a folder without a config.json" if path.is_dir() else "does not exist"
+    if path.is_file():
+        what = "is a file of another kind"
+    raise CheckpointError(
+        f"{source} {what}; give a model directory (model.safetensors, config.json) or a published checkpoint (.pt)"
+    )
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer(path / TOKENIZER)
+    except DataError as error:
+        raise CheckpointError(f"{path} is a recognizer without a usable tokenizer: {error}") from error
+
+
+def load_recognizer(source: str | Path) -> Recognizer:
+    """A recognizer; CheckpointError names a pre-trained model as such."""
+    model = load(source)
+    if not isinstance(model, Recognizer):
+        raise CheckpointError(
+            f"{source} is a pre-trained model without a decoder, and a recognizer is needed; fine-tune it first "
+            "(`avhubert finetune`) and give the result"
+        )
+    return model
+
+
+def load_encoder(source: str | Path) -> AVHubert:
+    """A pre-trained model; CheckpointError names a fine-tuned one as such."""
+    model = load(source)
+    if not isinstance(model, AVHubert):
+        raise CheckpointError(
+            f"{source} is a fine-tuned recognizer, and a pre-trained model is needed; give the one that it was made from"
+        )
+    return model
+
+
+def describe(source: str | Path) -> dict[str, Any]:
+    """What a model is, in a few figures."""
+    model = load(source)
+    encoder = model.encoder if isinstance(model, Recognizer) else model
+    config = encoder.config
+    told: dict[str, Any] = {
+        "kind": "recognizer" if isinstance(model, Recognizer) else "pre-trained model",
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "encoder": f"{config.encoder_layers} layers of {config.encoder_embed_dim}, {config.encoder_attention_heads} heads",
+        "visual front end": f"width {config.visual_width}, blocks {config.visual_blocks}",
+    }
+    if isinstance(model, Recognizer):
+        settings = model.decode_settings
+        told["decoder"] = f"{model.decoder_config.layers} layers, {model.decoder_config.vocab_size} symbols"
+        told["CTC head"] = "yes" if model.ctc is not None else "no"
+        told["decoding"] = f"beam {settings.beam}, length penalty {settings.lenpen:g}"
+    elif config.num_classes:
+        told["classes"] = ", ".join(map(str, config.num_classes))
+    return told | {name: value for name, value in model.metadata.items() if not isinstance(value, (dict, list)) or value}
