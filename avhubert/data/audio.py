@@ -27,6 +27,7 @@ FILTERS = 26
 WINDOW, HOP, FFT = 400, 160, 512  # 25 ms, 10 ms
 PRE_EMPHASIS = 0.97
 GAP_SECONDS = 0.02  # timestamps that jump further than this start a new run
+LONGEST_HOURS = 24
 
 
 # --------------------------------------------------------------------------- files
@@ -73,7 +74,13 @@ def _decode(path: Path) -> np.ndarray:
             runs = list(_runs(container, origin))
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"cannot read the sound of {path}: {error.strerror or error}") from error
-    samples = np.zeros(max((start + len(run) for start, run in runs), default=0), np.int16)
+    length = max((start + len(run) for start, run in runs), default=0)
+    if length > LONGEST_HOURS * 3600 * SAMPLE_RATE:
+        hours = length / 3600 / SAMPLE_RATE
+        raise MediaError(
+            f"by its timestamps the sound of {path} lasts {hours:.0f} hours; it is damaged, or must be cut"
+        )
+    samples = np.zeros(length, np.int16)
     for start, run in runs:
         run = run[max(0, -start) :]
         samples[max(0, start) : max(0, start) + len(run)] = run

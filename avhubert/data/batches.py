@@ -394,7 +394,8 @@ class Loader:
             for epoch, indices in wanted:
                 yield self.dataset.batch(indices, epoch)
             return
-        pool = ThreadPoolExecutor(self.workers, "avhubert-loader")
+        # each thread would otherwise start as many more for torch's own loops as there are cores
+        pool = ThreadPoolExecutor(self.workers, "avhubert-loader", torch.set_num_threads, (1,))
         waiting: deque[Future[Batch]] = deque()
         try:
             for epoch, indices in wanted:

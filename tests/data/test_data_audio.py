@@ -248,6 +248,12 @@ def test_no_audio_track(tmp_path) -> None:
         read_audio(path)
 
 
+def test_absurd_timestamps(tmp_path) -> None:
+    path = write(tmp_path / "a.mkv", tone(1.0, 16000), "pcm_s16le", starts=((0.0, 0, 8192), (4e6, 8192, 16000)))
+    with pytest.raises(MediaError, match=r"by its timestamps the sound of .*a\.mkv lasts 1111 hours"):
+        read_audio(path)
+
+
 def test_an_empty_track(tmp_path) -> None:
     write_wav(tmp_path / "a.wav", np.zeros(0, np.int16))
     with pytest.raises(MediaError, match=r"the audio track of .*a\.wav is empty"):
