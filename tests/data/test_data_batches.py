@@ -237,6 +237,10 @@ def test_training_noise_is_drawn_per_epoch_with_its_probability(clips, noise) ->
     )
     assert 0.15 < hit / 240 < 0.35
     assert torch.equal(dataset.load(3, 1).audio, noisy(clips, noise, noise_prob=0.25).load(3, 1).audio)
+    always = noisy(clips, noise)
+    shown = [always.load(3, epoch).audio for epoch in range(6)]
+    assert not all(torch.equal(shown[0], other) for other in shown[1:])
+    assert not all(torch.equal(shown[0], noisy(clips, noise, seed=seed).load(3, 0).audio) for seed in range(1, 6))
 
 
 def test_both_ends_of_the_snr_range_and_several_clips(clips, noise) -> None:
