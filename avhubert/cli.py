@@ -284,7 +284,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", default="test", help="default test")
     sub.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="default av")
     sub.add_argument("--noise", type=Path, metavar="LIST", help="noise list, or a folder from `avhubert noise`")
-    sub.add_argument("--snr", type=float, action="append", metavar="dB", help="may be given several times")
+    sub.add_argument("--snr", type=int, action="append", metavar="dB", help="may be given several times")
     sub.add_argument("--beam", type=positive, metavar="N", help="default: the model's own")
     sub.add_argument("--lenpen", type=float, metavar="X", help="length penalty; default: the model's own")
     sub.add_argument("--out", type=Path, metavar="DIR", help="hypotheses, results.json and report.html")

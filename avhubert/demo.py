@@ -37,7 +37,7 @@ SIZES = {
     "full": Size(1600, 48, 50, 1000, 4000),
 }
 LAYER = 3  # whose features the second iteration clusters, of 4: the published 9 of 12
-CONDITIONS = ((None, ("av", "a", "v")), (0.0, ("av", "a")))
+CONDITIONS: tuple[tuple[int | None, tuple[str, ...]], ...] = ((None, ("av", "a", "v")), (0, ("av", "a")))
 
 
 def run(out: str | Path, size: str = "quick", seed: int = 1) -> Path:
@@ -142,7 +142,7 @@ def _evaluate(out: Path, data: Path) -> None:
     recognizer = load_recognizer(out / "model")
     for snr, modalities in CONDITIONS:
         for modality in modalities:
-            folder = out / "evaluation" / (modality if snr is None else f"{modality}-babble{snr:g}dB")
+            folder = out / "evaluation" / (modality if snr is None else f"{modality}-babble{snr}dB")
             noise = None if snr is None else out / "noise"
             evaluate(recognizer, data, modality=modality, noise=noise, snrs=[snr], out=folder)
 

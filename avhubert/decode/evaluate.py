@@ -51,7 +51,7 @@ class Result:
     """Error rates in percent of one condition; `interval` is the bootstrap's 95 % over utterances."""
 
     modality: str
-    snr: float | None
+    snr: int | None
     wer: float
     interval: tuple[float, float]
     cer: float
@@ -72,7 +72,7 @@ class Result:
 
     @property
     def condition(self) -> str:
-        return f"{self.modality}, clean" if self.snr is None else f"{self.modality}, {self.snr:g} dB"
+        return f"{self.modality}, clean" if self.snr is None else f"{self.modality}, {self.snr} dB"
 
 
 def bootstrap(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def score(ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[st
 
 
 def summarise(
-    utterances: tuple[Utterance, ...], modality: str, snr: float | None, seconds_of_video: float, seconds: float
+    utterances: tuple[Utterance, ...], modality: str, snr: int | None, seconds_of_video: float, seconds: float
 ) -> Result:
     """Totals and intervals of scored utterances."""
     errors = np.array([utterance.errors for utterance in utterances])
@@ -158,7 +158,7 @@ def evaluate(
     split: str = "test",
     modality: str = "av",
     noise: str | Path | None = None,
-    snrs: Sequence[float | None] = (None,),
+    snrs: Sequence[int | None] = (None,),
     out: str | Path | None = None,
     beam: int | None = None,
     lenpen: float | None = None,
