@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +78,13 @@ def _run_stages(stage: Stages, out: Path, amount: Size, seed: int) -> None:
     teacher = "mfcc"
     for iteration in (1, 2):
         labels, pretrained = out / "labels" / f"iter{iteration}", out / f"pretrain{iteration}"
-        stage(
-            f"clusters, iteration {iteration}",
-            lambda teacher=teacher, labels=labels: cluster(data, teacher, amount.clusters, labels, seed=seed),
-        )
+        stage(f"clusters, iteration {iteration}", partial(cluster, data, teacher, amount.clusters, labels, seed=seed))
         settings = [
             f"run_dir={pretrained}", f"data.dir={data}", f"data.labels={labels}", f"seed={seed}",
             f"train.max_steps={amount.pretrain_steps}", *amount.overrides,
         ]  # fmt: skip
         preset = compose("pretrain", f"tiny_iter{iteration}", settings)
-        stage(f"pre-training, iteration {iteration}", lambda preset=preset: pretrain.run(preset))
+        stage(f"pre-training, iteration {iteration}", partial(pretrain.run, preset))
         teacher = f"{pretrained}:{LAYER}"
 
     settings = [
@@ -183,8 +181,8 @@ def _corpus_section(page: Page, out: Path) -> None:
     faces = []
     for speaker in sorted((out / "corpus").glob("*/*"))[:10]:
         video = sorted(speaker.glob("*.mp4"))[0]
-        frames = list(read_frames(video))
-        faces.append(frames[len(frames) // 2])
+        shown = list(read_frames(video))
+        faces.append(shown[len(shown) // 2])
     page.image(contact_sheet(faces, 5), "one frame of each of up to ten speakers")
     clips = read_manifest(out / "data" / "433h" / "test.tsv")
     texts = read_transcripts(out / "data" / "433h" / "test.wrd", clips)
@@ -206,9 +204,16 @@ def _training_section(page: Page, out: Path) -> None:
         ("pretrain", "masked_accuracy", "share of masked frames whose cluster is guessed"),
         ("pretrain", "loss", "pre-training loss per masked frame, nats"),
     ):
-        runs = {f"iteration {i}, {split}": _metrics(out / f"{name}{i}", split, figure) for i in (1, 2) for split in ("train", "valid")}  # fmt: skip
+        runs = {
+            f"iteration {iteration}, {split}": _metrics(out / f"{name}{iteration}", split, figure)
+            for iteration in (1, 2)
+            for split in ("train", "valid")
+        }
         page.plot({key: xy for key, xy in runs.items() if xy[0]}, "step", what, what)
-    for figure, what in (("loss", "fine-tuning loss per sentence, nats"), ("accuracy", "share of tokens right, given the ones before")):  # fmt: skip
+    for figure, what in (
+        ("loss", "fine-tuning loss per sentence, nats"),
+        ("accuracy", "share of tokens right, given the ones before"),
+    ):
         runs = {split: _metrics(out / "finetune", split, figure) for split in ("train", "valid")}
         page.plot({key: xy for key, xy in runs.items() if xy[0]}, "step", what, what)
 
@@ -217,13 +222,10 @@ def _labels_section(page: Page, out: Path) -> None:
     page.heading("Label quality against the true phones")
     page.text("At 25 Hz, on held-out clips, with equally many clusters. PNMI: share of the phones' information kept.")
     rows = []
-    for iteration in (1, 2):
+    for iteration, source in ((1, "MFCC"), (2, f"layer {LAYER} of iteration 1")):
         quality = read_json(out / "labels" / f"iter{iteration}" / "quality.json")
-        rows.append((iteration, quality["source"], *(quality[f"{HELD_OUT}_{name}"] for name in ("pnmi", "purity", "entropy"))))
+        rows.append((iteration, source, *(quality[f"test_{name}"] for name in ("pnmi", "purity", "entropy"))))
     page.table(("iteration", "features", "PNMI", "phone purity", "label entropy, nats"), rows)
-
-
-HELD_OUT = "test"
 
 
 def _results_section(page: Page, out: Path) -> None:
@@ -243,4 +245,5 @@ def _results_section(page: Page, out: Path) -> None:
     page.table(("condition", "said", "read"), samples)
     page.heading("A raw video, never seen")
     kept = read_json(out / "transcription.json")
-    page.table(("file", "said", "read", "from"), [(Path(kept["file"]).name, kept["said"], kept["read"], kept["modality"])])
+    row = (Path(kept["file"]).name, kept["said"], kept["read"], kept["modality"])
+    page.table(("file", "said", "read", "from"), [row])

@@ -124,10 +124,11 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-
-
 def cache_directory(name: str) -> Path:
-    """The user's cache folder for `name`, made if needed: $AVHUBERT_CACHE, else $XDG_CACHE_HOME/avhubert, else ~/.cache/avhubert."""
+    """The user's cache folder for `name`, made if needed.
+
+    It lies in $AVHUBERT_CACHE, else in $XDG_CACHE_HOME/avhubert, else in ~/.cache/avhubert.
+    """
     root = os.environ.get("AVHUBERT_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avhubert"
     return output_directory(base / name)

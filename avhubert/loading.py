@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from avhubert.data.text import Tokenizer
 from avhubert.errors import CheckpointError, DataError
@@ -62,7 +62,8 @@ def load_encoder(source: str | Path) -> AVHubert:
     model = load(source)
     if not isinstance(model, AVHubert):
         raise CheckpointError(
-            f"{source} is a fine-tuned recognizer, and a pre-trained model is needed; give the one that it was made from"
+            f"{source} is a fine-tuned recognizer, and a pre-trained model is needed; "
+            "give the one that it was made from"
         )
     return model
 
@@ -75,7 +76,8 @@ def describe(source: str | Path) -> dict[str, Any]:
     told: dict[str, Any] = {
         "kind": "recognizer" if isinstance(model, Recognizer) else "pre-trained model",
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
-        "encoder": f"{config.encoder_layers} layers of {config.encoder_embed_dim}, {config.encoder_attention_heads} heads",
+        "encoder": f"{config.encoder_layers} layers of {config.encoder_embed_dim}",
+        "attention heads": config.encoder_attention_heads,
         "visual front end": f"width {config.visual_width}, blocks {config.visual_blocks}",
     }
     if isinstance(model, Recognizer):
@@ -85,4 +87,5 @@ def describe(source: str | Path) -> dict[str, Any]:
         told["decoding"] = f"beam {settings.beam}, length penalty {settings.lenpen:g}"
     elif config.num_classes:
         told["classes"] = ", ".join(map(str, config.num_classes))
-    return told | {name: value for name, value in model.metadata.items() if not isinstance(value, (dict, list)) or value}
+    metadata = cast("dict[str, Any]", model.metadata)
+    return told | {name: value for name, value in metadata.items() if value not in ({}, [], None)}

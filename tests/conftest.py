@@ -1,4 +1,4 @@
-"""Shared fixtures: the golden folder (skipped with a reason where it is absent) and one torch thread per test process."""
+"""Shared fixtures: the golden folder (skipped with a reason where it is absent); one torch thread per process."""
 
 from __future__ import annotations
 

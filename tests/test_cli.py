@@ -106,7 +106,7 @@ WRONG_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "code", "words"), WRONG_INPUT, ids=lambda value: "-".join(value[:3]) if isinstance(value, list) else None)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "code", "words"), WRONG_INPUT)
 def test_wrong_input_is_one_sentence_and_an_exit_code(
     arguments, code, words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

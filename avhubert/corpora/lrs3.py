@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,13 +59,13 @@ def split_at_silences(words: list[Word]) -> list[tuple[float, float | None, str]
         return [(0.0, None, " ".join(word.text for word in words))]
     cuts = [
         (index, (left.end + right.start) / 2)
-        for index, (left, right) in enumerate(zip(words, words[1:], strict=False), 1)
+        for index, (left, right) in enumerate(itertools.pairwise(words), 1)
         if right.start - left.end > SILENCE_SECONDS
     ]
     bounds = [(0, 0.0), *cuts, (len(words), None)]
     return [
         (start or 0.0, end, " ".join(word.text for word in words[first:last]))
-        for (first, start), (last, end) in zip(bounds, bounds[1:], strict=False)
+        for (first, start), (last, end) in itertools.pairwise(bounds)
     ]
 
 
@@ -76,7 +77,9 @@ def find(src: str | Path) -> tuple[list[SourceClip], list[Rejected]]:
     """
     src = Path(src)
     if not any((src / split).is_dir() for split in SPLITS):
-        raise DataError(f"{src} has none of the folders {', '.join(f'{split}/' for split in SPLITS)}; is it LRS3's root?")
+        raise DataError(
+            f"{src} has none of the folders {', '.join(f'{split}/' for split in SPLITS)}; is it LRS3's root?"
+        )
     clips: list[SourceClip] = []
     rejected: list[Rejected] = []
     for split in SPLITS:

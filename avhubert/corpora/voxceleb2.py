@@ -25,5 +25,7 @@ def find(src: str | Path) -> tuple[list[SourceClip], list[Rejected]]:
         clips.append(SourceClip(identifier, video, "en" if identifier in english else "other"))
     found = some(clips, src, "no videos")
     if english and not any(clip.split == "en" for clip in found):
-        raise DataError(f"none of the {len(english)} ids of {listed} is a video below {src}; ids are paths without suffix")
+        raise DataError(
+            f"none of the {len(english)} ids of {listed} is a video below {src}; ids are paths without suffix"
+        )
     return found, []

@@ -159,15 +159,16 @@ def _gray_table(u: int, v: int, color_range: int, colorspace: int) -> np.ndarray
     """Luma → gray uint8 [256] where the chroma is (u, v): exactly what RGB would give, for a tenth of the time."""
     frame = av.VideoFrame(256, 2, "yuv420p")
     frame.color_range, frame.colorspace = color_range, colorspace
-    for plane, value in zip(frame.planes, (np.arange(256, dtype=np.uint8), u, v), strict=True):
+    ramp = np.arange(256, dtype=np.uint8)
+    for plane, value in zip(frame.planes, (ramp, np.uint8(u), np.uint8(v)), strict=True):
         content = np.zeros((plane.height, plane.line_size), np.uint8)
         content[:, : plane.width] = value
-        plane.update(content)
+        plane.update(content.tobytes())
     return rgb_to_gray(VideoReformatter().reformat(frame, format="rgb24").to_ndarray())[0]
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
 def read_gray(path: str | Path) -> np.ndarray:
@@ -210,14 +211,13 @@ def transform(frames: np.ndarray, top: int | None = None, left: int | None = Non
     if not (0 <= top <= height - CROP and 0 <= left <= width - CROP):
         raise MediaError(f"a {CROP}×{CROP} crop at ({top}, {left}) does not fit a picture of {height}×{width} pixels")
     cut = frames[:, top : top + CROP, left : left + CROP]
-    x = torch.from_numpy(np.ascontiguousarray(cut[:, :, ::-1] if flip else cut))
-    return _normalised_levels()[x.long()]
+    return torch.from_numpy(_normalised_levels().take(cut[:, :, ::-1] if flip else cut))
 
 
 @lru_cache(maxsize=1)
-def _normalised_levels() -> Tensor:
+def _normalised_levels() -> np.ndarray:
     """(level / 255 − MEAN) / STD for the 256 levels, float32."""
-    return ((torch.arange(256, dtype=torch.float64) / 255 - MEAN) / STD).to(torch.float32)
+    return ((np.arange(256) / 255 - MEAN) / STD).astype(np.float32)
 
 
 # --------------------------------------------------------------------------- writing

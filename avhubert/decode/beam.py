@@ -35,8 +35,8 @@ def beam_search(
     """The best hypotheses of every utterance, best first, at most `beam` each.
 
     encoded float [B, T, D]; padding_mask bool [B, T], True = padding (None: no padding). At each step the best 2·beam
-    continuations are looked at; one that ends in `</s>` among the first `beam` is a finished hypothesis; an utterance is
-    done with `beam` of them, or at its length limit, max_len_a · its own frames + max_len_b.
+    continuations are looked at; one that ends in `</s>` among the first `beam` is a finished hypothesis; an utterance
+    is done with `beam` of them, or at its length limit, max_len_a · its own frames + max_len_b.
     """
     b, t = encoded.shape[:2]
     frames = [t] * b if padding_mask is None else (~padding_mask).sum(1).tolist()

@@ -87,7 +87,9 @@ def bootstrap(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[flo
     return float(low), float(high)
 
 
-def score(ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], scores: Sequence[float]) -> tuple[Utterance, ...]:  # fmt: skip
+def score(
+    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], scores: Sequence[float]
+) -> tuple[Utterance, ...]:
     """Align every hypothesis to its reference (both normalised) and count word errors."""
     scored = []
     for identifier, reference, hypothesis, value in zip(ids, references, hypotheses, scores, strict=True):
@@ -148,7 +150,8 @@ def references_of(data: Path, split: str, clips: list[Clip]) -> list[str]:
     texts = [normalise_text(text) for text in read_transcripts(data / f"{split}.wrd", clips)]
     for clip, text in zip(clips, texts, strict=True):
         if not text:
-            raise DataError(f"{data / f'{split}.wrd'}: the reference of clip '{clip.id}' is empty; write it or remove the clip")
+            where = data / f"{split}.wrd"
+            raise DataError(f"{where}: the reference of clip '{clip.id}' is empty; write it or remove the clip")
     return texts
 
 
@@ -183,10 +186,8 @@ def evaluate(
         raise DataError(f"{data / f'{split}.tsv'} lists no clips; there is nothing to evaluate")
     references = references_of(data, split, clips)
     folder = output_directory(out) if out else None
-    settings = replace(
-        recognizer.decode_settings,
-        **{name: value for name, value in (("beam", beam), ("lenpen", lenpen)) if value is not None},
-    )
+    own = recognizer.decode_settings
+    settings = replace(own, beam=own.beam if beam is None else beam, lenpen=own.lenpen if lenpen is None else lenpen)
     noises = read_noise_list(noise, split) if noise else None
     results = []
     for snr in snrs:
@@ -200,12 +201,11 @@ def evaluate(
             noise_snr=[0, 0] if snr is None else [snr, snr],
         )
         dataset = ClipDataset(clips, config, training=False, seed=0, noise=None if snr is None else noises)
-        results.append(
-            _one_condition(recognizer, dataset, clips, references, settings, modality, snr, quiet)
-        )
+        results.append(_one_condition(recognizer, dataset, clips, references, settings, modality, snr, quiet))
         if not quiet:
             low, high = results[-1].interval
-            print(f"{results[-1].condition}: WER {results[-1].wer:.1f} % [{low:.1f}, {high:.1f}], CER {results[-1].cer:.1f} %, {len(clips)} clips")  # fmt: skip
+            rates = f"WER {results[-1].wer:.1f} % [{low:.1f}, {high:.1f}], CER {results[-1].cer:.1f} %"
+            print(f"{results[-1].condition}: {rates}, {len(clips)} clips")
     if folder:
         _write(folder, results, data, split, noise, settings, recognizer)
     return results
@@ -275,5 +275,3 @@ def worst(result: Result, count: int) -> list[tuple]:
     """Rows (clip, errors, reference, hypothesis), most errors first."""
     ordered = sorted(result.utterances, key=lambda utterance: (-utterance.errors, utterance.id))
     return [(u.id, u.errors, u.reference, u.hypothesis) for u in ordered[:count]]
-
-

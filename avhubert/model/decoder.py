@@ -6,7 +6,9 @@ Shapes: B utterances, K beams of each, L tokens, T frames, D width, H heads, V s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -165,9 +167,12 @@ class AttentionDecoder(nn.Module):
         padding_mask bool [B, T]."""
         visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
         x = self._embed(tokens, 0)
-        for layer in self.layers:
+        for layer in self._each_layer():
             x = layer(x, encoded, visible)
         return self._scores(x)
+
+    def _each_layer(self) -> Iterator[DecoderLayer]:
+        return (cast(DecoderLayer, layer) for layer in self.layers)
 
     def _scores(self, x: Tensor) -> Tensor:
         return F.linear(self.norm(x), self.embedding.weight)
@@ -175,7 +180,7 @@ class AttentionDecoder(nn.Module):
     def start(self, encoded: Tensor, padding_mask: Tensor | None, beams: int) -> Cache:
         """An empty cache for `beams` hypotheses of each utterance of encoded [B, T, D]."""
         layers = []
-        for layer in self.layers:
+        for layer in self._each_layer():
             keys, values = layer.cross_attention.keys_values(encoded)
             empty = keys.new_zeros(len(encoded) * beams, layer.self_attention.heads, 0, keys.shape[3])
             layers.append(LayerCache(empty, empty, keys, values))
@@ -186,7 +191,7 @@ class AttentionDecoder(nn.Module):
         """Newest token of every beam, int [B, K] → scores of the next one [B, K, V]."""
         b, k = tokens.shape
         x = self._embed(tokens.view(b * k, 1), cache.length).view(b, k, self.dim)
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+        for layer, layer_cache in zip(self._each_layer(), cache.layers, strict=True):
             x = layer.step(x, layer_cache, cache.visible)
         cache.length += 1
         return self._scores(x)

@@ -79,7 +79,9 @@ def _sample(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     part = picture[top : min(bottom, height), left : min(right, width)]
     if part.size == 0:
         return np.zeros((size, size, 3), np.float32)
-    stride = max(1, int(np.hypot(matrix[0, 0], matrix[1, 0])))  # shrink by whole steps first, or fine detail turns to noise
+    stride = max(
+        1, int(np.hypot(matrix[0, 0], matrix[1, 0]))
+    )  # shrink by whole steps first, or fine detail turns to noise
     source = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float()
     if stride > 1:
         source = F.avg_pool2d(source, stride, ceil_mode=True, count_include_pad=False)
@@ -197,8 +199,8 @@ class Track:
 def track(pictures: Iterable[np.ndarray], model: LandmarkModel) -> tuple[list[Track], int]:
     """Follow every face through a video; returns the tracks, the speaker's first, and the number of frames.
 
-    Faces are detected every few frames, and in every frame while none is tracked; in between each is followed by its own
-    landmarks. The speaker is, for now, the face that is seen longest and largest.
+    Faces are detected every few frames, and in every frame while none is tracked; in between each is followed by its
+    own landmarks. The speaker is, for now, the face that is seen longest and largest.
     """
     tracks: list[Track] = []
     count = 0

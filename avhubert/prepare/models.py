@@ -49,10 +49,14 @@ def path(name: str) -> Path:
     found = folder() / file
     if not found.is_file():
         if os.environ.get("AVHUBERT_MODELS"):
-            raise CheckpointError(f"{folder()} (from AVHUBERT_MODELS) has no {file}; copy it there or unset the variable")
+            raise CheckpointError(
+                f"{folder()} (from AVHUBERT_MODELS) has no {file}; copy it there or unset the variable"
+            )
         fetch()
     elif sha256(found) != digest:
-        raise CheckpointError(f"{found} is damaged: its SHA-256 is not {digest[:12]}…; delete it and run `avhubert models fetch`")
+        raise CheckpointError(
+            f"{found} is damaged: its SHA-256 is not {digest[:12]}…; delete it and run `avhubert models fetch`"
+        )
     return found
 
 

@@ -131,7 +131,7 @@ def interpolate(index: np.ndarray, values: np.ndarray, frames: int) -> np.ndarra
 
 
 def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The [2, 3] similarity (rotation, one scale, shift) that brings points [n, 2] onto target [n, 2], least squares."""
+    """The similarity [2, 3] (rotation, scale, shift) that brings points [n, 2] onto target [n, 2]: least squares."""
     z, w = points @ np.array([1, 1j]), target @ np.array([1, 1j])
     z_mean, w_mean = z.mean(), w.mean()
     a = np.vdot(z - z_mean, w - w_mean) / np.vdot(z - z_mean, z - z_mean)
@@ -165,7 +165,6 @@ def crop(picture: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.n
     source_y = inverse[1, 0] * column + inverse[1, 1] * row + inverse[1, 2]
     left, top = int(np.floor(source_x.min())), int(np.floor(source_y.min()))
     right, bottom = int(np.floor(source_x.max())) + 2, int(np.floor(source_y.max())) + 2
-    height, width = picture.shape[:2]
     seen = picture[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     gray = rgb_to_gray(seen) if seen.ndim == 3 else seen
     # the part of the window that lies outside the picture is 0

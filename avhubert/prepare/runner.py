@@ -84,8 +84,9 @@ def prepare(
 ) -> Summary:
     """Prepare a corpus into `dst`; can be killed and started again. Shard (I, N) does every N-th clip.
 
-    The data directories come last, whole, and don't depend on the number of workers: `lrs3` writes DST/30h and DST/433h,
-    `vox2` DST/en and DST/all, `folder` DST itself. What can't be used is named in DST/rejected.tsv with its reason.
+    The data directories come last, whole, and don't depend on the number of workers: `lrs3` writes DST/30h and
+    DST/433h, `vox2` DST/en and DST/all, `folder` DST itself. What can't be used is named in DST/rejected.tsv with its
+    reason.
 
     Raises:
         ConfigError: `dst` can't be written, or another process is preparing into it.
@@ -102,12 +103,15 @@ def prepare(
         _do_all(clips[index::count], dst, journal, workers)
     done = _read_journals(dst, clips)
     missing = [clip for clip in clips if clip.id not in done]
-    outcomes = {**{one.id: one.reason for one in rejected}, **{one.id: one.reason for one in done.values() if one.reason}}
+    outcomes = {
+        **{one.id: one.reason for one in rejected},
+        **{one.id: one.reason for one in done.values() if one.reason},
+    }
     counted = Counter(_kind(reason) for reason in outcomes.values())
     usable = [clip for clip in clips if clip.id in done and not done[clip.id].reason]
     if missing:
         return Summary(len(usable), counted, waiting_for=len(missing))
-    write_text(dst / "rejected.tsv", "".join(f"{name}\t{why}\n" for name, why in sorted(outcomes.items())))
+    _write_rejected(dst, outcomes)
     if not usable:
         first = sorted(outcomes.items())[0]
         raise DataError(f"none of the {len(outcomes)} clips of {src} can be used; the first, {first[0]}: {first[1]}")
@@ -115,9 +119,13 @@ def prepare(
     for one in more:
         counted[_kind(one.reason)] += 1
         outcomes[one.id] = one.reason
-    write_text(dst / "rejected.tsv", "".join(f"{name}\t{why}\n" for name, why in sorted(outcomes.items())))
+    _write_rejected(dst, outcomes)
     _write_report(dst, corpus, usable, done, outcomes)
     return Summary(len(usable) - len(more), counted, tuple(directories), notes=tuple(notes))
+
+
+def _write_rejected(dst: Path, outcomes: dict[str, str]) -> None:
+    write_text(dst / "rejected.tsv", "".join(f"{name}\t{why}\n" for name, why in sorted(outcomes.items())))
 
 
 def _made(path: Path) -> Path:
@@ -267,10 +275,15 @@ def _splits(
     if corpus == "lrs3":
         labelled = by_split.get("trainval") or by_split.get("pretrain", [])
         if len(labelled) < 2:
-            raise DataError("trainval/ and pretrain/ have fewer than 2 usable clips; training needs one and validation another")
+            raise DataError(
+                "trainval/ and pretrain/ have fewer than 2 usable clips; training needs one and validation another"
+            )
         valid = _draw_valid(labelled, seed)
         small = [clip for clip in labelled if clip.id not in valid]
-        large = [*(clip for clip in by_split.get("pretrain", []) if clip.id not in valid), *by_split.get("trainval", [])]
+        large = [
+            *(clip for clip in by_split.get("pretrain", []) if clip.id not in valid),
+            *by_split.get("trainval", []),
+        ]
         large = [clip for clip in large if clip.id not in valid]
         others = {"valid": [clip for clip in labelled if clip.id in valid], "test": by_split.get("test", [])}
         return {dst / "30h": {"train": small, **others}, dst / "433h": {"train": large, **others}}, [], []
@@ -290,11 +303,17 @@ def _splits(
         return found, notes, []
     rejected = []
     if any(clip.text for clip in clips) and not all(clip.text for clip in clips):
-        rejected = [Rejected(clip.id, "no transcript beside it while other videos have one") for clip in clips if not clip.text]
+        rejected = [
+            Rejected(clip.id, "no transcript beside it while other videos have one") for clip in clips if not clip.text
+        ]
         clips = [clip for clip in clips if clip.text]
     given = {split: [clip for clip in clips if clip.split == split] for split in folder.SPLITS}
     rest = [clip for clip in clips if not clip.split]
-    notes = [] if any(clip.text for clip in clips) else ["no transcripts: this data can be learned from, but not fine-tuned on"]
+    notes = (
+        []
+        if any(clip.text for clip in clips)
+        else ["no transcripts: this data can be learned from, but not fine-tuned on"]
+    )
     if len(rest) >= 3:
         for name in ("test", "valid"):
             if not given[name]:

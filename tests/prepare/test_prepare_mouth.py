@@ -71,7 +71,7 @@ def test_a_face_that_leaves_ends_its_track(face_model: BlazeFace, astronaut: np.
 def test_overlap() -> None:
     box = np.array([0, 0, 2, 2.0])
     assert overlap(box, box) == pytest.approx(1, abs=1e-6)
-    assert overlap(box, box + [1, 0, 1, 0]) == pytest.approx(1 / 3, abs=1e-6)
+    assert overlap(box, box + np.array([1, 0, 1, 0])) == pytest.approx(1 / 3, abs=1e-6)
     assert overlap(box, box + 5) == 0
     assert Face(box, np.zeros((2, 2)), 0.9).score == 0.9
 
@@ -163,5 +163,5 @@ def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AVHUBERT_MODELS", str(tmp_path / "empty"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(CheckpointError, match="cannot be fetched through pip .* `avhubert models fetch`"):
+    with pytest.raises(CheckpointError, match=r"cannot be fetched through pip .* `avhubert models fetch`"):
         models.fetch()
