@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from avhubert.config import PretrainModelConfig
+from avhubert.config import DecodeConfig, DecoderConfig, PretrainModelConfig
 from avhubert.errors import CheckpointError, ConfigError
 from avhubert.model.encoder import AVHubert
+from avhubert.model.recognizer import Recognizer
 from avhubert.model.store import load_model, read_config, save_model
 
 
@@ -133,3 +134,19 @@ def test_a_place_that_cannot_be_written(small, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write to the output folder"):
         save_model(tmp_path / "file", small())
+
+
+def test_a_recognizer_comes_back_as_one(small, batch, tmp_path):
+    recognizer = Recognizer.from_encoder(
+        small(num_classes=[]), DecoderConfig(layers=1, ffn_embed_dim=16, attention_heads=4, ctc=True, vocab_size=11)
+    ).eval()
+    recognizer.decode_settings = DecodeConfig(beam=7, lenpen=0.5)
+    save_model(tmp_path, recognizer, tokenizer=b"pieces", metadata={"valid accuracy": 0.9})
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded, Recognizer)
+    assert loaded.decode_settings == recognizer.decode_settings
+    assert loaded.decoder_config == recognizer.decoder_config
+    torch.testing.assert_close(loaded.encode(*batch), recognizer.encode(*batch), atol=0, rtol=0)
+    for name, tensor in recognizer.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert "1 layers and CTC, 11 tokens" in (tmp_path / "README.md").read_text()
