@@ -1,17 +1,18 @@
 """K-means over data that never has to fit in memory: seeding on a sample, a mini-batch pass, then exact Lloyd passes.
 
 1. A uniform sample of the rows is drawn in one pass (reservoir by random keys).
-2. Several seedings by greedy k-means++ (Arthur & Vassilvitskii, 2007) and local search (Lattanzi & Sohler, 2019), each polished
-   by a few Lloyd steps on the sample; the one with the least inertia wins.
+2. Several seedings by greedy k-means++ (Arthur & Vassilvitskii, 2007) and local search (Lattanzi & Sohler, 2019), each
+   polished by a few Lloyd steps on the sample; the one with the least inertia wins.
 3. One pass of mini-batch updates with per-centroid learning rates 1/n (Sculley, 2010) brings in the rest of the data.
 4. Lloyd passes over all rows until the inertia hardly falls.
 
-Rows come as blocks of any size and are cut anew into batches of `BATCH`, so how they are stored changes nothing. Results
-depend on the rows, their order and the seed alone. N rows, D values each, K clusters.
+Rows come as blocks of any size and are cut anew into batches of `BATCH`, so how they are stored changes nothing.
+Results depend on the rows, their order and the seed alone. N rows, D values each, K clusters.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -55,11 +56,11 @@ def fit(
     tolerance: float = 1e-3,
     device: str = "auto",
 ) -> KMeansResult:
-    """Cluster the rows that `blocks()` yields; it is called once per pass and gives float arrays [n, D] in the same order.
+    """Cluster the rows that `blocks()` yields; it is called once per pass and gives float arrays [n, D], always the same.
 
-    `inits` seedings are tried on a sample; at most `passes` Lloyd passes follow, fewer when the inertia falls by less than
-    the share `tolerance`. `device`: auto | cpu | cuda[:N]. A centroid that loses all rows moves to a row of the sample drawn
-    by its squared distance. Memory: the sample (256 MB at most), a few batches and K·D.
+    `inits` seedings are tried on a sample; at most `passes` Lloyd passes follow, fewer when the inertia falls by less
+    than the share `tolerance`. `device`: auto | cpu | cuda[:N]. A centroid that loses all rows moves to a row of the
+    sample drawn by its squared distance. Memory: the sample (256 MB at most), a few batches and K·D.
 
     Raises:
         DataError: fewer rows than clusters, rows of differing width, or values that are not finite.
@@ -134,7 +135,7 @@ def _rebatch(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         while start < len(block):
             part = block[start : start + BATCH - held].astype(np.float32)
             if not np.isfinite(part).all():
-                raise DataError("features hold values that are not finite; the model or the audio behind them is damaged")
+                raise DataError("features hold values that are not finite; the model or audio behind them is damaged")
             parts.append(part)
             held += len(part)
             start += len(part)
@@ -146,7 +147,7 @@ def _rebatch(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _sample(batches: Iterator[np.ndarray], clusters: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """A uniform sample of rows, in their order, float32 [S, D], and N. Every row gets a random key; the S least stay."""
+    """A uniform sample of rows, in their order, float32 [S, D], and N: rows get random keys and the S least stay."""
     kept = np.empty((0, 0), np.float32)
     keys = np.empty(0)
     places = np.empty(0, np.int64)
@@ -245,12 +246,24 @@ def _start(x: Tensor, clusters: int, rng: np.random.Generator, steps: int = 5) -
     """A seeding of the sample, polished by Lloyd steps, and its inertia."""
     few = min(len(x), max(SEEDING_LEAST, SEEDING_PER_CLUSTER * clusters))
     part = x[torch.from_numpy(rng.permutation(len(x))[:few]).to(x.device)]
-    centroids = _improve(part, _seed(part, clusters, rng), rng)
+    with _one_thread():
+        centroids = _improve(part, _seed(part, clusters, rng), rng)
     for _ in range(steps):
         step = _Step(centroids)
         step.add(x)
         centroids = step.update(x, rng)
     return centroids, float(_Table(centroids).nearest(x)[1].sum(dtype=torch.float64))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """For thousands of small operations: threads that meet after each are slower, ten times so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _seed(x: Tensor, clusters: int, rng: np.random.Generator) -> Tensor:
@@ -270,7 +283,7 @@ def _seed(x: Tensor, clusters: int, rng: np.random.Generator) -> Tensor:
 
 
 def _improve(x: Tensor, centroids: Tensor, rng: np.random.Generator) -> Tensor:
-    """Local search: a row drawn by squared distance takes the place of the centroid whose loss costs least, if that helps.
+    """Local search: a row drawn by squared distance replaces the centroid whose loss costs least, if that helps.
 
     It mends what k-means++ leaves: two centroids in one group of rows, none in another.
     """
@@ -283,8 +296,7 @@ def _improve(x: Tensor, centroids: Tensor, rng: np.random.Generator) -> Tensor:
         to = (x - candidate).square().sum(1)
         kept = torch.minimum(to, near[:, 0])
         loss = torch.minimum(to, near[:, 1]) - kept  # what a row costs more when its own centroid goes
-        losses = torch.zeros(clusters, dtype=torch.float64, device=x.device)
-        losses = losses.index_add_(0, who[:, 0], loss.double())
+        losses = _group(loss.double()[:, None], who[:, 0], clusters)[0][:, 0]
         out = int(losses.argmin())
         if float(kept.sum(dtype=torch.float64) + losses[out]) >= float(near[:, 0].sum(dtype=torch.float64)):
             continue
@@ -308,4 +320,5 @@ def _two_nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 def _draw(weight: Tensor, uniform: np.ndarray) -> Tensor:
     """Indices drawn with probability ∝ weight float64 [S], one for each number of `uniform` in [0, 1)."""
     upper = weight.cumsum(0)
-    return torch.searchsorted(upper, torch.from_numpy(uniform).to(upper) * upper[-1], right=True).clamp_max_(len(weight) - 1)
+    found = torch.searchsorted(upper, torch.from_numpy(uniform).to(upper) * upper[-1], right=True)
+    return found.clamp_max_(len(weight) - 1)

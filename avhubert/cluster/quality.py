@@ -1,7 +1,7 @@
 """How well cluster labels follow phones: purity, PNMI, entropy (Hsu et al., HuBERT, 2021, § IV-D "Metrics").
 
-Everything follows from the joint counts n[cluster, phone] over frames. Labels are compared at the video's 25 Hz: a label row
-of another rate is read where pre-training reads its targets, `row[int(t * rate / 25)]`.
+Everything follows from the joint counts n[cluster, phone] over frames. Labels are compared at the video's 25 Hz: a
+label row of another rate is read where pre-training reads its targets, `row[int(t * rate / 25)]`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class JointCounts:
         self._columns: dict[str, np.ndarray] = {}
 
     def add(self, labels: np.ndarray, phones: Sequence[str]) -> None:
-        """Count a clip: labels int [n] and phones [m] of the same frames; what one has more than the other is left out."""
+        """Count a clip: labels int [n] and phones [m] of the same frames; the longer one's end is left out."""
         n = min(len(labels), len(phones))
         shown = np.asarray(phones[:n])
         for phone in np.unique(shown):
@@ -43,7 +43,7 @@ class JointCounts:
 
 
 def at_frame_rate(row: np.ndarray, rate: int) -> np.ndarray:
-    """The labels of video frames 0, 1, … (25 Hz) in a label row of `rate` Hz: row[int(t * rate / 25)] until the row ends."""
+    """Labels of video frames t = 0, 1, … (25 Hz) in a row of `rate` Hz: row[int(t * rate / 25)] until the row ends."""
     frames = -(-len(row) * FRAME_RATE // rate)
     return row[np.arange(frames) * rate // FRAME_RATE]
 

@@ -388,22 +388,29 @@ def _resolved(value: Any, root: Any) -> Any:
     return None if isinstance(root, str) and root.startswith("${") else root
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def _plain(value: Any) -> Any:
     """Dicts, lists and scalars of a configuration: omegaconf's containers, namespaces and enums unwrapped."""
-    if depth > 40:
-        raise CheckpointError("a configuration in the checkpoint is nested too deeply; no published one is")
-    if isinstance(value, Record):
-        state = value.state if isinstance(value.state, dict) else {}
-        if value.name.startswith("omegaconf."):
-            return _plain(state.get("_content", state.get("_val")), depth + 1)
-        if value.name == "argparse.Namespace":
-            return _plain(state, depth + 1)
-        return _plain(value.arguments[0], depth + 1) if value.arguments else None  # an enum: its value
-    if isinstance(value, dict):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value]
-    return value if isinstance(value, (str, int, float, bool)) else None
+    left = 200_000  # shared and cyclic references can make a small file look endless
+
+    def unwrap(value: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if depth > 40 or left < 0:
+            raise CheckpointError("a configuration in the checkpoint is nested without end; no published one is")
+        if isinstance(value, Record):
+            state = value.state if isinstance(value.state, dict) else {}
+            if value.name.startswith("omegaconf."):
+                return unwrap(state.get("_content", state.get("_val")), depth + 1)
+            if value.name == "argparse.Namespace":
+                return unwrap(state, depth + 1)
+            return unwrap(value.arguments[0], depth + 1) if value.arguments else None  # an enum: its value
+        if isinstance(value, dict):
+            return {str(key): unwrap(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [unwrap(item, depth + 1) for item in value]
+        return value if isinstance(value, (str, int, float, bool)) else None
+
+    return unwrap(value, 0)
 
 
 def _dictionary(item: Any, path: str | Path) -> dict[str, Any]:

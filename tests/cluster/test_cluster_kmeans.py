@@ -77,7 +77,9 @@ def test_the_seed_decides() -> None:
 
 def test_more_seedings_are_never_worse_on_the_whole() -> None:
     x = blobs(6_000, 4, 60, spread=0.1)
-    inertia = [[fit(lambda: [x], 30, seed=seed, inits=inits, device="cpu").inertia for seed in range(4)] for inits in (1, 6)]
+    inertia = [
+        [fit(lambda: [x], 30, seed=seed, inits=inits, device="cpu").inertia for seed in range(4)] for inits in (1, 6)
+    ]
     assert np.mean(inertia[1]) <= np.mean(inertia[0])
 
 

@@ -33,7 +33,9 @@ def test_values_computed_by_hand() -> None:
     assert purity(LABELS, PHONES) == pytest.approx((2 + 2 + 1) / 8)
     # phone a: all in 0; b: 1 in 0, 2 in 1; c: 2 in 1, 1 in 2
     assert cluster_purity(LABELS, PHONES) == pytest.approx((2 + 2 + 2) / 8)
-    assert entropy(LABELS) == pytest.approx(-(3 / 8 * math.log(3 / 8) + 1 / 2 * math.log(1 / 2) + 1 / 8 * math.log(1 / 8)))
+    assert entropy(LABELS) == pytest.approx(
+        -(3 / 8 * math.log(3 / 8) + 1 / 2 * math.log(1 / 2) + 1 / 8 * math.log(1 / 8))
+    )
     phone_entropy = -(2 / 8 * math.log(2 / 8) + 2 * 3 / 8 * math.log(3 / 8))
     given_cluster = 3 / 8 * -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)) + 1 / 2 * math.log(2)
     assert pnmi(LABELS, PHONES) == pytest.approx((phone_entropy - given_cluster) / phone_entropy)

@@ -1,0 +1,256 @@
+"""Frame labels for pre-training: features → k-means learned on `train` → cluster ids of every split; the label model.
+
+A label folder holds {split}.km, dict.km.txt, labels.json (what readers check), the label model (centroids.npy and
+label_model.json, by which another corpus gets the same cluster ids), quality.json and report.html.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avhubert.cluster import quality
+from avhubert.cluster.features import FeatureSpec, Shards, extractor, parse, write_shards
+from avhubert.cluster.kmeans import KMeansResult, assign, fit
+from avhubert.data.manifest import (
+    Clip,
+    LabelInfo,
+    read_label_info,
+    read_manifest,
+    read_phones,
+    write_dictionary,
+    write_label_info,
+    write_labels,
+)
+from avhubert.errors import ConfigError, DataError
+from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, write_json
+from avhubert.report import Page, progress
+
+SPLITS = ("train", "valid", "test")
+EMPTY_LIMIT = 0.05  # a larger share of empty clusters is refused
+
+
+@dataclass(frozen=True)
+class LabelModel:
+    """What turns features into cluster ids, by `kmeans.assign`."""
+
+    info: LabelInfo
+    centroids: np.ndarray  # float32 [K, D]
+    model_sha256: str | None  # of the model whose layer was clustered; None for MFCC
+
+
+def cluster(
+    data_dir: str | Path,
+    features: str,
+    clusters: int,
+    out: str | Path,
+    seed: int = 0,
+    percent: float = 100.0,
+    splits: Sequence[str] = SPLITS,
+) -> dict[str, Any]:
+    """Learn `clusters` clusters on `percent` % of the train clips, label every split that `data_dir` has, write `out`.
+
+    `features`: `mfcc` or MODEL:LAYER. Returns what quality.json holds: settings and, for every split, `SPLIT_entropy`
+    (nats) and, where the true phones are known ({split}.phn), `SPLIT_pnmi`, `SPLIT_purity` and `SPLIT_cluster_purity`
+    at 25 Hz. Features go to a folder beside `out` until the end, so a killed run goes on where it was, and one refused
+    for its clusters need not compute them again; `out` appears only complete.
+
+    Raises:
+        ConfigError: a malformed or impossible specification or number, or `out` holds something other than labels.
+        DataError: no train.tsv, fewer frames than clusters, over 5 % of the clusters empty.
+    """
+    spec = parse(features)
+    if clusters < 2:
+        raise ConfigError(f"--clusters {clusters} is too few: at least 2 are needed to tell frames apart")
+    if not 0 < percent <= 100:
+        raise ConfigError(f"--percent {percent:g} is not a share of the clips: give more than 0 and at most 100")
+    data_dir, out = Path(data_dir), Path(out).absolute()
+    if not (data_dir / "train.tsv").is_file():
+        raise DataError(f"{data_dir} has no train.tsv, from which clusters are learned; give a data directory")
+    if out.exists() and not (out / "labels.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} holds something other than labels; choose another --out")
+    manifests = {split: read_manifest(data_dir / f"{split}.tsv") for split in splits if _exists(data_dir, split)}
+    if not manifests.get("train"):
+        raise DataError(f"{data_dir / 'train.tsv'} lists no clips; prepare the data again")
+
+    source = extractor(spec)
+    work = output_directory(out.parent / f".{out.name}.features")
+    with lock_directory(work):
+        shards = {split: write_shards(work / split, clips, source, split) for split, clips in manifests.items()}
+        chosen = _chosen(len(manifests["train"]), percent, seed)
+        found = fit(lambda: shards["train"].clips(chosen), clusters, seed)
+        info = LabelInfo(spec.rate, clusters, spec.model or "mfcc", spec.layer, _hash(found.centroids))
+        with atomic_directory(out) as folder:
+            np.save(folder / "centroids.npy", found.centroids)
+            settings = {
+                "features": str(spec), **source.identity, "seed": seed, "percent": percent, "learned_clips": len(chosen)
+            }  # fmt: skip
+            write_json(folder / "label_model.json", settings)
+            results = _label_splits(folder, data_dir, manifests, shards, info, found)
+            write_label_info(folder, info)
+            _write_quality(folder, spec, found, results)
+            figures = read_json(folder / "quality.json")
+    shutil.rmtree(work)
+    return figures
+
+
+def read_label_model(folder: str | Path) -> LabelModel:
+    """The label model of a label folder; DataError if it has none or a part does not belong to the others."""
+    folder = Path(folder)
+    info = read_label_info(folder)
+    path = folder / "centroids.npy"
+    try:
+        centroids = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is missing or damaged; make the labels again") from error
+    if centroids.ndim != 2 or len(centroids) != info.clusters or _hash(centroids) != info.centroids:
+        raise DataError(f"{path} holds other centroids than labels.json beside it says; make the labels again")
+    return LabelModel(info, centroids, read_json(folder / "label_model.json").get("model_sha256"))
+
+
+def _exists(data_dir: Path, split: str) -> bool:
+    return (data_dir / f"{split}.tsv").is_file()
+
+
+def _chosen(clips: int, percent: float, seed: int) -> list[int]:
+    """Positions of the clips that k-means learns from: ceil of the share, drawn with the seed."""
+    count = min(clips, math.ceil(percent / 100 * clips))
+    return sorted(np.random.default_rng(seed).permutation(clips)[:count].tolist())
+
+
+def _hash(centroids: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(centroids, "<f4").tobytes()).hexdigest()
+
+
+# --------------------------------------------------------------------------- labels and their figures
+@dataclass
+class SplitResult:
+    """What the labels of a split are like."""
+
+    counts: np.ndarray  # int64 [K], frames of each cluster at the labels' own rate
+    joint: quality.JointCounts | None  # with the true phones at 25 Hz, where they are known
+
+    def figures(self) -> dict[str, float | int]:
+        share = self.counts[self.counts > 0] / max(1, self.counts.sum())
+        found: dict[str, float | int] = {
+            "frames": int(self.counts.sum()),
+            "entropy": float(-(share * np.log(share)).sum()),
+            "empty_clusters": int((self.counts == 0).sum()),
+        }
+        if self.joint is not None and self.joint.counts.sum():
+            found.update(quality.figures(self.joint.counts))
+        return found
+
+
+def _label_splits(
+    folder: Path,
+    data_dir: Path,
+    manifests: dict[str, list[Clip]],
+    shards: dict[str, Shards],
+    info: LabelInfo,
+    found: KMeansResult,
+) -> dict[str, SplitResult]:
+    results = {}
+    with progress() as bar:
+        for split, clips in manifests.items():
+            task = bar.add_task(f"labels: {split}", total=len(clips), unit="clips")
+            result = SplitResult(np.zeros(info.clusters, np.int64), None)
+            phones = _phones(data_dir / f"{split}.phn", len(clips))
+            if phones is not None:
+                result.joint = quality.JointCounts(info.clusters)
+            rows = []
+            for index, row in enumerate(_assigned(shards[split], found.centroids)):
+                rows.append(row)
+                result.counts += np.bincount(row, minlength=info.clusters)
+                if result.joint is not None and phones is not None:
+                    result.joint.add(quality.at_frame_rate(row, info.rate), phones[index])
+                bar.advance(task)
+            if split == "train":
+                _refuse_empty(result.counts)
+                write_dictionary(folder / "dict.km.txt", {str(k): int(n) for k, n in enumerate(result.counts)})
+            write_labels(folder / f"{split}.km", rows)
+            results[split] = result
+    return results
+
+
+def _assigned(shards: Shards, centroids: np.ndarray) -> Iterator[np.ndarray]:
+    for rows in shards.clips():
+        yield assign(rows, centroids)
+
+
+def _phones(path: Path, clips: int) -> list[list[str]] | None:
+    if not path.exists():
+        return None
+    phones = read_phones(path)
+    if len(phones) != clips:
+        raise DataError(f"{path} has {len(phones)} lines but the manifest lists {clips} clips; make or remove it")
+    return phones
+
+
+def _refuse_empty(counts: np.ndarray) -> None:
+    empty = int((counts == 0).sum())
+    if empty > EMPTY_LIMIT * len(counts):
+        raise DataError(
+            f"{empty} of {len(counts)} clusters are empty: {counts.sum()} training frames do not fill so many; "
+            f"ask for fewer clusters, such as --clusters {max(2, (len(counts) - empty) // 2)}"
+        )
+
+
+def _write_quality(folder: Path, spec: FeatureSpec, found: KMeansResult, results: dict[str, SplitResult]) -> None:
+    figures: dict[str, Any] = {
+        "source": str(spec),
+        "rate": spec.rate,
+        "clusters": len(found.centroids),
+        "learned_frames": found.rows,
+        "inertia_per_frame": found.inertia / found.rows,
+        "passes": found.passes,
+    }
+    for split, result in results.items():
+        figures.update({f"{split}_{name}": value for name, value in result.figures().items()})
+    write_json(folder / "quality.json", figures)
+    _report(figures, results).write(folder / "report.html")
+
+
+# --------------------------------------------------------------------------- the page
+def _report(figures: dict[str, Any], results: dict[str, SplitResult]) -> Page:
+    page = Page(f"Labels: {figures['clusters']} clusters of {figures['source']}")
+    page.text(
+        f"{figures['rate']} labels per second, learned from {figures['learned_frames']:,} frames of the training "
+        f"split. Entropy is in nats, at most {math.log(figures['clusters']):.3g}. PNMI and purities compare labels "
+        "with the true phones at 25 per second."
+    )
+    names = ("frames", "empty_clusters", "entropy", "pnmi", "purity", "cluster_purity")
+    page.table(
+        ("split", "frames", "empty clusters", "entropy", "PNMI", "phone purity", "cluster purity"),
+        [(split, *(figures.get(f"{split}_{name}", "phones not known") for name in names)) for split in results],
+    )
+    page.heading("Occupancy")
+    ranks = list(range(1, figures["clusters"] + 1))
+    shares = {
+        split: (ranks, (np.sort(result.counts)[::-1] / max(1, result.counts.sum())).tolist())
+        for split, result in results.items()
+    }
+    page.plot(shares, "cluster, by size", "share of frames", "share of the frames in each cluster, largest first")
+    for split, result in results.items():
+        if result.joint is not None and result.joint.counts.sum():
+            page.heading(f"Clusters and phones, {split}")
+            caption = "P(phone | cluster); clusters are ordered by their most frequent phone"
+            page.heatmap(*_picture(result.joint), caption=caption)
+    return page
+
+
+def _picture(joint: quality.JointCounts) -> tuple[np.ndarray, str, str, list[str]]:
+    """P(phone | cluster) [phones, clusters], both ordered so that a good labelling shows as a diagonal."""
+    counts = joint.counts
+    by_size = np.argsort(-counts.sum(0), kind="stable")
+    counts = counts[:, by_size]
+    share = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    order = np.lexsort((-share.max(1), share.argmax(1)))
+    return share[order].T, "cluster", "phone", [joint.phones[i] for i in by_size]
