@@ -1,8 +1,8 @@
 """The one training loop. What differs between pre-training and fine-tuning is a `Task`.
 
 An optimizer step is a fixed list of micro-batches, decided by (seed, step): the ranks share it out, the gradient is
-divided by what the whole list counts, and everything random in the model is keyed by (seed, step, place in the list). So
-a run that was killed goes on bit for bit, and one device and many train alike.
+divided by what the whole list counts, and everything random in the model is keyed by (seed, step, place in the list).
+So a run that was killed goes on bit for bit, and one device and many train alike.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from avhubert.config import FinetuneConfig, PretrainConfig, flatten, from_dict, 
 from avhubert.data.batches import Batch
 from avhubert.errors import AvhubertError, ConfigError
 from avhubert.files import lock_directory, output_directory, write_text
+from avhubert.model.kernels import reuse_memory
 from avhubert.report import progress
 from avhubert.train import ranks
 from avhubert.train.checkpoint import load_newest, remove_leftovers, save_state
@@ -203,6 +204,8 @@ def train(run: Run, task: Task, steps: Steps, validation: Iterable[tuple[int, Ba
         AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite.
     """
     config, fabric = run.config.train, run.fabric
+    if fabric.device.type == "cpu":
+        reuse_memory()
     fabric.to_device(task.module)
     optimizer = Adam([{"params": group} for group in task.parameter_groups()], run.config.optimizer)
     counters = _restore(run, task, optimizer)
@@ -301,7 +304,7 @@ def _step(
 
 
 def seed_all(seed: int, *key: int) -> np.random.Generator:
-    """Seed torch (initial weights, dropout, LayerDrop) with (seed, *key); returns numpy's generator for the task's own draws."""
+    """Seed torch (weights, dropout, LayerDrop) with (seed, *key); returns numpy's generator for the task's own draws."""
     sequence = np.random.SeedSequence([seed, *key])
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
     return np.random.default_rng(sequence.spawn(1)[0])

@@ -14,8 +14,8 @@ from torch import nn
 from avhubert.config import ModelConfig, PretrainConfig, require, to_dict
 from avhubert.data.batches import Batch, Loader
 from avhubert.data.manifest import SPECIALS, LabelInfo, read_label_info
-from avhubert.errors import CheckpointError, ConfigError
-from avhubert.loading import load
+from avhubert.errors import ConfigError
+from avhubert.loading import load_encoder
 from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
 from avhubert.model.objective import pretrain_loss
@@ -67,7 +67,7 @@ def build_model(config: PretrainConfig, info: LabelInfo, say: Callable[[str], No
     model = AVHubert(ModelConfig(**{**values, "num_classes": classes}))
     if config.model.pretrained is None:
         return model
-    source = pretrained_model(config.model.pretrained)
+    source = load_encoder(config.model.pretrained)
     differing = [
         f"model.{name}={getattr(source.config, name)}" for name in SIZES if getattr(source.config, name) != values[name]
     ]
@@ -76,16 +76,6 @@ def build_model(config: PretrainConfig, info: LabelInfo, say: Callable[[str], No
     remade = copy_weights(source, model)
     if remade:
         say(f"{config.model.pretrained}: made anew, for these labels and masks: {', '.join(remade)}")
-    return model
-
-
-def pretrained_model(source: str) -> AVHubert:
-    """The pre-trained model at `source`; CheckpointError names a fine-tuned one as such."""
-    model = load(source)
-    if not isinstance(model, AVHubert):
-        raise CheckpointError(
-            f"{source} is a fine-tuned recognizer, and a pre-trained model is needed; give the one that it was made from"
-        )
     return model
 
 
@@ -112,10 +102,10 @@ class Pretraining:
     """The loop's task: batch → masks, modality dropout → loss over masked frames."""
 
     name = "pre-training"
-    selection = None
 
     def __init__(self, config: PretrainConfig, model: AVHubert, info: LabelInfo) -> None:
         self.module: nn.Module = model
+        self.selection: str | None = None
         self._model = model
         self._config = config
         self._info = info
@@ -149,7 +139,7 @@ class Pretraining:
         return self.loss(batch, rng)
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
-        """Nats per frame that counts (`loss`, penalty included) and per masked frame; shares of frames guessed right."""
+        """Nats per counted frame (`loss`, penalty included) and per masked frame; shares of frames guessed right."""
 
         def share(part: str, whole: str) -> float:
             return sums[part] / sums[whole] if sums[whole] else float("nan")

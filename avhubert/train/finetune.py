@@ -1,0 +1,159 @@
+"""Fine-tuning: a pre-trained encoder learns to write what is said (ICLR 2022, § 3.5)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from avhubert.config import FinetuneConfig, require
+from avhubert.data.batches import Batch, Loader
+from avhubert.data.text import Tokenizer
+from avhubert.errors import ConfigError
+from avhubert.loading import load_encoder
+from avhubert.model.encoder import AVHubert
+from avhubert.model.recognizer import Recognizer, recognizer_loss
+from avhubert.model.store import TOKENIZER, save_model
+from avhubert.train.inputs import Validation, read_split, step_order
+from avhubert.train.loop import INITIAL, Part, open_run, seed_all, train
+from avhubert.train.pretrain import HEADS
+
+FROM_SCRATCH = "none"  # of model.pretrained
+REGULARISATION = (
+    *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
+    "feature_grad_mult",
+)
+
+
+def run(config: FinetuneConfig) -> Path:
+    """Fine-tune as `config` says, or go on with what its run_dir holds; returns the run directory, a model directory.
+
+    `run_dir/best` is the model directory of the step whose tokens are most often right on the validation split.
+
+    Raises:
+        ConfigError: a value is missing or does not fit the others; run_dir cannot be used.
+        DataError: manifests, transcripts or the tokenizer are missing or do not fit together.
+        CheckpointError: model.pretrained or the run's state cannot be used.
+    """
+    require(config)
+    shown = drawn_modalities(config)
+    if config.objective.ctc_weight and not config.model.decoder.ctc:
+        raise ConfigError(
+            f"objective.ctc_weight={config.objective.ctc_weight} needs a CTC head: give model.decoder.ctc=true"
+        )
+    with open_run(config) as opened:
+        if opened.finished:
+            return opened.directory
+        tokenizer = Tokenizer(Path(config.data.dir) / TOKENIZER)
+        training, validation = (read_split(config, split, tokenizer, opened.say) for split in ("train", "valid"))
+        seed_all(config.seed, INITIAL)
+        recognizer = build_recognizer(config, tokenizer, opened.say)
+        task = Finetuning(config, recognizer, tokenizer, shown)
+        steps = functools.partial(Loader(training, config.data.workers).steps, step_order(config, training))
+        rank, world_size = opened.fabric.global_rank, opened.fabric.world_size
+        train(opened, task, steps, Validation(config, validation, rank, world_size))
+        return opened.directory
+
+
+def drawn_modalities(config: FinetuneConfig) -> list[str]:
+    """What utterances are shown as: those of av, a, v that have a weight and whose streams are loaded."""
+    data = config.data
+    weights = {"av": data.draw_av, "a": data.draw_a, "v": data.draw_v}
+    drawn = [name for name, weight in weights.items() if weight > 0 and set(name) <= set(data.modalities)]
+    if not drawn:
+        raise ConfigError(
+            f"data.modalities={data.modalities} leaves nothing of "
+            + ", ".join(f"data.draw_{name}={weight:g}" for name, weight in weights.items())
+            + f"; give data.draw_{data.modalities}=1"
+        )
+    return drawn
+
+
+def build_recognizer(config: FinetuneConfig, tokenizer: Tokenizer, say: Callable[[str], None]) -> Recognizer:
+    """New heads on the encoder of model.pretrained, or on a new one of the sizes in model.scratch ('none')."""
+    regularisation = {name: getattr(config.model, name) for name in REGULARISATION}
+    decoder = dataclasses.replace(config.model.decoder, vocab_size=tokenizer.vocab_size)
+    if config.model.pretrained == FROM_SCRATCH:
+        say("model.pretrained=none: the encoder starts from random weights, of the sizes in model.scratch")
+        sizes = dataclasses.replace(config.model.scratch, num_classes=[], **regularisation)
+        return _with_settings(Recognizer.from_config(sizes, decoder), config)
+    source = load_encoder(config.model.pretrained)
+    encoder = AVHubert(dataclasses.replace(source.config, num_classes=[], **regularisation))
+    weights = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith(HEADS)}
+    encoder.load_state_dict(weights)
+    return _with_settings(Recognizer.from_encoder(encoder, decoder), config)
+
+
+def _with_settings(recognizer: Recognizer, config: FinetuneConfig) -> Recognizer:
+    recognizer.decode_settings = config.decode
+    return recognizer
+
+
+class Finetuning:
+    """The loop's task: batch with tokens → cross-entropy of the attention decoder, and CTC."""
+
+    name = "fine-tuning"
+
+    def __init__(self, config: FinetuneConfig, recognizer: Recognizer, tokenizer: Tokenizer, shown: list[str]) -> None:
+        self.module: nn.Module = recognizer
+        self.selection: str | None = "accuracy"
+        self._recognizer = recognizer
+        self._config = config
+        self._tokenizer = tokenizer
+        self._shown = shown
+
+    def parameter_groups(self) -> list[list[nn.Parameter]]:
+        encoder = list(self._recognizer.encoder.parameters())
+        heads = [p for name, p in self._recognizer.named_parameters() if not name.startswith("encoder.")]
+        return [encoder, heads]
+
+    def begin_step(self, step: int) -> None:
+        self._recognizer.train()
+        self._recognizer.freeze_encoder(step < self._config.train.freeze_encoder_steps)
+
+    def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
+        assert batch.tokens is not None
+        device = next(self._recognizer.parameters()).device
+        loss, sentences, metrics = recognizer_loss(
+            self._recognizer,
+            batch.tokens.to(device),
+            batch.audio,
+            batch.video,
+            batch.padding_mask,
+            batch.has_audio,
+            batch.has_video,
+            self._config.objective,
+        )
+        return Part(loss, sentences, metrics)
+
+    def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
+        """The same loss without augmentation; the streams are all those of data.modalities."""
+        return self.loss(batch, rng)
+
+    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+        """Nats per sentence (`loss`: what is minimised, `ctc`) and per token (`nll`); share of tokens guessed right."""
+        figures = {
+            "loss": sums["loss"] / sums["sample_size"],
+            "nll": sums["nll"] / sums["total"],
+            "accuracy": sums["correct"] / sums["total"],
+        }
+        return figures | ({"ctc": sums["ctc"] / sums["sample_size"]} if "ctc" in sums else {})
+
+    def save(self, directory: Path, step: int) -> None:
+        save_model(directory, self._recognizer, self._tokenizer.serialized, self._metadata(step))
+
+    def _metadata(self, step: int) -> dict[str, Any]:
+        config = self._config
+        return {
+            "stage": "fine-tuning",
+            "step": step,
+            "seed": config.seed,
+            "pretrained": config.model.pretrained,
+            "modalities": self._shown,
+            "noise": config.data.noise is not None and config.data.noise_prob > 0,
+        }
