@@ -116,10 +116,9 @@ def features(options: argparse.Namespace) -> None:
 def convert(options: argparse.Namespace) -> None:
     from avhubert.interop import fairseq
 
-    if options.to_fairseq:
-        fairseq.to_fairseq(options.source, options.out)
-    else:
-        fairseq.convert(options.source, options.out)
+    work = fairseq.to_fairseq if options.to_fairseq else fairseq.convert
+    for note in work(options.source, options.out):
+        say(note)
     say(f"wrote {options.out}")
 
 

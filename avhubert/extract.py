@@ -30,12 +30,13 @@ def extract_features(
     modality: str = "av",
     units: str | Path | None = None,
 ) -> list[Path]:
-    """Write float32 [T, D] at 25 Hz as OUT/SPLIT/ID.npy for every clip, OUT/NAME.npy for a raw file; returns the paths.
+    """Write float32 [T, D] at 25 Hz, OUT/SPLIT/ID.npy for every clip, OUT/NAME.npy for a raw file; returns the paths.
 
-    `source`: a data directory (its `split`, default all that are there) or a raw video or sound file, in which the mouth
-    is found first. `model`: what `avhubert.load` takes, or a loaded model. `layer` as in `AVHubert.extract_features`.
-    `units`: a folder of labels made from a layer of this model; their ids are written too, as OUT/SPLIT.km (a line per
-    clip) or OUT/NAME.km, and their layer is the default. Clips meet no padding: they are alone or with equally long ones.
+    `source`: a data directory (its `split`, default all that are there) or a raw video or sound file, in which the
+    mouth is found first. `model`: what `avhubert.load` takes, or a loaded model. `layer`: see
+    `AVHubert.extract_features`. `units`: a folder of labels made from a layer of this model; their ids are written too,
+    as OUT/SPLIT.km (a line per clip) or OUT/NAME.km, and their layer is the default. Clips meet no padding: they are
+    alone or with equally long ones.
 
     Raises:
         ConfigError: a layer, modality or split that is not there, units of other features.

@@ -56,7 +56,7 @@ def fit(
     tolerance: float = 1e-3,
     device: str = "auto",
 ) -> KMeansResult:
-    """Cluster the rows that `blocks()` yields; it is called once per pass and gives float arrays [n, D], always the same.
+    """Cluster the rows that `blocks()` yields; called once per pass, it gives the same float arrays [n, D].
 
     `inits` seedings are tried on a sample; at most `passes` Lloyd passes follow, fewer when the inertia falls by less
     than the share `tolerance`. `device`: auto | cpu | cuda[:N]. A centroid that loses all rows moves to a row of the

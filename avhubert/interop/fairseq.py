@@ -24,14 +24,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from avhubert.config import DecoderConfig, ModelConfig
+from avhubert.config import MODALITIES, DecoderConfig, ModelConfig
 from avhubert.data.text import SPECIALS, Tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
 from avhubert.files import atomic_directory, atomic_path
 from avhubert.interop.torchfile import Record, TensorRecord, TorchFile
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
-from avhubert.model.store import load_model, read_config, save_model
+from avhubert.model.store import TOKENIZER, load_model, read_config, save_model
 
 KEPT = "published.safetensors"  # beside a converted model: what the way back needs and our model does not
 
@@ -44,7 +44,7 @@ RESNET = "feature_extractor_video.resnet."
 
 # --------------------------------------------------------------------------- the table
 def module_names(config: ModelConfig, decoder: DecoderConfig | None) -> dict[str, str]:
-    """Our module or parameter names → published ones; a tensor's last part (`weight`, `running_mean`, …) is the same."""
+    """Our module or parameter names → published ones; the last part of a tensor's name is the same."""
     pairs = dict(_encoder_names(config))
     if decoder is None:
         return pairs
@@ -139,7 +139,11 @@ def read(path: str | Path) -> Published:
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(f"{path} is not a published AV-HuBERT checkpoint: it has no state dict under 'model'")
     records = content["model"]
-    wrong = [str(name) for name, record in records.items() if not isinstance(record, TensorRecord) or not isinstance(name, str)]
+    wrong = [
+        str(name)
+        for name, record in records.items()
+        if not isinstance(record, TensorRecord) or not isinstance(name, str)
+    ]
     if wrong:
         raise CheckpointError(f"{path}: under 'model' there is something that is not a tensor: {_listed(wrong)}")
     cfg = _plain(content.get("cfg") or content.get("args") or {})
@@ -183,12 +187,16 @@ def build(published: Published) -> AVHubert | Recognizer:
     left_over = [name for name in published.tensors if name not in ours.values() and name not in _unused(published)]
     for what, names in (("lacks", missing), ("has the unknown", left_over)):
         if names:
-            raise CheckpointError(f"{path} {what} tensor{'s' * (len(names) > 1)} {_listed(names)}, so it is not a model that this package knows")
+            raise CheckpointError(
+                f"{path} {what} tensor{'s' * (len(names) > 1)} {_listed(names)}: "
+                "it is not a model that this package knows"
+            )
     expected = model.state_dict()
     for name, theirs in ours.items():
         if published.tensors[str(theirs)].shape != expected[name].shape:
             raise CheckpointError(
-                f"{path}: {theirs} is {list(published.tensors[str(theirs)].shape)}, its configuration asks for {list(expected[name].shape)}"
+                f"{path}: {theirs} is {list(published.tensors[str(theirs)].shape)}, "
+                f"its configuration asks for {list(expected[name].shape)}"
             )
     model.load_state_dict({name: published.tensors[str(theirs)] for name, theirs in ours.items()})
     model.metadata = metadata(published)
@@ -225,16 +233,260 @@ def _checked_tokenizer(published: Published) -> Tokenizer:
     symbols = published.words["symbols"] if published.words else tokenizer.symbols
     if symbols != tokenizer.symbols or len(symbols) != published.decoder.vocab_size:
         raise CheckpointError(
-            f"{published.path}: its tokenizer has {tokenizer.vocab_size} symbols, its dictionary {len(symbols)} and its decoder "
-            f"{published.decoder.vocab_size}, or in another order: they do not belong together"
+            f"{published.path}: its tokenizer has {tokenizer.vocab_size} symbols, its dictionary {len(symbols)} and "
+            f"its decoder {published.decoder.vocab_size}, or in another order: they do not belong together"
         )
     return tokenizer
 
 
+# --------------------------------------------------------------------------- a published file → a model directory
+def convert(path: str | Path, directory: str | Path) -> list[str]:
+    """Write the model directory of a published `.pt`; returns what was assumed, a sentence each.
+
+    What only the way back needs (see KEPT) lies beside the model. Raises CheckpointError: see `load`; a recognizer
+    without a tokenizer, which could write no text. ConfigError: `directory` exists or cannot be written.
+    """
+    published = read(path)
+    model = build(published)
+    if published.decoder is not None and published.tokenizer is None:
+        raise CheckpointError(f"{path} is a recognizer without its tokenizer, so its output cannot become text")
+    _refuse_existing(directory)
+    kept = {
+        name: published.tensors[name].contiguous() for name in sorted(_unused(published)) if name in published.tensors
+    }
+    around = {"cfg": published.cfg, "dictionaries": published.dictionaries, "words": published.words}
+    with atomic_directory(directory) as temporary:
+        save_model(temporary, model, published.tokenizer, metadata(published))
+        save_file(kept, temporary / KEPT, metadata={"published": json.dumps(around)})
+    return published.notes
+
+
+def _refuse_existing(path: str | Path) -> None:
+    if Path(path).exists():
+        raise ConfigError(f"{path} exists already; choose another place or delete it")
+
+
+# --------------------------------------------------------------------------- a model directory → a published file
+def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
+    """Write a model directory as a published `.pt`, for the original code; returns what does not fit, a sentence each.
+
+    A model that was converted from a `.pt` gets back that file's names, shapes, configuration and dictionaries. One
+    that was trained here gets a configuration with the original's keys; a CTC head has no place there: it is left out.
+
+    Raises CheckpointError: not a model directory, damaged. ConfigError: `path` exists or cannot be written.
+    """
+    directory = Path(directory)
+    model = load_model(directory)
+    _refuse_existing(path)
+    told = read_config(directory)
+    encoder, decoder = told["model"], told.get("decoder")
+    table = module_names(encoder, decoder)
+    tensors: dict[str, Tensor] = {}
+    left_out = []
+    for name, tensor in model.state_dict().items():
+        theirs = published_name(name, table)
+        if theirs is None:
+            left_out.append(name)
+        else:
+            tensors[theirs] = tensor
+    tokenizer = _read_tokenizer(directory) if decoder is not None else None
+    if (directory / KEPT).is_file():
+        kept, around = _read_kept(directory / KEPT)
+    else:
+        kept, around = _made_here(encoder, decoder, told, tokenizer)
+    dictionaries = [_Dictionary(item) for item in around["dictionaries"]]
+    state: dict[str, Any] = {"dictionaries": dictionaries}
+    if tokenizer is not None:
+        state["target_dictionary"] = _Dictionary(around["words"])
+        state["s2s_tokenizer"] = _SentencepieceBPE(tokenizer.serialized)
+    content = {
+        "args": None, "cfg": around["cfg"], "model": {**tensors, **kept}, "criterion": None,
+        "optimizer_history": [_history(decoder, told)], "task_state": state,
+        "extra_state": {"train_iterator": {"epoch": 1}}, "last_optimizer_state": None,
+    }  # fmt: skip
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary, pickle_module=_PICKLE)
+    return _misfits(encoder, left_out)
+
+
+def _misfits(encoder: ModelConfig, left_out: list[str]) -> list[str]:
+    notes = []
+    if left_out:
+        notes.append(f"left out, for the published layout has no CTC head: {_listed(left_out)}")
+    fixed = {"visual_width": 64, "visual_blocks": [2, 2, 2, 2]}
+    odd = [f"{key}={getattr(encoder, key)}" for key, value in fixed.items() if getattr(encoder, key) != value]
+    if odd:
+        notes.append(f"the published code cannot build {', '.join(odd)}; only this package reads the file")
+    return notes
+
+
+def _read_tokenizer(directory: Path) -> Tokenizer:
+    try:
+        return Tokenizer(directory / TOKENIZER)
+    except DataError as error:
+        raise CheckpointError(f"{directory} is a recognizer without a usable tokenizer: {error}") from error
+
+
+def _read_kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            around = json.loads(file.metadata()["published"])
+            return {name: file.get_tensor(name) for name in file.keys()}, around  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); convert the published file again") from error
+
+
+def _made_here(
+    encoder: ModelConfig, decoder: DecoderConfig | None, told: dict[str, Any], tokenizer: Tokenizer | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, configuration and dictionaries that a published file has around a model that was trained here."""
+    classes = encoder.num_classes or [len(SPECIALS)]
+    dictionaries = []
+    for count in classes:
+        symbols = [*SPECIALS, *map(str, range(count - len(SPECIALS)))]
+        dictionaries.append({"symbols": symbols, "count": [1] * count})
+    cfg = _pretraining_cfg(encoder, told)
+    if decoder is None:
+        return {}, {"cfg": cfg, "dictionaries": dictionaries, "words": None}
+    assert tokenizer is not None
+    masked = encoder.audio_feat_dim if encoder.masking_type == "input" else encoder.encoder_embed_dim
+    kept = {  # the original makes them and never reads them
+        ENCODER + "mask_emb": torch.zeros(masked),
+        ENCODER + "label_embs_concat": torch.zeros(sum(classes), encoder.final_dim),
+    }
+    words = {"symbols": tokenizer.symbols, "count": [1] * tokenizer.vocab_size}
+    around = {"cfg": _finetuning_cfg(encoder, decoder, told, cfg), "dictionaries": dictionaries, "words": words}
+    return kept, around
+
+
+def _pretraining_cfg(encoder: ModelConfig, told: dict[str, Any]) -> dict[str, Any]:
+    masking = told["metadata"].get("masking", {})
+    rate = (
+        told["metadata"].get("labels", {}).get("rate", 25) if isinstance(told["metadata"].get("labels"), dict) else 25
+    )
+    same = (
+        *("modality_fuse", "masking_type", "final_dim", "encoder_layerdrop", "dropout_input", "dropout"),
+        *("attention_dropout", "feature_grad_mult", "untie_final_proj", "activation_dropout", "layer_norm_first"),
+        *("audio_feat_dim", "encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads"),
+        *("encoder_layers", "conv_pos", "conv_pos_groups", "logit_temp"),
+    )
+    model = {"_name": "av_hubert", "label_rate": rate, "skip_masked": False, "skip_nomask": False}
+    model |= {key: getattr(encoder, key) for key in same}
+    model |= {"resnet_relu_type": encoder.visual_activation, "extractor_mode": "default", "sub_encoder_layers": 0}
+    model |= {theirs: masking[ours] for ours, theirs in _MASKING.items() if ours in masking}
+    task = {
+        "_name": "av_hubert_pretraining", "data": "???", "labels": ["km"], "label_rate": rate, "sample_rate": 25,
+        "max_sample_size": 500, "min_sample_size": 5, "pad_audio": True, "random_crop": False, "normalize": True,
+        "stack_order_audio": encoder.audio_feat_dim // 26, "image_aug": True,
+    }  # fmt: skip
+    criterion = {"_name": "av_hubert", "pred_masked_weight": 1.0, "pred_nomask_weight": 0.0, "loss_weights": [10]}
+    return {
+        "_name": None,
+        "common": {"seed": told["metadata"].get("seed", 1)},
+        "model": model,
+        "task": task,
+        "criterion": criterion,
+    }
+
+
+def _finetuning_cfg(
+    encoder: ModelConfig, decoder: DecoderConfig, told: dict[str, Any], pretraining: dict[str, Any]
+) -> dict[str, Any]:
+    streams = {name for shown in told["metadata"].get("modalities", ["av"]) for name in MODALITIES[shown]}
+    model = {
+        "_name": "av_hubert_seq2seq", "w2v_path": "???", "apply_mask": False, "decoder_layers": decoder.layers,
+        "decoder_dropout": decoder.dropout, "decoder_attention_dropout": decoder.attention_dropout,
+        "decoder_activation_dropout": decoder.activation_dropout, "decoder_embed_dim": encoder.encoder_embed_dim,
+        "decoder_ffn_embed_dim": decoder.ffn_embed_dim, "decoder_attention_heads": decoder.attention_heads,
+        "freeze_finetune_updates": 0, **_DECODER_MUST_BE,
+        **{theirs: getattr(encoder, ours) for ours, theirs, _ in _FINE_TUNED}, "w2v_args": pretraining,
+    }  # fmt: skip
+    task = pretraining["task"] | {
+        "is_s2s": True, "labels": ["wrd"], "single_target": True, "fine_tuning": True,
+        "tokenizer_bpe_name": "sentencepiece", "tokenizer_bpe_model": "???",
+        "modalities": [name for name in ("audio", "video") if name in streams],
+    }  # fmt: skip
+    criterion = {"_name": "label_smoothed_cross_entropy", "label_smoothing": 0.1, "report_accuracy": True}
+    return {"_name": None, "common": pretraining["common"], "model": model, "task": task, "criterion": criterion}
+
+
+def _history(decoder: DecoderConfig | None, told: dict[str, Any]) -> dict[str, Any]:
+    criterion = "AVHubertCriterion" if decoder is None else "LabelSmoothedCrossEntropyCriterion"
+    return {
+        "criterion_name": criterion, "optimizer_name": "FairseqAdam", "lr_scheduler_state": {"best": None},
+        "num_updates": int(told["metadata"].get("step", 0)),
+    }  # fmt: skip
+
+
+_MASKING = {  # ours → theirs
+    "prob_audio": "mask_prob_audio",
+    "length_audio": "mask_length_audio",
+    "prob_video": "mask_prob_image",
+    "length_video": "mask_length_image",
+    "selection": "selection_type",
+    "modality_dropout": "modality_dropout",
+    "audio_dropout": "audio_dropout",
+}
+
+
+# --------------------------------------------------------------------------- objects of the original, without its code
+class _Dictionary:
+    """Pickles as the original's dictionary."""
+
+    published = ("fairseq.data.dictionary", "Dictionary")
+
+    def __init__(self, item: dict[str, Any]) -> None:
+        self.bos_word, self.pad_word, self.eos_word, self.unk_word = SPECIALS
+        self.symbols = list(item["symbols"])
+        self.count = list(item["count"])
+        self.indices = {symbol: index for index, symbol in enumerate(self.symbols)}
+        self.bos_index, self.pad_index, self.eos_index, self.unk_index = range(len(SPECIALS))
+        self.nspecial = len(SPECIALS)
+
+
+class _SentencePieceProcessor:
+    """Pickles as sentencepiece's processor does: its state is the serialized model."""
+
+    published = ("sentencepiece", "SentencePieceProcessor")
+
+    def __init__(self, serialized: bytes) -> None:
+        self._serialized = serialized
+
+    def __getstate__(self) -> bytes:
+        return self._serialized
+
+
+class _SentencepieceBPE:
+    """Pickles as the original's tokenizer."""
+
+    published = ("fairseq.data.encoders.sentencepiece_bpe", "SentencepieceBPE")
+
+    def __init__(self, serialized: bytes) -> None:
+        self.sp = _SentencePieceProcessor(serialized)
+
+
+class _Pickler(pickle._Pickler):
+    """Writes the stand-ins under the names of what they stand for; Python's own pickler would import those first."""
+
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        if obj not in (_Dictionary, _SentencePieceProcessor, _SentencepieceBPE):
+            super().save_global(obj, name)  # type: ignore[misc]
+            return
+        module, qualified = obj.published
+        self.write(pickle.GLOBAL + f"{module}\n{qualified}\n".encode())  # type: ignore[attr-defined]
+        self.memoize(obj)  # type: ignore[attr-defined]
+
+
+_PICKLE = types.SimpleNamespace(__name__="avhubert", Pickler=_Pickler)  # as much of a module as torch.save asks for
+
+
+# --------------------------------------------------------------------------- configurations and what they leave out
 class _Settings:
     """Our configurations from a published one; sizes that it does not give, from the tensors."""
 
-    def __init__(self, cfg: dict, sizes: dict[str, tuple[int, ...]], recognizer: bool, notes: list[str], path: Path) -> None:
+    def __init__(
+        self, cfg: dict, sizes: dict[str, tuple[int, ...]], recognizer: bool, notes: list[str], path: Path
+    ) -> None:
         self.cfg, self.sizes, self.notes, self.path = cfg, sizes, notes, path
         self.recognizer = recognizer
         self.prefix = ENCODER if recognizer else ""
@@ -280,9 +532,13 @@ class _Settings:
             self._only(self.outer, key, needed)
         embedding = self.sizes.get("decoder.embed_tokens.weight")
         if embedding is None or len(embedding) != 2:
-            raise CheckpointError(f"{self.path} has an encoder for fine-tuning but no attention decoder, which is the only kind that is read")
+            raise CheckpointError(
+                f"{self.path} has an encoder for fine-tuning but no attention decoder, the only kind that is read"
+            )
         if "decoder.embed_out" in self.sizes:
-            raise CheckpointError(f"{self.path} has an output embedding of its own (decoder.embed_out), which no published model has")
+            raise CheckpointError(
+                f"{self.path} has an output embedding of its own (decoder.embed_out), which no published model has"
+            )
         given = self.outer
         return self._dataclass(DecoderConfig, {
             "layers": given.get("decoder_layers", self._count(r"decoder\.layers\.(\d+)\.")),
@@ -298,8 +554,15 @@ class _Settings:
     def _from_tensors(self) -> dict[str, Any]:
         """Every size that the shapes of the encoder's tensors tell."""
         p = self.prefix
+        telling = (
+            "feature_extractor_audio.proj.weight", f"{RESNET}frontend3D.0.weight", "encoder.layers.0.fc1.weight",
+            "layer_norm.weight",
+        )  # fmt: skip
+        missing = [p + name for name in telling if p + name not in self.sizes]
+        if missing:
+            raise CheckpointError(f"{self.path} lacks {_listed(missing)}: it is not a whole AV-HuBERT model")
         width = self._size(f"{p}feature_extractor_audio.proj.weight", 0)
-        blocks = []
+        blocks: list[int] = []
         while self._count(stage := rf"{re.escape(p + RESNET)}trunk\.layer{len(blocks) + 1}\.(\d+)\."):
             blocks.append(self._count(stage))
         position = self.sizes.get(f"{p}encoder.pos_conv.0.weight_v", (0, 0, 0))
@@ -326,7 +589,7 @@ class _Settings:
             return dictionary_sizes
         if dictionary_sizes and len(dictionary_sizes) > 1:
             raise CheckpointError(
-                f"{self.path}: label_embs_concat has {rows} rows, its dictionaries {dictionary_sizes}: they do not belong together"
+                f"{self.path}: label_embs_concat has {rows} rows, its dictionaries {dictionary_sizes}: they do not fit"
             )
         return [rows] if rows else []
 
@@ -336,7 +599,7 @@ class _Settings:
         self.notes.append(f"encoder_attention_heads: {heads}, which the file does not tell")
         if width not in known:
             warnings.warn(
-                f"{self.path} does not tell the encoder's number of attention heads; {heads} is assumed, check its results",
+                f"{self.path} does not tell the encoder's number of attention heads; {heads} is assumed: check results",
                 stacklevel=2,
             )
         return heads
@@ -351,7 +614,7 @@ class _Settings:
 
     def _only(self, given: dict[str, Any], key: str, needed: Any) -> None:
         if given.get(key, needed) not in (needed, None):
-            raise CheckpointError(f"{self.path} was made with {key}={given[key]}; only {key}={needed} is read, as every published model has it")
+            raise CheckpointError(f"{self.path} was made with {key}={given[key]}; only {key}={needed} is read")
 
     def _dataclass(self, schema: type, values: dict[str, Any]) -> Any:
         from avhubert.config import from_dict
@@ -362,7 +625,12 @@ class _Settings:
             raise CheckpointError(str(error)) from error
 
 
-_FAIRSEQ_DEFAULTS = {"encoder_layerdrop": 0.0, "dropout_input": 0.0, "feature_grad_mult": 1.0, "untie_final_proj": False}
+_FAIRSEQ_DEFAULTS = {
+    "encoder_layerdrop": 0.0,
+    "dropout_input": 0.0,
+    "feature_grad_mult": 1.0,
+    "untie_final_proj": False,
+}
 _FINE_TUNED = (  # our key, the fine-tuning configuration's, its default: they replace the pre-trained model's
     ("dropout", "dropout", 0.0),
     ("attention_dropout", "attention_dropout", 0.0),

@@ -63,17 +63,25 @@ KNOWN = {
     "torch.Size",
     "torch.device",
     "typing.Any",
-    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String")),
-    *(f"{module}.{kind}" for module in ("builtins", "__builtin__") for kind in ("bool", "dict", "float", "int", "list", "long", "set", "str")),
+    *(f"omegaconf.nodes.{kind}Node" for kind in (
+        "Any", "Boolean", "Bytes", "Enum", "Float", "Integer", "Path", "String",
+    )),
+    *(f"{module}.{kind}" for module in ("builtins", "__builtin__") for kind in (
+        "bool", "dict", "float", "int", "list", "long", "set", "str",
+    )),
     *(f"fairseq.dataclass.constants.{kind}" for kind in (
-        "ChoiceEnum", "CLIPPING_STRATEGY_CHOICES", "DDP_BACKEND_CHOICES", "DDP_COMM_HOOK_CHOICES", "DATASET_IMPL_CHOICES",
+        "ChoiceEnum", "CLIPPING_STRATEGY_CHOICES", "DDP_BACKEND_CHOICES", "DDP_COMM_HOOK_CHOICES",
+        "DATASET_IMPL_CHOICES",
         "GENERATION_CONSTRAINTS_CHOICES", "GENERATION_DECODING_FORMAT_CHOICES", "LOG_FORMAT_CHOICES",
         "PIPELINE_CHECKPOINT_CHOICES", "PRINT_ALIGNMENT_CHOICES", "ZERO_SHARDING_CHOICES",
     )),
     *(f"torch.{kind}" for kind in STORAGES),
 }  # fmt: skip
 
-_DICTIONARIES = {f"{module}.dict" for module in ("builtins", "__builtin__")} | {"collections.OrderedDict", "collections.defaultdict"}
+_DICTIONARIES = {f"{module}.dict" for module in ("builtins", "__builtin__")} | {
+    "collections.OrderedDict",
+    "collections.defaultdict",
+}
 _LISTS = {f"{module}.list" for module in ("builtins", "__builtin__")}
 
 
@@ -133,8 +141,18 @@ class TorchFile:
             raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
         except CheckpointError:
             raise
-        except (zipfile.BadZipFile, _Damaged, NotImplementedError, RuntimeError, ValueError, EOFError, struct.error) as error:
-            raise CheckpointError(f"{self.path} is damaged or not a checkpoint of torch: {error}; get the file again") from error
+        except (
+            zipfile.BadZipFile,
+            _Damaged,
+            NotImplementedError,
+            RuntimeError,
+            ValueError,
+            EOFError,
+            struct.error,
+        ) as error:
+            raise CheckpointError(
+                f"{self.path} is damaged or not a checkpoint of torch: {error}; get the file again"
+            ) from error
 
     def tensor(self, record: TensorRecord) -> Tensor:
         """Read one tensor: contiguous, in the dtype it was saved in. CheckpointError if it does not fit its storage."""
@@ -146,7 +164,9 @@ class TorchFile:
             count *= extent
         last = record.offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else -1
         if length < 0 or last >= length // width or count > length // width:
-            raise CheckpointError(f"{self.path} is damaged: a tensor {list(size)} lies outside the numbers saved for it")
+            raise CheckpointError(
+                f"{self.path} is damaged: a tensor {list(size)} lies outside the numbers saved for it"
+            )
         if not count:
             return torch.empty(size, dtype=storage.dtype)
         with open(self.path, "rb") as file:
@@ -158,9 +178,14 @@ class TorchFile:
     def _read_zip(self, file: BinaryIO) -> Any:
         with zipfile.ZipFile(file) as archive:
             members = {info.filename: info for info in archive.infolist()}
-            if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in members.values()):
+            if any(
+                info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size
+                for info in members.values()
+            ):
                 raise _Damaged("it holds compressed members, which torch never writes")
-            if sum(info.file_size for info in members.values()) > self._length or len(members) != len(archive.infolist()):
+            if sum(info.file_size for info in members.values()) > self._length or len(members) != len(
+                archive.infolist()
+            ):
                 raise _Damaged("its members claim more bytes than it has")
             program = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
             if len(program) != 1:
@@ -255,7 +280,8 @@ class TorchFile:
 
     def refuse(self, name: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path} is refused: it would call '{name[:80]}', which no published checkpoint needs, and nothing in it was executed"
+            f"{self.path} is refused: it would call '{name[:80]}', which no published checkpoint needs; "
+            "nothing in it was executed"
         )
 
 
@@ -348,7 +374,8 @@ class _Machine:
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _VALUES = {
-    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT", "FLOAT", "BINUNICODE", "SHORT_BINUNICODE",
+    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG", "BINFLOAT", "FLOAT", "BINUNICODE",
+    "SHORT_BINUNICODE",
     "BINUNICODE8", "UNICODE", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 }  # fmt: skip
 

@@ -304,7 +304,7 @@ def _step(
 
 
 def seed_all(seed: int, *key: int) -> np.random.Generator:
-    """Seed torch (weights, dropout, LayerDrop) with (seed, *key); returns numpy's generator for the task's own draws."""
+    """Seed torch (weights, dropout, LayerDrop) with (seed, *key); returns a generator for the task's own draws."""
     sequence = np.random.SeedSequence([seed, *key])
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
     return np.random.default_rng(sequence.spawn(1)[0])
