@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -221,6 +222,10 @@ def _normalised_levels() -> np.ndarray:
 
 
 # --------------------------------------------------------------------------- writing
+# x264's AVX-512 code gives pictures as small as mouth clips other bytes from run to run; what every x86-64 has does not
+_SAME_BYTES = {"x264-params": "asm=SSE2"} if platform.machine() in ("x86_64", "AMD64") else {}
+
+
 def write_video(
     path: str | Path,
     frames: Iterable[np.ndarray],
@@ -237,7 +242,7 @@ def write_video(
         atomic_path(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as out,
     ):
-        stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1"})
+        stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1", **_SAME_BYTES})
         stream.pix_fmt = "yuv420p"
         sound = None
         if audio is not None:
