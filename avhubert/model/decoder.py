@@ -190,7 +190,7 @@ class AttentionDecoder(nn.Module):
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Newest token of every beam, int [B, K] → scores of the next one [B, K, V]."""
         b, k = tokens.shape
-        x = self._embed(tokens.view(b * k, 1), cache.length).view(b, k, self.dim)
+        x = self._embed(tokens.reshape(b * k, 1), cache.length).view(b, k, self.dim)
         for layer, layer_cache in zip(self._each_layer(), cache.layers, strict=True):
             x = layer.step(x, layer_cache, cache.visible)
         cache.length += 1
