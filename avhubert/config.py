@@ -178,6 +178,7 @@ class FinetuneTrainConfig(TrainConfig):
     """Fine-tuning freezes the encoder first."""
 
     freeze_encoder_steps: int = 0  # the encoder gets no gradient while fewer steps are done
+    freeze_encoder_drift: bool = False  # published: while frozen, its dropout stays on and its batch norm moves
 
 
 @dataclass

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pickle
 import re
 import types
@@ -27,8 +28,8 @@ from torch import Tensor
 from avhubert.config import MODALITIES, DecoderConfig, ModelConfig
 from avhubert.data.text import SPECIALS, Tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
-from avhubert.files import atomic_directory, atomic_path
-from avhubert.interop.torchfile import Record, TensorRecord, TorchFile
+from avhubert.files import atomic_directory, atomic_path, output_directory
+from avhubert.interop.torchfile import Record, TensorRecord, TorchFile, printable
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
 from avhubert.model.store import TOKENIZER, load_model, read_config, save_model
@@ -37,6 +38,8 @@ KEPT = "published.safetensors"  # beside a converted model: what the way back ne
 
 JUNK = ("decoder.version", "decoder.embed_positions._float_tensor")  # never learned, never read
 UNUSED_IN_RECOGNIZERS = ("mask_emb", "label_embs_concat", "final_proj.weight", "final_proj.bias")  # of the encoder
+
+SHARING = 4  # tensors may share numbers in a file (tied weights); ours do not: at most this many times the file's size
 
 ENCODER = "encoder.w2v_model."  # where a fine-tuned file has the encoder
 RESNET = "feature_extractor_video.resnet."
@@ -140,19 +143,23 @@ def read(path: str | Path) -> Published:
         raise CheckpointError(f"{path} is not a published AV-HuBERT checkpoint: it has no state dict under 'model'")
     records = content["model"]
     wrong = [
-        str(name)
+        name if isinstance(name, str) else f"a key of type {type(name).__name__}"
         for name, record in records.items()
         if not isinstance(record, TensorRecord) or not isinstance(name, str)
     ]
     if wrong:
         raise CheckpointError(f"{path}: under 'model' there is something that is not a tensor: {_listed(wrong)}")
-    cfg = _plain(content.get("cfg") or content.get("args") or {})
+    lengths = (math.prod(record.size) * record.storage.dtype.itemsize for record in records.values())
+    if sum(min(length, file.length) for length in lengths) > SHARING * file.length:
+        raise CheckpointError(f"{path} is refused: its tensors share their numbers, and are too large without that")
+    cfg = _plain(content.get("cfg") or content.get("args") or {}, path)
     if not isinstance(cfg, dict):
         raise CheckpointError(f"{path}: its configuration is not made of keys and values")
     sizes = {name: record.size for name, record in records.items()}
     state = content.get("task_state")
     state = state if isinstance(state, dict) else {}
-    dictionaries = [_dictionary(item, path) for item in state.get("dictionaries") or []]
+    listed = state.get("dictionaries")
+    dictionaries = [_dictionary(item, path) for item in (listed if isinstance(listed, list) else [])]
     words = _dictionary(state["target_dictionary"], path) if state.get("target_dictionary") else None
     notes: list[str] = []
     recognizer = any(name.startswith(ENCODER) for name in sizes)
@@ -173,14 +180,7 @@ def load(path: str | Path) -> AVHubert | Recognizer:
 def build(published: Published) -> AVHubert | Recognizer:
     """The model of what `read` gave, in evaluation mode."""
     path = published.path
-    with torch.random.fork_rng(devices=[]):  # loading draws nothing from the caller's random numbers
-        try:
-            if published.decoder is None:
-                model: AVHubert | Recognizer = AVHubert(published.model)
-            else:
-                model = Recognizer.from_config(published.model, published.decoder)
-        except ConfigError as error:
-            raise CheckpointError(f"{path}: {error}") from error
+    model = _without_numbers(published)
     table = module_names(published.model, published.decoder)
     ours = {name: published_name(name, table) for name in model.state_dict()}
     missing = [theirs for name, theirs in ours.items() if theirs not in published.tensors]
@@ -198,17 +198,36 @@ def build(published: Published) -> AVHubert | Recognizer:
                 f"{path}: {theirs} is {list(published.tensors[str(theirs)].shape)}, "
                 f"its configuration asks for {list(expected[name].shape)}"
             )
-    model.load_state_dict({name: published.tensors[str(theirs)] for name, theirs in ours.items()})
+    # copies lie where torch aligns them, which decides the last digits of what a model computes
+    copies = ((name, published.tensors[str(theirs)], expected[name].dtype) for name, theirs in ours.items())
+    state = {name: tensor.to(dtype, copy=True) for name, tensor, dtype in copies}
+    model.load_state_dict(state, assign=True)
     model.metadata = metadata(published)
     if isinstance(model, Recognizer) and published.tokenizer is not None:
         model.tokenizer = _checked_tokenizer(published)
     return model.eval()
 
 
+def _without_numbers(published: Published) -> AVHubert | Recognizer:
+    """The model on the meta device: a configuration may ask for any size, only the file's tensors take memory."""
+    path, config, decoder = published.path, published.model, published.decoder
+    parts = config.encoder_layers + sum(config.visual_blocks) + (decoder.layers if decoder else 0)
+    if parts > len(published.tensors):
+        raise CheckpointError(f"{path}: its configuration asks for {parts} layers and blocks; its tensors are fewer")
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return AVHubert(config) if decoder is None else Recognizer.from_config(config, decoder)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for sizes beyond 64 bits
+        raise CheckpointError(f"{path}: its configuration asks for impossible sizes") from error
+
+
 def metadata(published: Published) -> dict[str, Any]:
     """What a converted model's `config.json` says of where it came from."""
     told: dict[str, Any] = {"converted_from": published.path.name}
-    streams = (published.cfg.get("task") or {}).get("modalities")
+    task = published.cfg.get("task")
+    streams = task.get("modalities") if isinstance(task, dict) else None
     if published.decoder is not None and isinstance(streams, list):
         told["fine_tuned_on"] = ", ".join(map(str, streams))
     if published.notes:
@@ -251,6 +270,7 @@ def convert(path: str | Path, directory: str | Path) -> list[str]:
     if published.decoder is not None and published.tokenizer is None:
         raise CheckpointError(f"{path} is a recognizer without its tokenizer, so its output cannot become text")
     _refuse_existing(directory)
+    output_directory(Path(directory).parent)
     kept = {
         name: published.tensors[name].contiguous() for name in sorted(_unused(published)) if name in published.tensors
     }
@@ -304,6 +324,7 @@ def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
         "optimizer_history": [_history(decoder, told)], "task_state": state,
         "extra_state": {"train_iterator": {"epoch": 1}}, "last_optimizer_state": None,
     }  # fmt: skip
+    output_directory(Path(path).parent)
     with atomic_path(path) as temporary:
         torch.save(content, temporary, pickle_module=_PICKLE)
     return _misfits(encoder, left_out)
@@ -515,9 +536,10 @@ class _Settings:
         config |= {key: value for key, value in given.items() if key != "num_classes"}
         config["visual_activation"] = self.inner.get("resnet_relu_type", config["visual_activation"])
         for key in ("audio_feat_dim", "final_dim"):  # 0 and -1 stand for "as in the data", "as wide as the encoder"
-            config[key] = given[key] if given.get(key, 0) > 0 else self._from_tensors()[key]
+            if given.get(key) in (None, 0, -1):
+                config[key] = self._from_tensors()[key]
         if "encoder_attention_heads" not in given:
-            config["encoder_attention_heads"] = self._heads(config["encoder_embed_dim"])
+            config["encoder_attention_heads"] = self._heads(self._from_tensors()["encoder_embed_dim"])
         if self.recognizer:
             for ours, theirs, default in _FINE_TUNED:
                 config[ours] = self.outer.get(theirs, default)
@@ -595,7 +617,8 @@ class _Settings:
 
     def _heads(self, width: int) -> int:
         known = {768: 12, 1024: 16}
-        heads = known.get(width) or self.outer.get("decoder_attention_heads") or max(width // 64, 1)
+        told = self.outer.get("decoder_attention_heads")
+        heads = known.get(width) or (told if type(told) is int and told > 0 else max(width // 64, 1))
         self.notes.append(f"encoder_attention_heads: {heads}, which the file does not tell")
         if width not in known:
             warnings.warn(
@@ -605,8 +628,7 @@ class _Settings:
         return heads
 
     def _count(self, pattern: str) -> int:
-        found = [int(match[1]) for name in self.sizes if (match := re.match(pattern, name))]
-        return max(found, default=-1) + 1
+        return len({match[1] for name in self.sizes if (match := re.match(pattern, name))})
 
     def _size(self, name: str, dimension: int) -> int:
         shape = self.sizes.get(name, ())
@@ -614,7 +636,9 @@ class _Settings:
 
     def _only(self, given: dict[str, Any], key: str, needed: Any) -> None:
         if given.get(key, needed) not in (needed, None):
-            raise CheckpointError(f"{self.path} was made with {key}={given[key]}; only {key}={needed} is read")
+            raise CheckpointError(
+                f"{self.path} was made with {key}={printable(given[key], 80)}; only {key}={needed} is read"
+            )
 
     def _dataclass(self, schema: type, values: dict[str, Any]) -> Any:
         from avhubert.config import from_dict
@@ -622,7 +646,7 @@ class _Settings:
         try:
             return from_dict(schema, values, str(self.path))
         except ConfigError as error:
-            raise CheckpointError(str(error)) from error
+            raise CheckpointError(printable(error, 1000)) from error
 
 
 _FAIRSEQ_DEFAULTS = {
@@ -656,15 +680,15 @@ def _resolved(value: Any, root: Any) -> Any:
     return None if isinstance(root, str) and root.startswith("${") else root
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, path: str | Path) -> Any:
     """Dicts, lists and scalars of a configuration: omegaconf's containers, namespaces and enums unwrapped."""
-    left = 200_000  # shared and cyclic references can make a small file look endless
+    left = 10_000_000  # characters, and 50 for each value: shared and cyclic references can make a file look endless
 
     def unwrap(value: Any, depth: int) -> Any:
         nonlocal left
-        left -= 1
+        left -= 50 + (len(value) if isinstance(value, str) else 0)
         if depth > 40 or left < 0:
-            raise CheckpointError("a configuration in the checkpoint is nested without end; no published one is")
+            raise CheckpointError(f"{path}: its configuration is nested without end or huge; no published one is")
         if isinstance(value, Record):
             state = value.state if isinstance(value.state, dict) else {}
             if value.name.startswith("omegaconf."):
@@ -673,10 +697,14 @@ def _plain(value: Any) -> Any:
                 return unwrap(state, depth + 1)
             return unwrap(value.arguments[0], depth + 1) if value.arguments else None  # an enum: its value
         if isinstance(value, dict):
-            return {str(key): unwrap(item, depth + 1) for key, item in value.items()}
+            return {str(unwrap(key, depth + 1)): unwrap(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [unwrap(item, depth + 1) for item in value]
-        return value if isinstance(value, (str, int, float, bool)) else None
+        if isinstance(value, str):
+            return value.encode("utf-8", "replace").decode()  # half of a character could not be written again
+        if isinstance(value, int):
+            return value if -(1 << 63) <= value < 1 << 63 else None
+        return value if isinstance(value, float) else None
 
     return unwrap(value, 0)
 
@@ -685,9 +713,12 @@ def _dictionary(item: Any, path: str | Path) -> dict[str, Any]:
     state = item.state if isinstance(item, Record) else None
     if not isinstance(state, dict) or not isinstance(state.get("symbols"), list):
         raise CheckpointError(f"{path}: a dictionary in its task_state has no symbols")
-    symbols = [str(symbol) for symbol in state["symbols"]]
-    counts = state.get("count")
-    return {"symbols": symbols, "count": list(counts) if isinstance(counts, list) else [1] * len(symbols)}
+    symbols, counts = state["symbols"], state.get("count")
+    if not all(isinstance(symbol, str) for symbol in symbols):
+        raise CheckpointError(f"{path}: a dictionary in its task_state has a symbol that is not text")
+    if not isinstance(counts, list) or not all(type(count) is int and 0 <= count < 1 << 63 for count in counts):
+        counts = [1] * len(symbols)
+    return {"symbols": list(symbols), "count": list(counts)}
 
 
 def _tokenizer(state: dict[str, Any]) -> bytes | None:
@@ -699,5 +730,5 @@ def _tokenizer(state: dict[str, Any]) -> bytes | None:
 
 
 def _listed(names: Iterable[Any]) -> str:
-    names = [str(name)[:120] for name in names]
+    names = [printable(name, 120) for name in names]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -3,7 +3,7 @@
 A pickle is a program: reading one with `pickle` may call whatever it names. Here an interpreter of our own walks the
 opcodes and has no way to call: a "call" or "build" opcode makes an inert `Record` of what was asked for, and only for
 names in KNOWN; every other name is refused, before a tensor is read. Sizes are checked against the file's own length,
-so that a small file cannot ask for much memory.
+and what "calls" copy is counted, so that a small file cannot ask for much memory.
 
 Both of torch's layouts are read: the zip archive (torch ≥ 1.6) and the older stream of pickles and raw storages.
 """
@@ -11,6 +11,7 @@ Both of torch's layouts are read: the zip archive (torch ≥ 1.6) and the older 
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import struct
 import zipfile
@@ -24,7 +25,8 @@ from torch import Tensor
 from avhubert.errors import CheckpointError
 
 MAX_PICKLE_BYTES = 64 << 20  # the published ones have about 1 MB
-MAX_OPCODES = 4_000_000  # the published ones have about 30 000; bounds memory at about 1 GB
+MAX_OPCODES = 4_000_000  # in all pickles of a file; the published ones have about 30 000; bounds memory at about 1 GB
+MAX_COPIED_BYTES = 64 << 20  # by all "calls" of a file together, which may name the same object again and again
 
 STORAGES = {
     "DoubleStorage": torch.float64,
@@ -123,6 +125,8 @@ class TensorRecord:
 class TorchFile:
     """The object that a file holds, in `.content`: dicts, lists, tuples, scalars, `Record`s and `TensorRecord`s.
 
+    `.length` is the file's length in bytes.
+
     Raises CheckpointError, in one sentence, for a file that is not one of torch's, is damaged, or names anything
     outside KNOWN.
     """
@@ -131,11 +135,13 @@ class TorchFile:
         self.path = Path(path)
         self._storages: dict[str, Storage] = {}
         self._places: dict[str, tuple[int, int]] = {}  # storage key → position in the file and length in bytes
+        self._steps = 0
+        self._copied = 0
         try:
             with open(self.path, "rb") as file:
                 zipped = file.read(4) == b"PK\x03\x04"
                 file.seek(0)
-                self._length = self.path.stat().st_size
+                self.length = self.path.stat().st_size
                 self.content = self._read_zip(file) if zipped else self._read_stream(file)
         except OSError as error:
             raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
@@ -147,11 +153,12 @@ class TorchFile:
             NotImplementedError,
             RuntimeError,
             ValueError,
+            OverflowError,
             EOFError,
             struct.error,
         ) as error:
             raise CheckpointError(
-                f"{self.path} is damaged or not a checkpoint of torch: {error}; get the file again"
+                f"{self.path} is damaged or not a checkpoint of torch: {printable(error, 200)}; get the file again"
             ) from error
 
     def tensor(self, record: TensorRecord) -> Tensor:
@@ -169,9 +176,15 @@ class TorchFile:
             )
         if not count:
             return torch.empty(size, dtype=storage.dtype)
-        with open(self.path, "rb") as file:
-            file.seek(position + record.offset * width)
-            raw = bytearray(file.read((last + 1 - record.offset) * width))
+        wanted = (last + 1 - record.offset) * width
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(position + record.offset * width)
+                raw = bytearray(file.read(wanted))
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if len(raw) != wanted:
+            raise CheckpointError(f"{self.path} is damaged: it ends too early; get the file again")
         return torch.frombuffer(raw, dtype=storage.dtype).as_strided(size, stride).contiguous()
 
     # ------------------------------------------------------------------- the two layouts
@@ -183,7 +196,7 @@ class TorchFile:
                 for info in members.values()
             ):
                 raise _Damaged("it holds compressed members, which torch never writes")
-            if sum(info.file_size for info in members.values()) > self._length or len(members) != len(
+            if sum(info.file_size for info in members.values()) > self.length or len(members) != len(
                 archive.infolist()
             ):
                 raise _Damaged("its members claim more bytes than it has")
@@ -198,7 +211,10 @@ class TorchFile:
             content = self._interpret(io.BytesIO(archive.read(program[0])))
             for name, info in members.items():
                 if name.startswith(f"{folder}data/"):
-                    self._places[name.removeprefix(f"{folder}data/")] = (_start(file, info), info.file_size)
+                    start = _start(file, info)
+                    if start + info.file_size > self.length:
+                        raise _Damaged("it ends too early")
+                    self._places[name.removeprefix(f"{folder}data/")] = (start, info.file_size)
         return content
 
     def _read_stream(self, file: BinaryIO) -> Any:
@@ -221,7 +237,7 @@ class TorchFile:
             (count,) = struct.unpack("<q", file.read(8))
             length = count * storage.dtype.itemsize
             position += 8
-            if count != storage.count or position + length > self._length:
+            if count != storage.count or position + length > self.length:
                 raise _Damaged("it ends too early")
             self._places[storage.key] = (position, length)
             position += length
@@ -231,8 +247,9 @@ class TorchFile:
     def _interpret(self, program: io.BytesIO) -> Any:
         """Walk one pickle up to its STOP; leaves `program` behind it."""
         machine = _Machine(self)
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(program)):
-            if number > MAX_OPCODES:
+        for opcode, argument, _ in pickletools.genops(program):
+            self._steps += 1
+            if self._steps > MAX_OPCODES:
                 raise _Damaged(f"its pickle has more than {MAX_OPCODES:,} steps")
             try:
                 machine.step(opcode.name, argument)
@@ -260,14 +277,18 @@ class TorchFile:
             raise _Damaged("its pickle is not well formed")
         if name in _DICTIONARIES:
             pairs = arguments[0] if arguments and isinstance(arguments[0], (list, dict)) else ()
+            self._copy(200 * len(pairs))
             items = pairs.items() if isinstance(pairs, dict) else pairs
             return {_key(key): value for key, value in items}
         if name in _LISTS:
-            return list(arguments[0]) if arguments and isinstance(arguments[0], (list, tuple)) else []
+            items = arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else ()
+            self._copy(8 * len(items))
+            return list(items)
         if name == "_codecs.encode":
             text, codec = arguments
             if type(text) is not str or codec not in ("latin1", "latin-1"):
                 raise _Damaged("it holds bytes in an unknown form")
+            self._copy(len(text))
             return text.encode("latin-1")
         if name in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
             storage, offset, size, stride = arguments[:4]
@@ -278,9 +299,14 @@ class TorchFile:
             return _sizes(arguments[0])
         return Record(name, arguments)
 
+    def _copy(self, count: int) -> None:
+        self._copied += count
+        if self._copied > MAX_COPIED_BYTES:
+            raise _Damaged(f"its pickle copies more than {MAX_COPIED_BYTES >> 20} MB")
+
     def refuse(self, name: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path} is refused: it would call '{name[:80]}', which no published checkpoint needs; "
+            f"{self.path} is refused: it would call '{printable(name, 80)}', which no published checkpoint needs; "
             "nothing in it was executed"
         )
 
@@ -380,6 +406,11 @@ _VALUES = {
 }  # fmt: skip
 
 
+def printable(text: object, limit: int) -> str:
+    """`text` out of a file for an error's sentence: one line, no control characters, at most `limit` of it."""
+    return "".join(char if char.isprintable() else "?" for char in str(text)[:limit])
+
+
 def _of(kind: type, value: Any) -> Any:
     if not isinstance(value, kind):
         raise _Damaged("its pickle is not well formed")
@@ -408,7 +439,10 @@ def _whole(value: Any) -> int:
 def _sizes(value: Any, count: int | None = None) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)) or len(value) > 16 or (count is not None and len(value) != count):
         raise _Damaged("a tensor has an impossible size")
-    return tuple(_whole(extent) for extent in value)
+    sizes = tuple(_whole(extent) for extent in value)
+    if math.prod(max(extent, 1) for extent in sizes) >= 1 << 62:  # torch multiplies the others even beside a 0
+        raise _Damaged("a tensor has an impossible size")
+    return sizes
 
 
 def _start(file: BinaryIO, info: zipfile.ZipInfo) -> int:

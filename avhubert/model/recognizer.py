@@ -38,7 +38,8 @@ class Recognizer(nn.Module):
         self.decode_settings = DecodeConfig()
         self.tokenizer: Any = None
         self.metadata: dict[str, Any] = {}
-        self.frozen = False  # the encoder is used as it is: evaluation mode, no gradient
+        self.frozen = False  # the encoder gets no gradient
+        self.drift = False  # and yet follows `train()`
 
     @classmethod
     def from_config(cls, model: ModelConfig, decoder: DecoderConfig) -> Recognizer:
@@ -59,15 +60,18 @@ class Recognizer(nn.Module):
         return cls(encoder, AttentionDecoder(dim, decoder), decoder, ctc)
 
     def train(self, mode: bool = True) -> Recognizer:
-        """As usual, but a frozen encoder stays in evaluation mode: no dropout, batch norm untouched."""
+        """As usual, but a frozen encoder that may not drift stays in evaluation mode."""
         super().train(mode)
-        if self.frozen:
+        if self.frozen and not self.drift:
             self.encoder.eval()
         return self
 
-    def freeze_encoder(self, frozen: bool) -> None:
-        """Freeze the encoder wholly (no gradient, no dropout, no drift of batch norm), or let it learn."""
-        self.frozen = frozen
+    def freeze_encoder(self, frozen: bool, drift: bool = False) -> None:
+        """Freeze the encoder wholly (no gradient, no dropout, batch norm untouched), or let it learn.
+
+        With `drift` it only gets no gradient, as in the published system.
+        """
+        self.frozen, self.drift = frozen, drift
         self.train(self.training)
 
     def encode(

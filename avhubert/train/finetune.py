@@ -113,8 +113,9 @@ class Finetuning:
         return [encoder, heads]
 
     def begin_step(self, step: int) -> None:
+        config = self._config.train
         self._recognizer.train()
-        self._recognizer.freeze_encoder(step < self._config.train.freeze_encoder_steps)
+        self._recognizer.freeze_encoder(step < config.freeze_encoder_steps, config.freeze_encoder_drift)
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
         assert batch.tokens is not None
