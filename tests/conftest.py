@@ -1,4 +1,4 @@
-"""Shared fixtures: the golden folder (skipped with a reason where it is absent); one torch thread per process."""
+"""Shared fixtures: the golden files (the small ones are kept here, the others skipped); one torch thread a process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+SMALL = Path(__file__).parent / "data" / "golden"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,9 +22,9 @@ def golden() -> Callable[[str], Path]:
     """`golden(name)` is the path of a golden file; the test is skipped where it is absent."""
 
     def find(name: str) -> Path:
-        path = GOLDEN / name
-        if not path.exists():
-            pytest.skip(f"golden file {name} is not here: the folder ../shared/golden is not part of the package")
-        return path
+        for path in (GOLDEN / name, SMALL / name):
+            if path.exists():
+                return path
+        pytest.skip(f"golden file {name} is not here: the folder ../shared/golden is not part of the package")
 
     return find
