@@ -29,7 +29,7 @@ def load(source: str | Path) -> AVHubert | Recognizer:
         model = load_model(path)
         model.metadata = read_config(path).get("metadata", {})
         if isinstance(model, Recognizer):
-            model.tokenizer = _tokenizer(path)
+            model.tokenizer = _tokenizer(path, model.decoder_config.vocab_size)
         return model
     what = "is a folder without a config.json" if path.is_dir() else "does not exist"
     if path.is_file():
@@ -39,11 +39,17 @@ def load(source: str | Path) -> AVHubert | Recognizer:
     )
 
 
-def _tokenizer(path: Path) -> Tokenizer:
+def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     try:
-        return Tokenizer(path / TOKENIZER)
+        tokenizer = Tokenizer(path / TOKENIZER)
     except DataError as error:
         raise CheckpointError(f"{path} is a recognizer without a usable tokenizer: {error}") from error
+    if tokenizer.vocab_size != vocab_size:
+        raise CheckpointError(
+            f"{path}: its tokenizer has {tokenizer.vocab_size} symbols, its decoder {vocab_size}: they do not belong "
+            "together; copy the whole model directory again"
+        )
+    return tokenizer
 
 
 def load_recognizer(source: str | Path) -> Recognizer:

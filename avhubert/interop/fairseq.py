@@ -198,10 +198,8 @@ def build(published: Published) -> AVHubert | Recognizer:
                 f"{path}: {theirs} is {list(published.tensors[str(theirs)].shape)}, "
                 f"its configuration asks for {list(expected[name].shape)}"
             )
-    # copies lie where torch aligns them, which decides the last digits of what a model computes
-    copies = ((name, published.tensors[str(theirs)], expected[name].dtype) for name, theirs in ours.items())
-    state = {name: tensor.to(dtype, copy=True) for name, tensor, dtype in copies}
-    model.load_state_dict(state, assign=True)
+    model.to_empty(device="cpu")  # in our dtypes and memory formats, which assigned tensors would not have
+    model.load_state_dict({name: published.tensors[str(theirs)] for name, theirs in ours.items()})
     model.metadata = metadata(published)
     if isinstance(model, Recognizer) and published.tokenizer is not None:
         model.tokenizer = _checked_tokenizer(published)

@@ -148,5 +148,8 @@ def test_every_form_of_cfg_becomes_the_same_plain_values(variant: str, golden: G
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("finetuned")])
 def test_every_form_holds_the_same_tokenizer_and_dictionaries(variant: str, golden: Golden) -> None:
-    variant_state = TorchFile(golden(f"ckpt_variants/{variant}")).content["task_state"]
-    assert described(variant_state) == described(TorchFile(golden(VARIANTS[variant])).content["task_state"])
+    state = described(TorchFile(golden(f"ckpt_variants/{variant}")).content["task_state"])
+    main = described(TorchFile(golden(VARIANTS[variant])).content["task_state"])
+    if "plain_cfg" in variant:  # that one was written without
+        assert main.pop("s2s_tokenizer")
+    assert state == main

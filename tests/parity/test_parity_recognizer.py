@@ -135,7 +135,7 @@ def test_gradients_and_batch_norm_of_an_update(
     recognizer = load(golden("finetuned_ckpt.pt"))
     assert isinstance(recognizer, Recognizer)
     for module in recognizer.modules():
-        for name in ("p", "dropout"):
+        for name in ("p", "dropout", "layerdrop"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
     recognizer.encoder.config.encoder_layerdrop = 0.0
