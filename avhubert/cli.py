@@ -69,6 +69,13 @@ def pretrain(options: argparse.Namespace) -> None:
     run(compose("pretrain", options.config_name, options.overrides, options.config_dir))
 
 
+def iterate(options: argparse.Namespace) -> None:
+    from avhubert.iterate import run
+
+    directory = run(options.config_name, options.overrides, options.config_dir, options.from_iteration)
+    say(f"open {directory / 'report.html'}")
+
+
 def finetune(options: argparse.Namespace) -> None:
     from avhubert.config import compose, preset_command
     from avhubert.train.finetune import run
@@ -271,6 +278,17 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--config-name", required=True, metavar="NAME", help="a preset")
         sub.add_argument("--config-dir", type=Path, metavar="D", help="your own folder of presets")
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="anything in the preset")
+
+    sub = command(
+        "iterate",
+        iterate,
+        "cluster and pre-train for all iterations of a recipe; goes on by itself",
+        "avhubert iterate --config-name base_lrs3 run_dir=runs/lrs3 data.dir=data/433h",
+    )
+    sub.add_argument("--config-name", required=True, metavar="NAME", help="a recipe")
+    sub.add_argument("--config-dir", type=Path, metavar="D", help="your own folder of recipes")
+    sub.add_argument("--from-iteration", type=positive, default=1, metavar="N", help="take those before as they are")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe, or of every iteration's preset")
 
     sub = command(
         "evaluate",

@@ -231,11 +231,32 @@ class FinetuneConfig:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
 
+@dataclass
+class RecipeDataConfig:
+    """What all iterations learn from."""
+
+    dir: str = REQUIRED
+
+
+@dataclass
+class RecipeConfig:
+    """`avhubert iterate`: which preset learns which clusters, iteration by iteration."""
+
+    run_dir: str = REQUIRED
+    seed: int = 1337
+    data: RecipeDataConfig = field(default_factory=RecipeDataConfig)
+    presets: list[str] = field(default_factory=list)  # of `pretrain`, one per iteration
+    clusters: list[int] = field(default_factory=list)  # one number per iteration; the first clusters MFCC
+    teacher_layers: list[int] = field(default_factory=list)  # of the model before; one per iteration but the first
+    percent: float = 100.0  # of the training clips, that k-means learns from
+
+
 SCHEMAS = {
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
     "av-finetune": FinetuneConfig,
     "decode": DecodeConfig,
+    "iterate": RecipeConfig,
 }
 
 CHOICES = {
@@ -257,13 +278,13 @@ POSITIVE = {
     *("encoder_attention_heads", "conv_pos", "conv_pos_groups", "final_dim", "logit_temp", "layers", "ffn_embed_dim"),
     *("attention_heads", "beam", "max_frames", "min_frames", "crop_frames", "noise_num", "length_audio"),
     *("length_video", "lr", "max_steps", "frames_per_step", "frames_per_batch", "save_every", "keep_last"),
-    *("validate_every", "log_every", "eps", "final_lr_scale"),
+    *("validate_every", "log_every", "eps", "final_lr_scale", "percent"),
 }
 NOT_NEGATIVE = {
     *("seed", "workers", "draw_av", "draw_a", "draw_v", "weight_decay", "clip_norm", "warmup_steps", "decay_steps"),
     *("freeze_encoder_steps", "masked_weight", "unmasked_weight", "features_pen_weight", "feature_grad_mult"),
     *("max_len_a", "max_len_b", "min_len", "lenpen", "num_classes", "visual_blocks", "betas", "init_lr_scale"),
-    "vocab_size",
+    *("vocab_size", "clusters", "teacher_layers"),
 }
 
 
@@ -504,7 +525,15 @@ def _check_together(config: Any, where: str) -> None:
             refuse(
                 len(blocks) != 4 or 0 in blocks, f"{prefix}visual_blocks={blocks} must be four numbers of at least 1"
             )
-    if "data.dir" not in values:
+    if "clusters" in values:
+        iterations = [len(values[key]) for key in ("presets", "clusters", "teacher_layers")]
+        refuse(
+            iterations[0] < 1 or iterations != [iterations[0], iterations[0], iterations[0] - 1],
+            f"{iterations[0]} presets, {iterations[1]} clusters and {iterations[2]} teacher_layers do not fit: every "
+            "iteration has a preset and a number of clusters, and all but the first have a layer of their teacher",
+        )
+        refuse(min(values["clusters"]) < 2, f"clusters={values['clusters']} must each be at least 2")
+    if "data.min_frames" not in values:
         return
     least, most = values["data.min_frames"], values["data.max_frames"]
     refuse(least > most, f"data.min_frames={least} is greater than data.max_frames={most}: no clip would be left")
