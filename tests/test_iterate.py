@@ -54,7 +54,7 @@ def test_every_iteration_learns_the_clusters_of_the_one_before(done: Path) -> No
 
 def test_again_does_nothing_again_and_a_lost_iteration_is_made_alike(done: Path, settings: list[str]) -> None:
     own = [*settings, f"run_dir={done}"]
-    with pytest.raises(ConfigError, match="trained with other settings: optimizer.lr=1"):
+    with pytest.raises(ConfigError, match=r"trained with other settings: optimizer\.lr=1"):
         run("tiny", [*own, "optimizer.lr=1"])
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*") if path.suffix in (".safetensors", ".km")}
     weights = done / "iter3" / "model" / "model.safetensors"
