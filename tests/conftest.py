@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from avhubert.cluster.labels import cluster
 from avhubert.data.audio import write_wav
 from avhubert.data.manifest import Clip, write_manifest, write_phones, write_transcripts
 from avhubert.data.text import train_tokenizer
@@ -55,6 +56,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_phones(folder / f"{split}.phn", rows)
         texts += said if split == "train" else []
     (folder / "tokenizer.model").write_bytes(train_tokenizer(texts, 40).serialized)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labels_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels of `data_dir`: clusters of MFCC."""
+    folder = tmp_path_factory.mktemp("labels") / "mfcc"
+    cluster(data_dir, "mfcc", 6, folder)
     return folder
 
 

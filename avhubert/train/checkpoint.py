@@ -52,7 +52,7 @@ def load_newest(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
         path = state_path(run_dir, step)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
             problems.append(
                 f"{path} cannot be read ({' '.join(str(error).split())[:120]}); going back to the one before"
             )

@@ -1,0 +1,250 @@
+"""The loop: exact resume after any end, one step whatever its division, refusals, alarms."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from avhubert.cli import main
+from avhubert.config import compose
+from avhubert.errors import AvhubertError, CheckpointError, ConfigError
+from avhubert.files import lock_directory
+from avhubert.train import finetune, pretrain
+
+STEPS = 6
+COMMON = (
+    *("seed=7", f"train.max_steps={STEPS}", "train.frames_per_step=120", "train.frames_per_batch=80"),
+    *("train.save_every=2", "train.validate_every=3", "train.log_every=1", "optimizer.warmup_steps=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def settings(data_dir: Path, labels_dir: Path, small_model: list[str]) -> list[str]:
+    """Pre-training on the small data, dropouts and layer drop on."""
+    return [f"data.dir={data_dir}", f"data.labels={labels_dir}", *COMMON, *small_model, "model.encoder_layerdrop=0.2"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def rows(run: Path) -> list[dict]:
+    """The log without times."""
+    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if "second" not in key} for row in kept]
+
+
+def train(settings: list[str], run: Path, *more: str) -> Path:
+    return pretrain.run(compose("pretrain", "tiny_iter2", [*settings, f"run_dir={run}", *more]))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings, tmp_path_factory.mktemp("undisturbed") / "run")
+
+
+def command(settings: list[str], run: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "avhubert.cli", "pretrain", "--config-name", "tiny_iter2", *settings, f"run_dir={run}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4])
+def test_sigkill_at_any_moment_changes_nothing(
+    settings: list[str], undisturbed: Path, tmp_path: Path, seconds: float
+) -> None:
+    run = tmp_path / "run"
+    log = run / "metrics.jsonl"
+    process = subprocess.Popen(command(settings, run), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until = time.monotonic() + 120
+    while (
+        process.poll() is None and time.monotonic() < until and not (log.exists() and log.read_text().count("\n") > 2)
+    ):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+    assert (run / "state").is_dir()
+    done = subprocess.run(command(settings, run), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same(run, undisturbed)
+    assert rows(run) == rows(undisturbed)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_saves_and_exits_well(
+    settings: list[str], undisturbed: Path, tmp_path: Path, kind: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(command(settings, run), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until and not (run / "resolved.yaml").exists():
+        time.sleep(0.01)
+    process.send_signal(kind)
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    assert f"stopped by {kind.name} after step" in said
+    train(settings, run)
+    assert same(run, undisturbed)
+
+
+def test_a_torn_state_is_told_and_the_one_before_taken(
+    settings: list[str], undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(settings, tmp_path / "run")
+    newest = run / "state" / f"step_{STEPS}.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(settings, run)
+    said = capsys.readouterr().out
+    assert f"{newest} cannot be read" in said
+    assert "going on after step 4" in said
+    assert same(run, undisturbed)
+    assert rows(run) == rows(undisturbed)
+    for path in (run / "state").glob("*.pt"):
+        path.write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="none of the 2 states"):
+        train(settings, run)
+
+
+def test_a_finished_run_says_so_and_a_longer_one_goes_on(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(settings, tmp_path / "run", "train.max_steps=2")
+    train(settings, run, "train.max_steps=2")
+    assert "is finished: all 2 steps are done" in capsys.readouterr().out
+    train(settings, run, "train.max_steps=3")
+    assert "going on after step 2" in capsys.readouterr().out
+
+
+def test_other_settings_and_a_second_process_are_refused(settings: list[str], undisturbed: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trained with other settings: optimizer\.lr=0\.5 \(was 0\.00"):
+        train(settings, undisturbed, "optimizer.lr=0.5")
+    with lock_directory(undisturbed), pytest.raises(ConfigError, match="in use"):
+        train(settings, undisturbed)
+
+
+def test_workers_change_nothing(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    assert same(train(settings, tmp_path / "run", "data.workers=2"), undisturbed)
+
+
+def test_a_gradient_that_is_not_finite_skips_its_step(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pretrain.Pretraining.loss
+    calls = []
+
+    def sometimes(self, batch, rng):
+        part = real(self, batch, rng)
+        calls.append(1)
+        if len(calls) == 3:
+            part.loss = part.loss * float("nan")
+        return part
+
+    monkeypatch.setattr(pretrain.Pretraining, "loss", sometimes)
+    run = train(settings, tmp_path / "run")
+    assert "1 steps were skipped" in capsys.readouterr().out
+    assert all(tensor.isfinite().all() for tensor in weights(run).values() if tensor.is_floating_point())
+    assert sum(row.get("skipped", 0) for row in rows(run) if row["step"] == STEPS and row["split"] == "train") == 1
+
+
+def test_too_many_of_them_stop_the_run(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pretrain.Pretraining.loss
+
+    def never(self, batch, rng):
+        part = real(self, batch, rng)
+        part.loss = part.loss * float("inf")
+        return part
+
+    monkeypatch.setattr(pretrain.Pretraining, "loss", never)
+    with pytest.raises(AvhubertError, match="not finite in 10 steps in a row"):
+        train(settings, tmp_path / "run", "train.max_steps=12")
+
+
+def test_no_labels_or_a_missing_value_leave_nothing_behind(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong, words in (("data.labels=null", "needs labels"), ("data.labels=nowhere", "nowhere"), ("data.dir=x", "x")):
+        given = [*settings, f"run_dir={tmp_path / 'run'}", wrong]
+        assert main(["pretrain", "--config-name", "tiny_iter2", *given]) in (1, 2)
+        error = capsys.readouterr().err
+        assert words in error
+        assert len(error.splitlines()) == 1
+        assert not (tmp_path / "run").exists()
+
+
+# --------------------------------------------------------------------------- what differs: fine-tuning
+@pytest.fixture(scope="module")
+def tuning(data_dir: Path, undisturbed: Path) -> list[str]:
+    heads = ("model.decoder.layers=1", "model.decoder.ffn_embed_dim=64", "model.decoder.attention_heads=2")
+    return [f"data.dir={data_dir}", f"model.pretrained={undisturbed}", *COMMON, *heads]
+
+
+def tune(tuning: list[str], run: Path, *more: str) -> Path:
+    return finetune.run(compose("finetune", "tiny", [*tuning, f"run_dir={run}", *more]))
+
+
+def test_fine_tuning_goes_on_exactly_and_keeps_its_best(tuning: list[str], tmp_path: Path) -> None:
+    from avhubert.loading import load_recognizer
+
+    whole = tune(tuning, tmp_path / "whole")
+    parts = tune(tuning, tmp_path / "parts")
+    (parts / "state" / f"step_{STEPS}.pt").unlink()
+    tune(tuning, parts)
+    assert same(whole, parts)
+    assert same(whole / "best", parts / "best")
+    best = load_recognizer(whole / "best")
+    assert best.metadata["modalities"] == ["av", "a", "v"]
+    assert best.decode_settings.beam == 5
+    assert best.tokenizer.decode(best.tokenizer.encode("ba mo")) == "ba mo"
+    valid = [row for row in rows(whole) if row["split"] == "valid"]
+    highest = max(valid, key=lambda row: row["accuracy"])
+    assert best.metadata["step"] == highest["step"]
+
+
+def test_frozen_steps_leave_the_encoder_as_it_was(tuning: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    before = weights(undisturbed)
+    frozen = weights(tune(tuning, tmp_path / "frozen", f"train.freeze_encoder_steps={STEPS}"))
+    kept = [name for name in before if not name.startswith(("head.", "mask_embedding"))]
+    assert all(torch.equal(frozen[f"encoder.{name}"], before[name]) for name in kept)
+    free = weights(tune(tuning, tmp_path / "free", "train.freeze_encoder_steps=3"))
+    assert any(not torch.equal(free[f"encoder.{name}"], before[name]) for name in kept)
+    drifted = weights(
+        tune(tuning, tmp_path / "drift", f"train.freeze_encoder_steps={STEPS}", "train.freeze_encoder_drift=true")
+    )
+    moved = {name for name in kept if not torch.equal(drifted[f"encoder.{name}"], before[name])}
+    assert moved
+    assert all("running" in name or "num_batches" in name for name in moved)
+
+
+def test_what_fine_tuning_refuses(tuning: list[str], small_scratch: list[str], tmp_path: Path, data_dir: Path) -> None:
+    scratch = tune(tuning, tmp_path / "scratch", "train.max_steps=1", *small_scratch)
+    for more, kind, words in (
+        ([f"model.pretrained={scratch}"], CheckpointError, "is a fine-tuned recognizer, and a pre-trained model is"),
+        (["model.pretrained=nowhere"], CheckpointError, "nowhere does not exist"),
+        (["model.decoder.ctc=false"], ConfigError, r"ctc_weight=0\.3 needs a CTC head"),
+        (["data.modalities=a", "data.draw_a=0"], ConfigError, r"data\.modalities=a leaves nothing of"),
+        (["data.noise=nowhere"], AvhubertError, "nowhere"),
+        ([f"data.dir={tmp_path}"], AvhubertError, "tokenizer"),
+    ):
+        with pytest.raises(kind, match=words):
+            tune(tuning, tmp_path / "run", *more)
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("modality", ["a", "v"])
+def test_one_stream_alone(tuning: list[str], tmp_path: Path, modality: str) -> None:
+    run = tune(tuning, tmp_path / "run", "train.max_steps=2", f"data.modalities={modality}", f"data.draw_{modality}=1")
+    assert json.loads((run / "config.json").read_text())["metadata"]["modalities"] == [modality]
