@@ -6,6 +6,7 @@ label_model.json, by which another corpus gets the same cluster ids), quality.js
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import shutil
@@ -30,7 +31,7 @@ from avhubert.data.manifest import (
     write_labels,
 )
 from avhubert.errors import ConfigError, DataError
-from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, write_json
+from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, sha256, write_json
 from avhubert.report import Page, progress
 
 SPLITS = ("train", "valid", "test")
@@ -94,7 +95,8 @@ def cluster(
             }  # fmt: skip
             write_json(folder / "label_model.json", settings)
             results = _label_splits(folder, data_dir, manifests, shards, info, found)
-            write_label_info(folder, info)
+            hashes = {split: sha256(folder / f"{split}.km") for split in manifests}
+            write_label_info(folder, dataclasses.replace(info, files=hashes))
             _write_quality(folder, spec, found, results)
             figures = read_json(folder / "quality.json")
     shutil.rmtree(work)

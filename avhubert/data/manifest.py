@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from avhubert.errors import DataError
-from avhubert.files import read_json, write_json, write_text
+from avhubert.files import read_json, sha256, write_json, write_text
 
 FRAME_RATE = 25
 SPECIALS = 4  # a cluster dictionary begins with <s> <pad> </s> <unk>: class = position in the file + 4
@@ -193,6 +193,7 @@ class LabelInfo:
     source: str  # 'mfcc' or the model that the features came from
     layer: int | None  # the model's layer; None for MFCC
     centroids: str  # SHA-256 of the centroids
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of each split's .km; may be left out by hand
 
 
 def read_label_info(folder: str | Path) -> LabelInfo:
@@ -207,8 +208,10 @@ def read_label_info(folder: str | Path) -> LabelInfo:
     kinds: dict[str, tuple[type, ...]] = {
         "rate": (int,), "clusters": (int,), "source": (str,), "layer": (int, type(None)), "centroids": (str,),
     }  # fmt: skip
-    if not isinstance(values, dict) or set(values) != set(kinds):
-        raise DataError(f"{path} must hold {', '.join(kinds)} and nothing else")
+    if not isinstance(values, dict) or set(values) - {"files"} != set(kinds):
+        raise DataError(f"{path} must hold {', '.join(kinds)}, perhaps files, and nothing else")
+    if not isinstance(values.get("files", {}), dict):
+        raise DataError(f"{path}: files={values['files']!r} must give the SHA-256 of each split's .km")
     for name, kind in kinds.items():
         if not isinstance(values[name], kind) or isinstance(values[name], bool):
             raise DataError(f"{path}: {name}={values[name]!r} is not of the right kind; see `avhubert cluster`")
@@ -288,6 +291,11 @@ def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[
     classes[[int(symbol) for symbol in symbols]] = np.arange(SPECIALS, SPECIALS + info.clusters)
     path = folder / f"{split}.km"
     rows = read_labels(path)
+    if split in info.files and sha256(path) != info.files[split]:
+        raise DataError(
+            f"{path} is not the file that labels.json describes: it was changed, or belongs to other clusters; "
+            "make the labels again"
+        )
     _check_rows(len(rows), len(clips), path, "labels")
     _check_rate(path, rows, clips, info.rate)
     for clip, row in zip(clips, rows, strict=True):
@@ -296,6 +304,8 @@ def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[
                 f"{path}: clip '{clip.id}' has cluster {row.max()} but labels.json says {info.clusters} clusters; "
                 "make the labels again"
             )
+    if info.clusters > 1 and len(set().union(*(np.unique(row).tolist() for row in rows))) < 2:
+        raise DataError(f"{path}: all labels are of one cluster, from which nothing can be learned; make them again")
     return [classes[row] for row in rows], info
 
 
