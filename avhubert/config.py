@@ -98,6 +98,7 @@ class DataConfig:
     noise_snr: list[int] = field(default_factory=lambda: [0, 0])  # dB, both ends included
     noise_num: int = 1
     workers: int = 0  # threads that load batches ahead; 0: none
+    max_bad_share: float = 0.01  # of a split's clips that may be unreadable and skipped; 0: the first stops the run
 
 
 @dataclass
@@ -271,7 +272,16 @@ CHOICES = {
 }
 SHARES = {
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
-    *("noise_prob", "prob_audio", "prob_video", "modality_dropout", "audio_dropout", "label_smoothing", "ctc_weight"),
+    *(
+        "max_bad_share",
+        "noise_prob",
+        "prob_audio",
+        "prob_video",
+        "modality_dropout",
+        "audio_dropout",
+        "label_smoothing",
+        "ctc_weight",
+    ),
 }
 POSITIVE = {
     *("audio_feat_dim", "visual_width", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim"),

@@ -13,7 +13,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ class Batch:
         published collation trims targets to the batch's longest and lets padding count as class 1 in shorter ones.)
     tokens: int64 [B, L] with </s> (2), padded with 1; None without transcripts
     frames: video frames of all clips, padding not counted
+    left_out: clips that could not be read (id → why), where the dataset tolerates them; all of them, and the batch has
+        no rows
     """
 
     audio: Tensor | None
@@ -72,6 +74,7 @@ class Batch:
     tokens: Tensor | None
     ids: list[str]
     frames: int
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -116,6 +119,7 @@ class ClipDataset:
         labels: label sets as `load_labels` gives them: (class rows in the order of `clips`, LabelInfo).
         texts, tokenizer: transcripts in the order of `clips`.
         noise: wav files; None: no noise.
+        tolerant: `batch` leaves out a clip that cannot be read and names it in `left_out`; otherwise it raises.
 
     Raises:
         DataError: rows or texts and clips differ in number.
@@ -132,6 +136,7 @@ class ClipDataset:
         texts: Sequence[str] | None = None,
         tokenizer: Tokenizer | None = None,
         noise: Sequence[Path] | None = None,
+        tolerant: bool = False,
     ) -> None:
         assert (texts is None) == (tokenizer is None), "transcripts and a tokenizer go together"
         for what, rows in [*(("label rows", rows) for rows, _ in labels), ("transcripts", texts)]:
@@ -147,6 +152,7 @@ class ClipDataset:
         self._texts = texts
         self._tokenizer = tokenizer
         self._noise = noise
+        self._tolerant = tolerant
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -244,7 +250,22 @@ class ClipDataset:
 
     def batch(self, indices: Iterable[int], epoch: int = 0) -> Batch:
         """Load and collate."""
-        return self.collate([self.load(index, epoch) for index in indices])
+        examples, left_out = [], {}
+        for index in indices:
+            try:
+                examples.append(self.load(index, epoch))
+            except (MediaError, DataError) as error:
+                if not self._tolerant:
+                    raise
+                left_out[self.clips[index].id] = str(error)
+        batch = self.collate(examples) if examples else _empty()
+        batch.left_out = left_out
+        return batch
+
+
+def _empty() -> Batch:
+    nothing = torch.zeros(0, dtype=torch.bool)
+    return Batch(None, None, nothing[:, None], nothing, nothing, [], None, [], 0)
 
 
 def batch_frames(lengths: Sequence[int], pad: bool, crop_frames: int | None) -> int:

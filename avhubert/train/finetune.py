@@ -56,7 +56,8 @@ def run(config: FinetuneConfig) -> Path:
         task = Finetuning(config, recognizer, tokenizer, shown)
         steps = functools.partial(Loader(training, config.data.workers).steps, step_order(config, training))
         rank, world_size = opened.fabric.global_rank, opened.fabric.world_size
-        train(opened, task, steps, Validation(config, validation, rank, world_size))
+        bad_limit = int(config.data.max_bad_share * (len(training) + len(validation)))
+        train(opened, task, steps, Validation(config, validation, rank, world_size), bad_limit)
         return opened.directory
 
 

@@ -43,6 +43,7 @@ def read_split(
         texts=None if texts is None else [normalise_text(texts[index]) for index in kept],
         tokenizer=tokenizer,
         noise=read_noise_list(data.noise, split) if with_noise and data.noise else None,
+        tolerant=data.max_bad_share > 0,
     )
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from avhubert.config import FinetuneConfig, PretrainConfig, flatten, from_dict, write_yaml
 from avhubert.data.batches import Batch
-from avhubert.errors import AvhubertError, ConfigError
+from avhubert.errors import AvhubertError, ConfigError, DataError
 from avhubert.files import lock_directory, output_directory, write_text
 from avhubert.model.kernels import reuse_memory
 from avhubert.report import progress
@@ -191,17 +191,23 @@ class Counters:
     frames: int = 0  # since the last line of the log, as are the following
     interval_seconds: float = 0.0
     sums: Sums = field(default_factory=Sums)
+    bad: dict[str, str] = field(default_factory=dict)  # clips that could not be read, on any rank: id → why
+    bad_here: dict[str, str] = field(default_factory=dict)  # those that this rank met and has not told yet
 
 
-def train(run: Run, task: Task, steps: Steps, validation: Iterable[tuple[int, Batch]] | None) -> None:
+def train(
+    run: Run, task: Task, steps: Steps, validation: Iterable[tuple[int, Batch]] | None, bad_limit: int = 0
+) -> None:
     """Train until train.max_steps, from where the run stands, and leave the model directory in it.
 
-    `validation`: (number, batch) of this rank, iterated anew for each validation; None: there is none.
+    `validation`: (number, batch) of this rank, iterated anew for each validation; None: there is none. `bad_limit`:
+    how many clips may turn out to be unreadable; each is named, and the training goes on without it.
 
     SIGTERM, SIGINT and SIGUSR1 save the state at the end of the step and exit with code 0.
 
     Raises:
         AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite.
+        DataError: more than `bad_limit` clips could not be read.
     """
     config, fabric = run.config.train, run.fabric
     if fabric.device.type == "cpu":
@@ -228,10 +234,12 @@ def train(run: Run, task: Task, steps: Steps, validation: Iterable[tuple[int, Ba
             step = counters.step
 
             if step % config.log_every == 0 or step == last:
+                _tell_bad_clips(run, counters, bad_limit)
                 bar.show(_log_training(run, task, counters, rate))
             bar.advance()
             if validation is not None and (step % config.validate_every == 0 or step == last):
                 _validate(run, task, validation, counters)
+                _tell_bad_clips(run, counters, bad_limit)
                 clock = time.perf_counter()
             if step % config.save_every == 0 or step == last or stopping:
                 _save(run, task, optimizer, counters)
@@ -263,6 +271,9 @@ def _step(
     statistics = ranks.Statistics(fabric, module)
     sample_size, frames, sums = 0, 0, Sums()
     for place, batch in micro_batches:
+        counters.bad_here.update(batch.left_out)
+        if not batch.ids:
+            continue
         rng = seed_all(run.config.seed, TRAINING, counters.step, place)
         with statistics.of_micro_batch(place), fabric.autocast():
             part = task.loss(to_device(batch, fabric.device), rng)
@@ -327,6 +338,7 @@ def _log_training(run: Run, task: Task, counters: Counters, rate: float) -> dict
     figures = task.figures(sums) if sums else {}  # none: all of its steps were skipped
     figures |= {"lr": rate, "frames_per_second": counters.frames / max(counters.interval_seconds, 1e-9)}
     figures |= {"skipped": counters.skipped} if counters.skipped else {}
+    figures |= {"bad_clips": len(counters.bad)} if counters.bad else {}
     _write_log(run, counters, "train", figures)
     counters.sums, counters.frames, counters.interval_seconds = Sums(), 0, 0.0
     return figures
@@ -339,6 +351,9 @@ def _validate(run: Run, task: Task, validation: Iterable[tuple[int, Batch]], cou
     task.module.eval()
     sums = Sums()
     for number, batch in validation:
+        counters.bad_here.update(batch.left_out)
+        if not batch.ids:
+            continue
         rng = seed_all(run.config.seed, VALIDATION, number)
         with run.fabric.autocast():
             sums.add(task.evaluate(to_device(batch, run.fabric.device), rng))
@@ -350,6 +365,22 @@ def _validate(run: Run, task: Task, validation: Iterable[tuple[int, Batch]], cou
         counters.best = figures[task.selection]
         if run.fabric.is_global_zero:
             task.save(run.directory / "best", counters.step)
+
+
+def _tell_bad_clips(run: Run, counters: Counters, limit: int) -> None:
+    """Name the clips that could not be read since the last time, on every rank alike; stop when there are too many."""
+    for found in ranks.gathered(run.fabric, counters.bad_here):
+        for identifier, why in found.items():
+            if identifier not in counters.bad:
+                counters.bad[identifier] = why
+                run.say(f"step {counters.step}: left out from here on: {why}")
+    counters.bad_here.clear()
+    if len(counters.bad) > limit:
+        raise DataError(
+            f"{len(counters.bad)} clips cannot be read, more than the {limit} that data.max_bad_share="
+            f"{run.config.data.max_bad_share:g} allows, among them {', '.join(list(counters.bad)[:3])}: "
+            f"{next(iter(counters.bad.values()))}"
+        )
 
 
 def _write_log(run: Run, counters: Counters, split: str, figures: dict[str, float]) -> None:

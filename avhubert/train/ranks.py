@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -62,14 +63,19 @@ def total(fabric: Fabric, *values: float) -> list[float]:
     return summed.tolist()
 
 
+def gathered(fabric: Fabric, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every rank's values, in the order of the ranks."""
+    if fabric.world_size == 1:
+        return [values]
+    found: list[dict[str, Any]] = [{} for _ in range(fabric.world_size)]
+    dist.all_gather_object(found, values)
+    return found
+
+
 def summed(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
     """Named numbers summed over the ranks, in the order of the ranks; not all ranks need have all names."""
-    if fabric.world_size == 1:
-        return values
-    gathered: list[dict[str, float]] = [{} for _ in range(fabric.world_size)]
-    dist.all_gather_object(gathered, values)
     result: dict[str, float] = {}
-    for part in gathered:
+    for part in gathered(fabric, values):
         for name, value in part.items():
             result[name] = result.get(name, 0.0) + value
     return result

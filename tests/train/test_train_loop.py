@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from safetensors.torch import load_file
 
 from avhubert.cli import main
 from avhubert.config import compose
-from avhubert.errors import AvhubertError, CheckpointError, ConfigError
+from avhubert.data.manifest import read_manifest, write_manifest
+from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError
 from avhubert.files import lock_directory
 from avhubert.train import finetune, pretrain
 
@@ -183,6 +186,32 @@ def test_no_labels_or_a_missing_value_leave_nothing_behind(
         assert words in error
         assert len(error.splitlines()) == 1
         assert not (tmp_path / "run").exists()
+
+
+def test_an_unreadable_clip_is_named_counted_and_left_out(
+    settings: list[str], data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(data_dir, tmp_path / "data"))
+    for split in ("train", "valid"):
+        clips = [replace(clip, video=data / clip.video.name) for clip in read_manifest(data_dir / f"{split}.tsv")]
+        write_manifest(data / f"{split}.tsv", clips, data)
+    (data / "train2.mp4").write_bytes(b"torn")
+    (data / "valid1.mp4").write_bytes(b"torn")
+    given = [*settings, f"data.dir={data}"]
+    with pytest.raises(
+        DataError, match=r"2 clips cannot be read, more than the 0 that data\.max_bad_share=0\.01 allows"
+    ):
+        train(given, tmp_path / "strict", "train.log_every=10")
+    with pytest.raises(AvhubertError, match="clip '(train2|valid1)'"):
+        train(given, tmp_path / "first", "data.max_bad_share=0")
+    capsys.readouterr()
+    run = train(given, tmp_path / "run", "data.max_bad_share=0.2")
+    said = capsys.readouterr().out
+    assert said.count("left out from here on: clip 'train2'") == 1
+    assert said.count("left out from here on: clip 'valid1'") == 1
+    assert rows(run)[-2]["bad_clips"] == 2 or rows(run)[-1].get("bad_clips") == 2
+    again = train(given, tmp_path / "again", "data.max_bad_share=0.2", "data.workers=2")
+    assert same(run, again)
 
 
 # --------------------------------------------------------------------------- what differs: fine-tuning
