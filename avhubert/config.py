@@ -272,16 +272,8 @@ CHOICES = {
 }
 SHARES = {
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
-    *(
-        "max_bad_share",
-        "noise_prob",
-        "prob_audio",
-        "prob_video",
-        "modality_dropout",
-        "audio_dropout",
-        "label_smoothing",
-        "ctc_weight",
-    ),
+    *("noise_prob", "prob_audio", "prob_video", "modality_dropout", "audio_dropout", "label_smoothing", "ctc_weight"),
+    "max_bad_share",
 }
 POSITIVE = {
     *("audio_feat_dim", "visual_width", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim"),

@@ -202,7 +202,7 @@ def test_an_unreadable_clip_is_named_counted_and_left_out(
         DataError, match=r"2 clips cannot be read, more than the 0 that data\.max_bad_share=0\.01 allows"
     ):
         train(given, tmp_path / "strict", "train.log_every=10")
-    with pytest.raises(AvhubertError, match="clip '(train2|valid1)'"):
+    with pytest.raises(AvhubertError, match=r"clip '(train2|valid1)'"):
         train(given, tmp_path / "first", "data.max_bad_share=0")
     capsys.readouterr()
     run = train(given, tmp_path / "run", "data.max_bad_share=0.2")
