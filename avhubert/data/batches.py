@@ -157,6 +157,10 @@ class ClipDataset:
     def __len__(self) -> int:
         return len(self.clips)
 
+    def labels(self, number: int) -> list[np.ndarray]:
+        """Class rows of label set `number`, in the order of the clips."""
+        return list(self._labels[number][0])
+
     def _rng(self, draw: Draw, index: int, epoch: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, epoch, index, draw))
 

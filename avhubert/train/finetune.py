@@ -146,6 +146,10 @@ class Finetuning:
         }
         return figures | ({"ctc": sums["ctc"] / sums["sample_size"]} if "ctc" in sums else {})
 
+    def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
+        """None are known."""
+        return []
+
     def save(self, directory: Path, step: int) -> None:
         save_model(directory, self._recognizer, self._tokenizer.serialized, self._metadata(step))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from avhubert.config import FinetuneConfig, PretrainConfig
 from avhubert.data.batches import Batch, ClipDataset, Loader, StepOrder, make_batches
 from avhubert.data.manifest import load_labels, read_manifest, read_noise_list, read_transcripts, select
@@ -45,6 +47,12 @@ def read_split(
         noise=read_noise_list(data.noise, split) if with_noise and data.noise else None,
         tolerant=data.max_bad_share > 0,
     )
+
+
+def commonest_share(dataset: ClipDataset) -> float:
+    """Share of the commonest class among the labels of a dataset's first label set."""
+    _, counts = np.unique(np.concatenate(dataset.labels(0)), return_counts=True)
+    return float(counts.max() / counts.sum())
 
 
 def lengths(dataset: ClipDataset) -> list[int]:

@@ -41,6 +41,7 @@ MAY_CHANGE = {  # what a run may be continued with: its length, its bookkeeping,
     *("run_dir", "data.workers"),
 }
 NON_FINITE_LIMIT = 10
+SPIKE = 2.0  # times its recent mean: a loss worth a warning
 TRAINING, VALIDATION, INITIAL = 0, 1, 2  # first key of random numbers
 
 
@@ -75,6 +76,9 @@ class Task(Protocol):
 
     def figures(self, sums: dict[str, float]) -> dict[str, float]:
         """What the log shows, from summed metrics (`loss` and `sample_size` among them)."""
+
+    def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
+        """Sentences about what validation figures after `step` steps give away; none when all is well."""
 
     def save(self, directory: Path, step: int) -> None:
         """Write the model directory."""
@@ -190,6 +194,8 @@ class Counters:
     seconds: float = 0.0  # spent training, over all restarts
     frames: int = 0  # since the last line of the log, as are the following
     interval_seconds: float = 0.0
+    waiting: float = 0.0  # seconds of them in which there was no batch to train on
+    mean_loss: float = math.nan  # of the last few lines of the log
     sums: Sums = field(default_factory=Sums)
     bad: dict[str, str] = field(default_factory=dict)  # clips that could not be read, on any rank: id → why
     bad_here: dict[str, str] = field(default_factory=dict)  # those that this rank met and has not told yet
@@ -270,7 +276,7 @@ def _step(
     task.begin_step(counters.step)
     statistics = ranks.Statistics(fabric, module)
     sample_size, frames, sums = 0, 0, Sums()
-    for place, batch in micro_batches:
+    for place, batch in _timed(micro_batches, counters):
         counters.bad_here.update(batch.left_out)
         if not batch.ids:
             continue
@@ -314,6 +320,18 @@ def _step(
     return bool(stopping)
 
 
+def _timed(micro_batches: Iterable[tuple[int, Batch]], counters: Counters) -> Iterator[tuple[int, Batch]]:
+    """The same, counting the time that each has to be waited for."""
+    iterator = iter(micro_batches)
+    while True:
+        started = time.perf_counter()
+        found = next(iterator, None)
+        counters.waiting += time.perf_counter() - started
+        if found is None:
+            return
+        yield found
+
+
 def seed_all(seed: int, *key: int) -> np.random.Generator:
     """Seed torch (weights, dropout, LayerDrop) with (seed, *key); returns a generator for the task's own draws."""
     sequence = np.random.SeedSequence([seed, *key])
@@ -336,11 +354,19 @@ def _log_training(run: Run, task: Task, counters: Counters, rate: float) -> dict
     """Write a line of the training log and begin a new interval."""
     sums = counters.sums.over_ranks(run.fabric)
     figures = task.figures(sums) if sums else {}  # none: all of its steps were skipped
-    figures |= {"lr": rate, "frames_per_second": counters.frames / max(counters.interval_seconds, 1e-9)}
+    seconds = max(counters.interval_seconds, 1e-9)
+    figures |= {"lr": rate, "frames_per_second": counters.frames / seconds, "waiting": counters.waiting / seconds}
     figures |= {"skipped": counters.skipped} if counters.skipped else {}
     figures |= {"bad_clips": len(counters.bad)} if counters.bad else {}
     _write_log(run, counters, "train", figures)
-    counters.sums, counters.frames, counters.interval_seconds = Sums(), 0, 0.0
+    counters.sums, counters.frames, counters.interval_seconds, counters.waiting = Sums(), 0, 0.0, 0.0
+    loss = figures.get("loss", math.nan)
+    if loss > SPIKE * counters.mean_loss:
+        run.say(
+            f"warning: step {counters.step}: the loss jumped to {loss:.4g}, {loss / counters.mean_loss:.1f} times its "
+            "recent mean; if it stays there, lower optimizer.lr and go on from an older state"
+        )
+    counters.mean_loss = loss if math.isnan(counters.mean_loss) else 0.8 * counters.mean_loss + 0.2 * loss
     return figures
 
 
@@ -361,6 +387,8 @@ def _validate(run: Run, task: Task, validation: Iterable[tuple[int, Batch]], cou
     counters.seconds += time.perf_counter() - started
     _write_log(run, counters, "valid", figures)
     run.say(f"step {counters.step}, valid: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    for sentence in task.alarms(counters.step, figures):
+        run.say(f"warning: step {counters.step}: {sentence}")
     if task.selection is not None and figures[task.selection] > counters.best:
         counters.best = figures[task.selection]
         if run.fabric.is_global_zero:

@@ -20,7 +20,7 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
 from avhubert.model.objective import pretrain_loss
 from avhubert.model.store import save_model
-from avhubert.train.inputs import Validation, read_split, step_order
+from avhubert.train.inputs import Validation, commonest_share, read_split, step_order
 from avhubert.train.loop import INITIAL, Part, open_run, seed_all, train
 
 SIZES = (
@@ -48,7 +48,7 @@ def run(config: PretrainConfig) -> Path:
         training, validation = (read_split(config, split, None, opened.say) for split in ("train", "valid"))
         info = read_label_info(config.data.labels)
         seed_all(config.seed, INITIAL)
-        task = Pretraining(config, build_model(config, info, opened.say), info)
+        task = Pretraining(config, build_model(config, info, opened.say), info, commonest_share(validation))
         steps = functools.partial(Loader(training, config.data.workers).steps, step_order(config, training))
         rank, world_size = opened.fabric.global_rank, opened.fabric.world_size
         bad_limit = int(config.data.max_bad_share * (len(training) + len(validation)))
@@ -104,12 +104,13 @@ class Pretraining:
 
     name = "pre-training"
 
-    def __init__(self, config: PretrainConfig, model: AVHubert, info: LabelInfo) -> None:
+    def __init__(self, config: PretrainConfig, model: AVHubert, info: LabelInfo, commonest: float) -> None:
         self.module: nn.Module = model
         self.selection: str | None = None
         self._model = model
         self._config = config
         self._info = info
+        self._commonest = commonest
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         return [list(self._model.parameters())]
@@ -152,6 +153,16 @@ class Pretraining:
             "unmasked_accuracy": share("correct_unmasked", "count_unmasked"),
             "features_pen": share("features_pen", "micro_batches"),
         }
+
+    def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
+        """After warm-up a model must guess masked frames better than one that always says the commonest cluster."""
+        if step <= self._config.optimizer.warmup_steps or figures["masked_accuracy"] > self._commonest:
+            return []
+        return [
+            f"masked accuracy {figures['masked_accuracy']:.3f} is not above {self._commonest:.3f}, the share of the "
+            "commonest cluster: nothing is learned from context yet; if this lasts, look for labels that do not belong "
+            "to the clips, or lower optimizer.lr"
+        ]
 
     def save(self, directory: Path, step: int) -> None:
         save_model(directory, self._model, metadata=self._metadata(step))

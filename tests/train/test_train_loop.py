@@ -47,7 +47,7 @@ def same(one: Path, other: Path) -> bool:
 def rows(run: Path) -> list[dict]:
     """The log without times."""
     kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if "second" not in key} for row in kept]
+    return [{key: value for key, value in row.items() if "second" not in key and key != "waiting"} for row in kept]
 
 
 def train(settings: list[str], run: Path, *more: str) -> Path:
@@ -161,6 +161,27 @@ def test_a_gradient_that_is_not_finite_skips_its_step(
     assert "1 steps were skipped" in capsys.readouterr().out
     assert all(tensor.isfinite().all() for tensor in weights(run).values() if tensor.is_floating_point())
     assert sum(row.get("skipped", 0) for row in rows(run) if row["step"] == STEPS and row["split"] == "train") == 1
+
+
+def test_a_jump_of_the_loss_and_a_model_that_learns_nothing_are_told(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pretrain.Pretraining.loss
+    calls = []
+
+    def jump(self, batch, rng):
+        part = real(self, batch, rng)
+        calls.append(1)
+        part.loss = part.loss * (9 if len(calls) > 8 else 1)
+        part.metrics["correct_masked"] = part.metrics["correct_masked"] * 0
+        return part
+
+    monkeypatch.setattr(pretrain.Pretraining, "loss", jump)
+    run = train(settings, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "the loss jumped to" in said
+    assert "masked accuracy 0.000 is not above 0." in said
+    assert all(0 <= row["waiting"] <= 1 for row in map(json.loads, (run / "metrics.jsonl").open()) if "waiting" in row)
 
 
 def test_too_many_of_them_stop_the_run(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
