@@ -34,7 +34,7 @@ class Size:
 
 SIZES = {
     "smoke": Size(24, 4, 12, 6, 12),
-    "quick": Size(360, 24, 50, 250, 500),
+    "quick": Size(360, 24, 50, 250, 600),
     "full": Size(1600, 48, 50, 1000, 4000),
 }
 LAYER = 3  # whose features the second iteration clusters, of 4: the published 9 of 12
