@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,10 @@ from avhubert.data.audio import write_wav
 from avhubert.data.manifest import Clip, write_manifest, write_phones, write_transcripts
 from avhubert.data.text import train_tokenizer
 from avhubert.data.video import write_video
+
+# these machines are shared: an example may take long without being at fault
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 SMALL = Path(__file__).parent / "data" / "golden"

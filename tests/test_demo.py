@@ -105,8 +105,11 @@ def talk(done: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("modality", ["auto", "a", "v", "av"])
 def test_a_video_of_another_kind_is_transcribed(done: Path, talk: Path, modality: str) -> None:
-    found = transcribe(talk, str(done / "model"), modality)
-    assert found.text
+    found = transcribe(talk, str(done / "model"), modality)  # after so few steps the likeliest text may be none
+    assert len(found.segments) == 1
+    assert found.text == found.segments[0].text
+    assert -20 < found.segments[0].score < 0
+    assert found.segments[0].end == pytest.approx(2.0, abs=0.2)
     assert found.modality == ("av" if modality == "auto" else modality)
     assert found.warnings == []
     assert [word.text for word in found.words] == found.text.split()
@@ -116,7 +119,6 @@ def test_formats_and_files(done: Path, talk: Path, tmp_path: Path, capsys: pytes
     model = ["--model", str(done / "model")]
     assert main(["transcribe", str(talk), *model]) == 0
     text = capsys.readouterr().out.strip()
-    assert text
     for form in ("txt", "srt", "vtt", "json"):
         assert main(["transcribe", str(talk), *model, "--format", form, "--out", str(tmp_path)]) == 0
     assert (tmp_path / "talk.txt").read_text().strip() == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -59,6 +60,9 @@ def undisturbed(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -
     return train(settings, tmp_path_factory.mktemp("undisturbed") / "run")
 
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in this process: bits depend on the number of threads
+
+
 def command(settings: list[str], run: Path) -> list[str]:
     return [
         sys.executable, "-m", "avhubert.cli", "pretrain", "--config-name", "tiny_iter2", *settings, f"run_dir={run}",
@@ -71,7 +75,7 @@ def test_sigkill_at_any_moment_changes_nothing(
 ) -> None:
     run = tmp_path / "run"
     log = run / "metrics.jsonl"
-    process = subprocess.Popen(command(settings, run), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command(settings, run), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ONE_THREAD)
     until = time.monotonic() + 120
     while (
         process.poll() is None and time.monotonic() < until and not (log.exists() and log.read_text().count("\n") > 2)
@@ -81,7 +85,7 @@ def test_sigkill_at_any_moment_changes_nothing(
     process.kill()
     process.wait()
     assert (run / "state").is_dir()
-    done = subprocess.run(command(settings, run), capture_output=True, text=True)
+    done = subprocess.run(command(settings, run), capture_output=True, text=True, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
     assert same(run, undisturbed)
     assert rows(run) == rows(undisturbed)
@@ -92,7 +96,9 @@ def test_a_signal_saves_and_exits_well(
     settings: list[str], undisturbed: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen(command(settings, run), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command(settings, run), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ONE_THREAD
+    )
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until and not (run / "resolved.yaml").exists():
         time.sleep(0.01)

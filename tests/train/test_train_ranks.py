@@ -1,0 +1,72 @@
+"""Two processes of torchrun (gloo, CPU) against one: the same list of micro-batches, so the same training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+STEPS = 6
+COMMON = (
+    *("seed=7", f"train.max_steps={STEPS}", "train.frames_per_step=240", "train.frames_per_batch=80"),
+    *("train.save_every=2", "train.keep_last=9", "train.validate_every=3", "train.log_every=1"),
+    *("optimizer.warmup_steps=2", "model.encoder_layerdrop=0.2", "train.accelerator=cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def settings(data_dir: Path, labels_dir: Path, small_model: list[str]) -> list[str]:
+    return [f"data.dir={data_dir}", f"data.labels={labels_dir}", *small_model, *COMMON]
+
+
+def train(settings: list[str], run: Path, ranks: int) -> Path:
+    launch = [sys.executable]
+    if ranks > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    arguments = ["-m", "avhubert.cli", "pretrain", "--config-name", "tiny_iter2", *settings, f"run_dir={run}"]
+    done = subprocess.run(
+        [*launch, *arguments], capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return run
+
+
+def figures(run: Path, split: str) -> dict[int, dict]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row for row in rows if row["split"] == split}
+
+
+@pytest.fixture(scope="module")
+def alone(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(settings, tmp_path_factory.mktemp("alone") / "run", 1)
+
+
+def test_two_ranks_train_as_one(settings: list[str], alone: Path, tmp_path: Path) -> None:
+    both = train(settings, tmp_path / "run", 2)
+    for split in ("train", "valid"):
+        one, two = figures(alone, split), figures(both, split)
+        assert one.keys() == two.keys()
+        for step, row in one.items():
+            for name in ("loss", "loss_masked", "masked_accuracy", "features_pen"):
+                assert two[step][name] == pytest.approx(row[name], rel=1e-5, abs=1e-7), (split, step, name)
+    a, b = load_file(alone / "model.safetensors"), load_file(both / "model.safetensors")
+    assert all(torch.allclose(a[name].float(), b[name].float(), atol=2e-4) for name in a)
+
+
+def test_a_changed_number_of_ranks_goes_on_with_the_same_samples(
+    settings: list[str], alone: Path, tmp_path: Path
+) -> None:
+    run = train(settings, tmp_path / "run", 1)
+    for last, ranks in ((2, 2), (4, 1)):  # steps 3 … 6 by two ranks, then 5 and 6 by one again
+        for path in (run / "state").glob("step_*.pt"):
+            if int(path.stem.removeprefix("step_")) > last:
+                path.unlink()
+        train(settings, run, ranks)
+    for step, row in figures(alone, "train").items():
+        assert figures(run, "train")[step]["loss"] == pytest.approx(row["loss"], rel=1e-5)
