@@ -53,11 +53,15 @@ def noise(options: argparse.Namespace) -> None:
 
 
 def cluster(options: argparse.Namespace) -> None:
+    from avhubert.cluster.labels import apply
     from avhubert.cluster.labels import cluster as run
 
-    quality = run(
-        options.data, options.features, options.clusters, options.out, seed=options.seed, percent=options.percent
-    )
+    if options.like is not None:
+        quality = apply(options.data, options.features, options.like, options.out)
+    else:
+        quality = run(
+            options.data, options.features, options.clusters, options.out, seed=options.seed, percent=options.percent
+        )
     say_figures(quality)
     say(f"labels in {options.out}; open {Path(options.out) / 'report.html'}")
 
@@ -258,7 +262,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("data", type=Path, metavar="DATA", help="data directory")
     sub.add_argument("--features", required=True, metavar="mfcc|MODEL:LAYER", help="what is clustered")
-    sub.add_argument("--clusters", type=positive, required=True, metavar="K")
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("--clusters", type=positive, metavar="K", help="learn K clusters")
+    which.add_argument("--like", type=Path, metavar="LABELS", help="those of another corpus's labels, learning nothing")
     sub.add_argument("--out", type=Path, required=True, metavar="LABELS", help="folder for {split}.km and labels.json")
     add_seed(sub)
     sub.add_argument("--percent", type=float, default=100.0, metavar="P", help="share of clips k-means learns from")

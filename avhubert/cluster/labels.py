@@ -1,11 +1,14 @@
 """Frame labels for pre-training: features → k-means learned on `train` → cluster ids of every split; the label model.
 
+A label model that exists labels another corpus with the same clusters (`apply`): pre-training goes on with its ids.
+
 A label folder holds {split}.km, dict.km.txt, labels.json (what readers check), the label model (centroids.npy and
 label_model.json, by which another corpus gets the same cluster ids), quality.json and report.html.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -18,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from avhubert.cluster import quality
-from avhubert.cluster.features import FeatureSpec, Shards, extractor, parse, write_shards
-from avhubert.cluster.kmeans import KMeansResult, assign, fit
+from avhubert.cluster.features import Extractor, Shards, extractor, parse, write_shards
+from avhubert.cluster.kmeans import assign, fit
 from avhubert.data.manifest import (
     Clip,
     LabelInfo,
@@ -72,35 +75,90 @@ def cluster(
         raise ConfigError(f"--clusters {clusters} is too few: at least 2 are needed to tell frames apart")
     if not 0 < percent <= 100:
         raise ConfigError(f"--percent {percent:g} is not a share of the clips: give more than 0 and at most 100")
-    data_dir, out = Path(data_dir), Path(out).absolute()
+    data_dir = Path(data_dir)
     if not (data_dir / "train.tsv").is_file():
         raise DataError(f"{data_dir} has no train.tsv, from which clusters are learned; give a data directory")
-    if out.exists() and not (out / "labels.json").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} holds something other than labels; choose another --out")
-    manifests = {split: read_manifest(data_dir / f"{split}.tsv") for split in splits if _exists(data_dir, split)}
-    if not manifests.get("train"):
-        raise DataError(f"{data_dir / 'train.tsv'} lists no clips; prepare the data again")
-
     source = extractor(spec)
-    work = output_directory(out.parent / f".{out.name}.features")
-    with lock_directory(work):
-        shards = {split: write_shards(work / split, clips, source, split) for split, clips in manifests.items()}
+    with _features(data_dir, source, out, splits) as (manifests, shards):
         chosen = _chosen(len(manifests["train"]), percent, seed)
         found = fit(lambda: shards["train"].clips(chosen), clusters, seed)
         info = LabelInfo(spec.rate, clusters, spec.model or "mfcc", spec.layer, _hash(found.centroids))
-        with atomic_directory(out) as folder:
-            np.save(folder / "centroids.npy", found.centroids)
-            settings = {
-                "features": str(spec), **source.identity, "seed": seed, "percent": percent, "learned_clips": len(chosen)
-            }  # fmt: skip
-            write_json(folder / "label_model.json", settings)
-            results = _label_splits(folder, data_dir, manifests, shards, info, found)
-            hashes = {split: sha256(folder / f"{split}.km") for split in manifests}
-            write_label_info(folder, dataclasses.replace(info, files=hashes))
-            _write_quality(folder, spec, found, results)
-            figures = read_json(folder / "quality.json")
+        settings = {
+            "features": str(spec), **source.identity, "seed": seed, "percent": percent, "learned_clips": len(chosen)
+        }  # fmt: skip
+        learned = {
+            "learned_frames": found.rows, "inertia_per_frame": found.inertia / found.rows, "passes": found.passes
+        }  # fmt: skip
+        return _write(out, data_dir, manifests, shards, info, found.centroids, settings, learned)
+
+
+def apply(
+    data_dir: str | Path, features: str, labels: str | Path, out: str | Path, splits: Sequence[str] = SPLITS
+) -> dict[str, Any]:
+    """Label every split that `data_dir` has by the label model of the folder `labels`, write `out`; as `cluster`.
+
+    `features` is that of `labels`: `mfcc`, or the same layer of the same model, wherever its file now is. Clusters that
+    stay empty are no error here: another corpus may lack what they stand for.
+
+    Raises:
+        ConfigError: other features than those that the label model was learned from; `out` as in `cluster`.
+        DataError: no label model, or no manifests.
+    """
+    spec, model = parse(features), read_label_model(labels)
+    source = extractor(spec)
+    if spec.layer != model.info.layer or source.identity.get("model_sha256") != model.model_sha256:
+        own = "mfcc" if model.info.layer is None else f"layer {model.info.layer} of the model {model.info.source}"
+        raise ConfigError(f"the label model in {labels} was learned from {own}, not from {spec}; give --features of it")
+    if Path(out).resolve() == Path(labels).resolve():
+        raise ConfigError(f"--out {out} is the label model itself; choose another folder")
+    with _features(Path(data_dir), source, out, splits) as (manifests, shards):
+        settings = read_json(Path(labels) / "label_model.json") | {"features": str(spec), "applied_from": str(labels)}
+        learned = {"learned_frames": read_json(Path(labels) / "quality.json")["learned_frames"]}
+        return _write(out, Path(data_dir), manifests, shards, model.info, model.centroids, settings, learned)
+
+
+@contextlib.contextmanager
+def _features(
+    data_dir: Path, source: Extractor, out: str | Path, splits: Sequence[str]
+) -> Iterator[tuple[dict[str, list[Clip]], dict[str, Shards]]]:
+    """Manifests and features of every split that is there; the features are deleted once the labels are written."""
+    out = Path(out).absolute()
+    if out.exists() and not (out / "labels.json").exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} holds something other than labels; choose another --out")
+    manifests = {split: read_manifest(data_dir / f"{split}.tsv") for split in splits if _exists(data_dir, split)}
+    if not any(manifests.values()) or not manifests.get("train", True):
+        raise DataError(f"{data_dir / 'train.tsv'} lists no clips; prepare the data again")
+    work = output_directory(out.parent / f".{out.name}.features")
+    with lock_directory(work):
+        yield manifests, {split: write_shards(work / split, clips, source, split) for split, clips in manifests.items()}
     shutil.rmtree(work)
-    return figures
+
+
+def _write(
+    out: str | Path,
+    data_dir: Path,
+    manifests: dict[str, list[Clip]],
+    shards: dict[str, Shards],
+    info: LabelInfo,
+    centroids: np.ndarray,
+    settings: dict[str, Any],
+    learned: dict[str, Any],
+) -> dict[str, Any]:
+    """The label folder, complete or not at all; returns what its quality.json holds."""
+    with atomic_directory(Path(out).absolute()) as folder:
+        np.save(folder / "centroids.npy", centroids)
+        write_json(folder / "label_model.json", settings)
+        results = _label_splits(folder, data_dir, manifests, shards, info, centroids, "applied_from" not in settings)
+        hashes = {split: sha256(folder / f"{split}.km") for split in manifests}
+        write_label_info(folder, dataclasses.replace(info, files=hashes))
+        figures: dict[str, Any] = {
+            "source": settings["features"], "rate": info.rate, "clusters": info.clusters, **learned
+        }  # fmt: skip
+        for split, result in results.items():
+            figures.update({f"{split}_{name}": value for name, value in result.figures().items()})
+        write_json(folder / "quality.json", figures)
+        _report(figures, results).write(folder / "report.html")
+        return figures
 
 
 def read_label_model(folder: str | Path) -> LabelModel:
@@ -157,7 +215,8 @@ def _label_splits(
     manifests: dict[str, list[Clip]],
     shards: dict[str, Shards],
     info: LabelInfo,
-    found: KMeansResult,
+    centroids: np.ndarray,
+    refuse_empty: bool,
 ) -> dict[str, SplitResult]:
     results = {}
     with progress() as bar:
@@ -168,17 +227,18 @@ def _label_splits(
             if phones is not None:
                 result.joint = quality.JointCounts(info.clusters)
             rows = []
-            for index, row in enumerate(_assigned(shards[split], found.centroids)):
+            for index, row in enumerate(_assigned(shards[split], centroids)):
                 rows.append(row)
                 result.counts += np.bincount(row, minlength=info.clusters)
                 if result.joint is not None and phones is not None:
                     result.joint.add(quality.at_frame_rate(row, info.rate), phones[index])
                 bar.advance(task)
-            if split == "train":
+            if split == "train" and refuse_empty:
                 _refuse_empty(result.counts)
-                write_dictionary(folder / "dict.km.txt", {str(k): int(n) for k, n in enumerate(result.counts)})
             write_labels(folder / f"{split}.km", rows)
             results[split] = result
+    counts = results["train" if "train" in results else next(iter(results))].counts
+    write_dictionary(folder / "dict.km.txt", {str(k): int(n) for k, n in enumerate(counts)})
     return results
 
 
@@ -203,21 +263,6 @@ def _refuse_empty(counts: np.ndarray) -> None:
             f"{empty} of {len(counts)} clusters are empty: {counts.sum()} training frames do not fill so many; "
             f"ask for fewer clusters, such as --clusters {max(2, (len(counts) - empty) // 2)}"
         )
-
-
-def _write_quality(folder: Path, spec: FeatureSpec, found: KMeansResult, results: dict[str, SplitResult]) -> None:
-    figures: dict[str, Any] = {
-        "source": str(spec),
-        "rate": spec.rate,
-        "clusters": len(found.centroids),
-        "learned_frames": found.rows,
-        "inertia_per_frame": found.inertia / found.rows,
-        "passes": found.passes,
-    }
-    for split, result in results.items():
-        figures.update({f"{split}_{name}": value for name, value in result.figures().items()})
-    write_json(folder / "quality.json", figures)
-    _report(figures, results).write(folder / "report.html")
 
 
 # --------------------------------------------------------------------------- the page

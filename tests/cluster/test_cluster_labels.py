@@ -13,7 +13,7 @@ import torch
 from avhubert.cli import main
 from avhubert.cluster.features import LayerExtractor, MfccExtractor, mfcc, parse, read_streams, write_shards
 from avhubert.cluster.kmeans import assign
-from avhubert.cluster.labels import cluster, read_label_model
+from avhubert.cluster.labels import apply, cluster, read_label_model
 from avhubert.config import ModelConfig
 from avhubert.data.audio import write_wav
 from avhubert.data.manifest import Clip, load_labels, read_dictionary, read_labels, read_manifest, write_manifest
@@ -123,6 +123,31 @@ def test_labels_of_a_layer_know_their_model(data_dir: Path, model: Path, tmp_pat
     assert label_model.model_sha256
     clips = read_manifest(data_dir / "train.tsv")
     assert [len(row) for row in read_labels(tmp_path / "labels" / "train.km")] == [clip.video_frames for clip in clips]
+
+
+def test_another_corpus_gets_the_clusters_of_a_label_model(
+    model: Path, data_dir: Path, labels_dir: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "data"
+    other.mkdir()
+    clips = read_manifest(data_dir / "test.tsv")
+    write_manifest(other / "train.tsv", clips, other)
+    arguments = ["cluster", str(other), "--features", "mfcc", "--like", str(labels_dir)]
+    assert main([*arguments, "--out", str(tmp_path / "labels")]) == 0
+    info, ours = read_label_model(labels_dir).info, read_label_model(tmp_path / "labels").info
+    assert (ours.centroids, ours.clusters, ours.rate) == (info.centroids, info.clusters, info.rate)
+    assert (tmp_path / "labels" / "train.km").read_bytes() == (labels_dir / "test.km").read_bytes()
+    assert load_labels(tmp_path / "labels", "train", clips)[1] == ours
+
+    with pytest.raises(ConfigError, match="learned from mfcc, not from"):
+        apply(other, f"{model}:1", labels_dir, tmp_path / "labels2")
+    with pytest.raises(ConfigError, match="the label model itself"):
+        apply(other, "mfcc", labels_dir, labels_dir)
+    cluster(data_dir, f"{model}:1", 4, tmp_path / "layer")
+    torch.manual_seed(1)
+    save_model(tmp_path / "model", AVHubert(SMALL))
+    with pytest.raises(ConfigError, match="learned from layer 1 of the model"):
+        apply(other, f"{tmp_path / 'model'}:1", tmp_path / "layer", tmp_path / "labels2")
 
 
 def test_labels_that_do_not_belong_together_are_refused(data_dir: Path, labels_dir: Path, tmp_path: Path) -> None:
