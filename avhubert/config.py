@@ -85,7 +85,7 @@ class DataConfig:
     """Where clips come from and how they become batches."""
 
     dir: str = REQUIRED  # data directory: {train,valid}.tsv, transcripts, dictionaries, tokenizer
-    labels: str | None = None  # pretrain: folder of {train,valid}.km with labels.json and dict.km.txt
+    labels: str | list[str] | None = None  # pretrain: folder of {train,valid}.km and labels.json; a list: all at once
     modalities: str = "av"  # av | a | v: streams that are loaded at all
     max_frames: int = 500  # longer clips are left out (counted)
     min_frames: int = 5  # shorter clips are left out (counted)
@@ -379,7 +379,10 @@ def _parsed(text: str, schema: type) -> _Change:
     from hydra.errors import HydraException
 
     key, equals, raw = text.lstrip("+").partition("=")
-    if equals and _leaves(schema).get(key) in (str, str | None) and raw not in ("", "null") and raw[0] not in "'\"":
+    kind = _leaves(schema).get(key)
+    written = "'\"[" if kind == str | list[str] | None else "'\""  # how text begins that Hydra's grammar reads
+    text_kinds = (str, str | None, str | list[str] | None)
+    if equals and kind in text_kinds and raw not in ("", "null") and raw[0] not in written:
         return _Change(text, key, raw, delete=False)
     try:
         override = OverridesParser.create().parse_override(text)
@@ -484,7 +487,8 @@ def _converted(kind: Any, value: Any, where: str) -> Any:
         options = typing.get_args(kind)
         if value is None and type(None) in options:
             return None
-        kind = next(option for option in options if option is not type(None))
+        options = tuple(option for option in options if option is not type(None))
+        kind = options[-1] if isinstance(value, list) else options[0]
     if typing.get_origin(kind) is list:
         inner = typing.get_args(kind)[0]
         if not isinstance(value, (list, tuple)):

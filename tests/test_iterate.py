@@ -47,7 +47,7 @@ def test_every_iteration_learns_the_clusters_of_the_one_before(done: Path) -> No
         assert (labels.info.layer, labels.info.rate) == (layer, 25)
         assert labels.model_sha256 == sha256(teacher / "model.safetensors")
         told = json.loads((done / f"iter{number}" / "model" / "config.json").read_text())
-        assert told["metadata"]["labels"]["centroids"] == labels.info.centroids
+        assert told["metadata"]["labels"][0]["centroids"] == labels.info.centroids
     page = (done / "report.html").read_text()
     assert page.count("<svg") == 2
 

@@ -107,7 +107,14 @@ class MfccExtractor:
     identity: dict[str, Any] = {"features": "mfcc"}  # noqa: RUF012
 
     def over(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
-        yield from enumerate(_ahead(lambda clip: mfcc(read_audio(clip.audio)), clips))
+        yield from enumerate(_ahead(self._of, clips))
+
+    def _of(self, clip: Clip) -> np.ndarray:
+        if not clip.audio_samples:
+            raise DataError(
+                f"clip '{clip.id}' has no sound, so no MFCC; take it out of the manifest, or cluster a model's layer"
+            )
+        return mfcc(read_audio(clip.audio))
 
 
 @dataclass(frozen=True)
@@ -182,7 +189,7 @@ class LayerExtractor:
 
     def over(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
         """Clips of equal length share a batch; they come shortest first."""
-        order = sorted(range(len(clips)), key=lambda index: clips[index].video_frames)
+        order = sorted(range(len(clips)), key=lambda index: clips[index].frames)
         waiting: list[tuple[int, Streams]] = []
         for index, item in zip(order, _ahead(lambda i: read_streams(clips[i], self.modality), order), strict=True):
             if waiting and (waiting[0][1].shape != item.shape or (len(waiting) + 1) * item.shape[-1] > BATCH_FRAMES):
@@ -276,10 +283,10 @@ def _plan(clips: Sequence[Clip]) -> Iterator[tuple[int, int]]:
     """Runs of clips, [first, last), of about SHARD_FRAMES video frames."""
     first, held = 0, 0
     for index, clip in enumerate(clips):
-        if held and held + clip.video_frames > SHARD_FRAMES:
+        if held and held + clip.frames > SHARD_FRAMES:
             yield first, index
             first, held = index, 0
-        held += clip.video_frames
+        held += clip.frames
     if first < len(clips):
         yield first, len(clips)
 

@@ -108,7 +108,7 @@ class NoiseDraw:
 
 
 class ClipDataset:
-    """Loads clips and makes batches of them.
+    """Loads clips and makes batches of them. Clips with both streams, sound alone and video alone may be mixed.
 
     Args:
         clips: as `select` left them; indices below count in this list.
@@ -157,6 +157,11 @@ class ClipDataset:
     def __len__(self) -> int:
         return len(self.clips)
 
+    @property
+    def label_infos(self) -> list[LabelInfo]:
+        """How each label set was made."""
+        return [info for _, info in self._labels]
+
     def labels(self, number: int) -> list[np.ndarray]:
         """Class rows of label set `number`, in the order of the clips."""
         return list(self._labels[number][0])
@@ -173,10 +178,10 @@ class ClipDataset:
             DataError: the video has 0.1 s more or less than the manifest says.
         """
         clip = self.clips[index]
-        shown = MODALITIES[self._modality(index, epoch)]
+        shown = clip.streams(MODALITIES[self._modality(index, epoch)])
         try:
             video = self._video(index, epoch) if "video" in shown else None
-            frames = clip.video_frames if video is None else len(video)
+            frames = clip.frames if video is None else len(video)
             audio = self._audio(index, epoch, frames) if "audio" in shown else None
         except MediaError as error:
             raise MediaError(f"clip '{clip.id}': {error}") from error
@@ -190,7 +195,8 @@ class ClipDataset:
         if not (self.training and isinstance(config, FinetuneDataConfig)):
             return config.modalities
         weights = {"av": config.draw_av, "a": config.draw_a, "v": config.draw_v}
-        possible = [name for name in weights if weights[name] > 0 and set(name) <= set(config.modalities)]
+        there = {stream[0] for stream in self.clips[index].streams(MODALITIES[config.modalities])}
+        possible = [name for name in weights if weights[name] > 0 and set(name) <= there]
         if not possible:
             return config.modalities
         chances = np.array([weights[name] for name in possible])

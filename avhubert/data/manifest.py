@@ -19,19 +19,33 @@ from avhubert.errors import DataError
 from avhubert.files import read_json, sha256, write_json, write_text
 
 FRAME_RATE = 25
+SAMPLE_RATE = 16_000
 SPECIALS = 4  # a cluster dictionary begins with <s> <pad> </s> <unk>: class = position in the file + 4
 DRIFT_SECONDS = 0.1  # labels and frames of a clip may differ by less than this
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance: a mouth video, its sound and their lengths. Paths are absolute."""
+    """One utterance: a mouth video, its sound and their lengths. Paths are absolute.
+
+    A stream of length 0 is not there, and its path is not looked at.
+    """
 
     id: str
     video: Path
     audio: Path
     video_frames: int  # at 25 Hz
     audio_samples: int  # at 16 kHz
+
+    @property
+    def frames(self) -> int:
+        """Video frames; of a clip without video as many as its sound lasts."""
+        return self.video_frames or round(self.audio_samples * FRAME_RATE / SAMPLE_RATE)
+
+    def streams(self, wanted: Sequence[str]) -> list[str]:
+        """Those of `wanted` (audio, video) that the clip has."""
+        lengths = {"audio": self.audio_samples, "video": self.video_frames}
+        return [stream for stream in wanted if lengths[stream]]
 
 
 # --------------------------------------------------------------------------- lines of a text file
@@ -127,22 +141,24 @@ def select(
     clips: Sequence[Clip],
     min_frames: int,
     max_frames: int | None,
-    labels: Sequence[np.ndarray] | None = None,
-    label_rate: int = FRAME_RATE,
+    label_sets: Sequence[tuple[Sequence[np.ndarray], int]] = (),
+    streams: Sequence[str] = ("audio", "video"),
 ) -> tuple[list[int], dict[str, list[str]]]:
     """Indices of the clips that training uses, and the ids of the others by reason.
 
-    A clip is left out when it is shorter than `min_frames`, longer than `max_frames` (None: no limit), or when
-    `labels` are given and last 0.1 s more or less than its frames.
+    A clip is left out when it has none of `streams`, is shorter than `min_frames`, longer than `max_frames` (None: no
+    limit), or when the labels of one of the `label_sets` (rows, labels per second) last 0.1 s more or less than it.
     """
     kept: list[int] = []
     left_out: dict[str, list[str]] = {}
     for index, clip in enumerate(clips):
-        if clip.video_frames < min_frames:
+        if not clip.streams(streams):
+            reason = f"without {' and '.join(streams)}"
+        elif clip.frames < min_frames:
             reason = f"shorter than {min_frames} frames"
-        elif max_frames is not None and clip.video_frames > max_frames:
+        elif max_frames is not None and clip.frames > max_frames:
             reason = f"longer than {max_frames} frames"
-        elif labels is not None and drift_seconds(clip, len(labels[index]), label_rate) >= DRIFT_SECONDS:
+        elif any(drift_seconds(clip, len(rows[index]), rate) >= DRIFT_SECONDS for rows, rate in label_sets):
             reason = f"labels and frames differ by {DRIFT_SECONDS:g} s or more"
         else:
             kept.append(index)
@@ -153,7 +169,7 @@ def select(
 
 def drift_seconds(clip: Clip, labels: int, rate: int) -> float:
     """How far the durations of a clip's `labels` (at `rate` per second) and of its frames are apart."""
-    return abs(labels / rate - clip.video_frames / FRAME_RATE)
+    return abs(labels / rate - clip.frames / FRAME_RATE)
 
 
 # --------------------------------------------------------------------------- transcripts and phones
@@ -318,7 +334,7 @@ def _check_rate(path: Path, rows: Sequence[np.ndarray], clips: Sequence[Clip], r
     if 2 * len(drifting) > len(clips):
         clip, count = drifting[0]
         raise DataError(
-            f"{path} does not fit the manifest: clip '{clip.id}' lasts {clip.video_frames / FRAME_RATE:.2f} s, its "
+            f"{path} does not fit the manifest: clip '{clip.id}' lasts {clip.frames / FRAME_RATE:.2f} s, its "
             f"{count} labels {count / rate:.2f} s at the {rate} per second of labels.json ({len(drifting)} of "
             f"{len(clips)} clips differ by {DRIFT_SECONDS:g} s or more); make the labels again"
         )

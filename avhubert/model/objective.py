@@ -58,12 +58,15 @@ class PretrainLoss:
     `loss` and the metrics are tensors on the model's device; the metrics carry no gradient: loss_masked,
     loss_unmasked (summed cross-entropy), correct_masked, count_masked, correct_unmasked, count_unmasked (over all
     label sets), features_pen (mean square). Divide the gradient by the sum of `sample_size` over micro-batches and
-    ranks.
+    ranks. `masked_index` int64 [N]: the masked real frames, b·T' + t; `masked_guesses` int64 [sets, N]: the class that
+    the model finds likeliest there.
     """
 
     loss: Tensor
     sample_size: int
     metrics: dict[str, Tensor]
+    masked_index: Tensor
+    masked_guesses: Tensor
 
 
 def pretrain_loss(
@@ -118,16 +121,18 @@ def pretrain_loss(
 
     loss = objective.features_pen_weight * sample_size * penalty
     metrics = {"features_pen": penalty.detach()}
+    guesses = []
     for name, weight, (index, targets) in zip(
         ("masked", "unmasked"), (objective.masked_weight, objective.unmasked_weight), sites, strict=True
     ):
         with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-            part, correct = _cross_entropy(model.head, x, index, targets)
+            part, guessed = _cross_entropy(model.head, x, index, targets)
         loss = loss + weight * part
         metrics[f"loss_{name}"] = part.detach()
-        metrics[f"correct_{name}"] = correct
+        metrics[f"correct_{name}"] = (guessed == targets.to(guessed.device, non_blocking=True)).sum()
         metrics[f"count_{name}"] = (targets >= 0).sum()
-    return PretrainLoss(loss, sample_size, metrics)
+        guesses.append(guessed)
+    return PretrainLoss(loss, sample_size, metrics, sites[0][0], guesses[0])
 
 
 def _keep(
@@ -161,11 +166,10 @@ def _sample_size(sites: list[tuple[Tensor, Tensor]], objective: ObjectiveConfig)
 
 
 def _cross_entropy(head: ClusterHead, x: Tensor, index: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy and the number of right answers over the frames `index` of x [B, T, D]."""
+    """Summed cross-entropy over the frames `index` [N] of x [B, T, D], and the likeliest classes int64 [sets, N]."""
     logits = head(x.flatten(0, 1)[index.to(x.device, non_blocking=True)])
     targets = targets.to(x.device, non_blocking=True)
     loss = torch.stack(
         [F.cross_entropy(o, t, ignore_index=NO_TARGET, reduction="sum") for o, t in zip(logits, targets, strict=True)]
     ).sum()
-    correct = torch.stack([(o.detach().argmax(-1) == t).sum() for o, t in zip(logits, targets, strict=True)]).sum()
-    return loss, correct
+    return loss, torch.stack([o.detach().argmax(-1) for o in logits])

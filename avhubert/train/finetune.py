@@ -50,7 +50,7 @@ def run(config: FinetuneConfig) -> Path:
         if opened.finished:
             return opened.directory
         tokenizer = Tokenizer(Path(config.data.dir) / TOKENIZER)
-        training, validation = (read_split(config, split, tokenizer, opened.say) for split in ("train", "valid"))
+        training, validation = (read_split(config, split, opened.say, tokenizer) for split in ("train", "valid"))
         seed_all(config.seed, INITIAL)
         recognizer = build_recognizer(config, tokenizer, opened.say)
         task = Finetuning(config, recognizer, tokenizer, shown)
@@ -137,7 +137,7 @@ class Finetuning:
         """The same loss without augmentation; the streams are all those of data.modalities."""
         return self.loss(batch, rng)
 
-    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+    def figures(self, sums: dict[str, Any]) -> dict[str, float]:
         """Nats per sentence (`loss`: what is minimised, `ctc`) and per token (`nll`); share of tokens guessed right."""
         figures = {
             "loss": sums["loss"] / sums["sample_size"],

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from avhubert.config import FinetuneConfig, PretrainConfig
+from avhubert.config import MODALITIES, FinetuneConfig, PretrainConfig
 from avhubert.data.batches import Batch, ClipDataset, Loader, StepOrder, make_batches
-from avhubert.data.manifest import load_labels, read_manifest, read_noise_list, read_transcripts, select
+from avhubert.data.manifest import Clip, LabelInfo, read_manifest, read_noise_list, read_transcripts, select
 from avhubert.data.text import Tokenizer, normalise_text
 from avhubert.errors import DataError
 
 MENTIONED = 3  # clips named in a sentence about those left out
 
+LabelSets = list[tuple[list[np.ndarray], LabelInfo]]
+
 
 def read_split(
-    config: PretrainConfig | FinetuneConfig, split: str, tokenizer: Tokenizer | None, say: Callable[[str], None]
+    config: PretrainConfig | FinetuneConfig,
+    split: str,
+    say: Callable[[str], None],
+    tokenizer: Tokenizer | None = None,
+    read_labels: Callable[[Sequence[Clip]], LabelSets] | None = None,
 ) -> ClipDataset:
-    """The clips of `split` that are used, with labels (pre-training) or transcripts (with a tokenizer), and noise.
+    """The clips of `split` that are used, with label sets or with transcripts (given a tokenizer), and noise.
 
     Clips left out are counted and named by reason through `say`. Raises DataError for files that are missing or do not
     fit together, and when no clip is left.
@@ -28,8 +34,9 @@ def read_split(
     folder = Path(data.dir)
     clips = read_manifest(folder / f"{split}.tsv")
     texts = None if tokenizer is None else read_transcripts(folder / f"{split}.wrd", clips)
-    rows, info = (None, None) if data.labels is None or tokenizer else load_labels(data.labels, split, clips)
-    kept, left_out = select(clips, data.min_frames, data.max_frames, rows, *([info.rate] if info else []))
+    labels = [] if read_labels is None else read_labels(clips)
+    rates = [(rows, info.rate) for rows, info in labels]
+    kept, left_out = select(clips, data.min_frames, data.max_frames, rates, MODALITIES[data.modalities])
     for reason, ids in left_out.items():
         more = "" if len(ids) <= MENTIONED else f" and {len(ids) - MENTIONED} more"
         say(f"{split}: {len(ids)} of {len(clips)} clips left out, {reason}: {', '.join(ids[:MENTIONED])}{more}")
@@ -41,7 +48,7 @@ def read_split(
         data,
         training=split == "train",
         seed=config.seed,
-        labels=[([rows[index] for index in kept], info)] if rows is not None and info is not None else [],
+        labels=[([rows[index] for index in kept], info) for rows, info in labels],
         texts=None if texts is None else [normalise_text(texts[index]) for index in kept],
         tokenizer=tokenizer,
         noise=read_noise_list(data.noise, split) if with_noise and data.noise else None,
@@ -49,15 +56,15 @@ def read_split(
     )
 
 
-def commonest_share(dataset: ClipDataset) -> float:
-    """Share of the commonest class among the labels of a dataset's first label set."""
+def class_shares(dataset: ClipDataset) -> np.ndarray:
+    """Shares of the classes that occur among the labels of a dataset's first label set, float [classes]."""
     _, counts = np.unique(np.concatenate(dataset.labels(0)), return_counts=True)
-    return float(counts.max() / counts.sum())
+    return counts / counts.sum()
 
 
 def lengths(dataset: ClipDataset) -> list[int]:
     """Frames of each clip."""
-    return [clip.video_frames for clip in dataset.clips]
+    return [clip.frames for clip in dataset.clips]
 
 
 def step_order(config: PretrainConfig | FinetuneConfig, dataset: ClipDataset) -> StepOrder:

@@ -74,7 +74,7 @@ class Task(Protocol):
     def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
         """The validation sums of a batch; the module is in evaluation mode and gradients are off."""
 
-    def figures(self, sums: dict[str, float]) -> dict[str, float]:
+    def figures(self, sums: dict[str, Any]) -> dict[str, float]:
         """What the log shows, from summed metrics (`loss` and `sample_size` among them)."""
 
     def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
@@ -100,9 +100,10 @@ class Sums:
         for name, value in other.values.items():
             self.values[name] = self.values[name] + value if name in self.values else value
 
-    def over_ranks(self, fabric: Fabric) -> dict[str, float]:
-        """The sums over all ranks, as numbers."""
-        return ranks.summed(fabric, {name: float(value) for name, value in self.values.items()})
+    def over_ranks(self, fabric: Fabric) -> dict[str, Any]:
+        """The sums over all ranks: numbers, and arrays where a metric has several values."""
+        here = {name: value.cpu().numpy() if value.dim() else float(value) for name, value in self.values.items()}
+        return ranks.summed(fabric, here)
 
 
 class Steps(Protocol):

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import nn
 
+from avhubert.cluster import quality
 from avhubert.config import ModelConfig, PretrainConfig, require, to_dict
-from avhubert.data.batches import Batch, Loader
-from avhubert.data.manifest import SPECIALS, LabelInfo, read_label_info
-from avhubert.errors import ConfigError
+from avhubert.data.batches import Batch, ClipDataset, Loader
+from avhubert.data.manifest import FRAME_RATE, SPECIALS, Clip, LabelInfo, load_labels, read_phones
+from avhubert.errors import ConfigError, DataError
 from avhubert.loading import load_encoder
 from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
-from avhubert.model.objective import pretrain_loss
+from avhubert.model.objective import PretrainLoss, pretrain_loss
 from avhubert.model.store import save_model
-from avhubert.train.inputs import Validation, commonest_share, read_split, step_order
+from avhubert.train.inputs import LabelSets, Validation, class_shares, read_split, step_order
 from avhubert.train.loop import INITIAL, Part, open_run, seed_all, train
 
 SIZES = (
@@ -28,6 +30,7 @@ SIZES = (
     *("encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "layer_norm_first", "conv_pos"),
     *("conv_pos_groups",),
 )
+COLLAPSE = 0.1  # share of the labels' entropy: guesses of less are worth a warning
 HEADS = ("head.", "mask_embedding")  # what belongs to the labels and the masking, not to the encoder
 
 
@@ -40,15 +43,24 @@ def run(config: PretrainConfig) -> Path:
         CheckpointError: model.pretrained or the run's state cannot be used.
     """
     require(config)
-    if config.data.labels is None:
+    folders = config.data.labels if isinstance(config.data.labels, list) else [config.data.labels]
+    if not folders or folders == [None]:
         raise ConfigError("pre-training needs labels: give data.labels=FOLDER, made by `avhubert cluster`")
+    folders = cast(list[str], folders)
     with open_run(config) as opened:
         if opened.finished:
             return opened.directory
-        training, validation = (read_split(config, split, None, opened.say) for split in ("train", "valid"))
-        info = read_label_info(config.data.labels)
+        phones = Path(config.data.dir) / "valid.phn"
+        training = read_split(config, "train", opened.say, read_labels=lambda clips: _labels(folders, "train", clips))
+        validation = read_split(
+            config,
+            "valid",
+            opened.say,
+            read_labels=lambda clips: [*_labels(folders, "valid", clips), *_phones(phones, clips)],
+        )
         seed_all(config.seed, INITIAL)
-        task = Pretraining(config, build_model(config, info, opened.say), info, commonest_share(validation))
+        model = build_model(config, training.label_infos, opened.say)
+        task = Pretraining(config, model, training.label_infos, validation)
         steps = functools.partial(Loader(training, config.data.workers).steps, step_order(config, training))
         rank, world_size = opened.fabric.global_rank, opened.fabric.world_size
         bad_limit = int(config.data.max_bad_share * (len(training) + len(validation)))
@@ -56,12 +68,32 @@ def run(config: PretrainConfig) -> Path:
         return opened.directory
 
 
-def build_model(config: PretrainConfig, info: LabelInfo, say: Callable[[str], None]) -> AVHubert:
-    """A model with cluster heads for these labels: new, or with the weights of model.pretrained."""
-    classes = [info.clusters + SPECIALS]
+def _labels(folders: Sequence[str], split: str, clips: Sequence[Clip]) -> LabelSets:
+    return [load_labels(folder, split, clips) for folder in folders]
+
+
+def _phones(path: Path, clips: Sequence[Clip]) -> LabelSets:
+    """The true phones of validation, where they are known, as one more label set: predictions are measured by them."""
+    if not path.is_file():
+        return []
+    rows = read_phones(path)
+    if len(rows) != len(clips):
+        raise DataError(f"{path} has {len(rows)} lines but the manifest lists {len(clips)} clips; make or remove it")
+    names = sorted({phone for row in rows for phone in row})
+    place = {phone: number for number, phone in enumerate(names)}
+    numbers = [np.array([place[phone] for phone in row], np.int32) for row in rows]
+    # the labels alone decide which clips are left out: phones that end early or late are filled up or cut
+    fitted = [np.append(row, np.full(clip.frames, -1))[: clip.frames] for row, clip in zip(numbers, clips, strict=True)]
+    return [(fitted, LabelInfo(FRAME_RATE, len(names), "phones", None, ""))]
+
+
+def build_model(config: PretrainConfig, infos: Sequence[LabelInfo], say: Callable[[str], None]) -> AVHubert:
+    """A model with cluster heads for these label sets: new, or with the weights of model.pretrained."""
+    classes = [info.clusters + SPECIALS for info in infos]
     if config.model.num_classes not in ([], classes):
+        clusters = " and ".join(str(info.clusters) for info in infos)
         raise ConfigError(
-            f"model.num_classes={config.model.num_classes} does not fit {config.data.labels}: {info.clusters} clusters "
+            f"model.num_classes={config.model.num_classes} does not fit {config.data.labels}: {clusters} clusters "
             f"make {classes}; leave it out"
         )
     values = {field.name: getattr(config.model, field.name) for field in dataclasses.fields(ModelConfig)}
@@ -104,13 +136,18 @@ class Pretraining:
 
     name = "pre-training"
 
-    def __init__(self, config: PretrainConfig, model: AVHubert, info: LabelInfo, commonest: float) -> None:
+    def __init__(
+        self, config: PretrainConfig, model: AVHubert, infos: Sequence[LabelInfo], validation: ClipDataset
+    ) -> None:
         self.module: nn.Module = model
         self.selection: str | None = None
         self._model = model
         self._config = config
-        self._info = info
-        self._commonest = commonest
+        self._infos = infos
+        shares = class_shares(validation)
+        self._commonest = float(shares.max())
+        self._entropy = float(-(shares * np.log(shares)).sum())
+        self._phones = [info.clusters for info in validation.label_infos[len(infos) :]]  # none or one
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         return [list(self._model.parameters())]
@@ -119,50 +156,80 @@ class Pretraining:
         self._model.train()
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
+        out = self._loss(batch, rng)
+        return Part(out.loss, out.sample_size, out.metrics)
+
+    def _loss(self, batch: Batch, rng: np.random.Generator) -> PretrainLoss:
         masking = self._config.masking
         masks = draw_masks(batch.padding_mask, masking, self._config.model.masking_type, rng)
         keep = draw_modality_dropout(len(batch.ids), masking, rng) if self._model.training else None
-        out = pretrain_loss(
+        return pretrain_loss(
             self._model,
             batch.audio,
             batch.video,
             batch.padding_mask,
             batch.has_audio,
             batch.has_video,
-            batch.labels,
+            batch.labels[: len(self._infos)],
             masks,
             self._config.objective,
             keep,
         )
-        return Part(out.loss, out.sample_size, out.metrics)
 
     def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
-        """Masks as in training, both modalities kept."""
-        return self.loss(batch, rng)
+        """Masks as in training, both modalities kept; counts what is guessed at masked frames (first label set)."""
+        out = self._loss(batch, rng)
+        guesses = out.masked_guesses[0].cpu()
+        classes = self._infos[0].clusters + SPECIALS
+        counted = {"guessed": torch.bincount(guesses, minlength=classes)}
+        for phones, count in zip(batch.labels[len(self._infos) :], self._phones, strict=True):
+            phone = phones.flatten()[out.masked_index]
+            pairs = (guesses * count + phone)[phone >= 0]
+            counted["guessed_phones"] = torch.bincount(pairs, minlength=classes * count).view(classes, count)
+        return Part(out.loss, out.sample_size, out.metrics | counted)
 
-    def figures(self, sums: dict[str, float]) -> dict[str, float]:
-        """Nats per counted frame (`loss`, penalty included) and per masked frame; shares of frames guessed right."""
+    def figures(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Nats per counted frame (`loss`, penalty included) and per masked frame; shares of frames guessed right.
+
+        Of validation also what is guessed at masked frames: its entropy (nats) and, where phones are known, its PNMI.
+        """
 
         def share(part: str, whole: str) -> float:
             return sums[part] / sums[whole] if sums[whole] else float("nan")
 
-        return {
+        figures = {
             "loss": share("loss", "sample_size"),
             "loss_masked": share("loss_masked", "count_masked"),
             "masked_accuracy": share("correct_masked", "count_masked"),
             "unmasked_accuracy": share("correct_unmasked", "count_unmasked"),
             "features_pen": share("features_pen", "micro_batches"),
         }
+        if "guessed" in sums:
+            guessed = sums["guessed"][sums["guessed"] > 0] / sums["guessed"].sum()
+            figures["guessed_entropy"] = float(-(guessed * np.log(guessed)).sum())
+        if "guessed_phones" in sums and sums["guessed_phones"].any():
+            figures["guessed_pnmi"] = quality.figures(sums["guessed_phones"])["pnmi"]
+        return figures
 
     def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
-        """After warm-up a model must guess masked frames better than one that always says the commonest cluster."""
-        if step <= self._config.optimizer.warmup_steps or figures["masked_accuracy"] > self._commonest:
+        """After warm-up a model must guess masked frames better than one that always says the commonest cluster, and
+        not say the same clusters everywhere."""
+        if step <= self._config.optimizer.warmup_steps:
             return []
-        return [
-            f"masked accuracy {figures['masked_accuracy']:.3f} is not above {self._commonest:.3f}, the share of the "
-            "commonest cluster: nothing is learned from context yet; if this lasts, look for labels that do not belong "
-            "to the clips, or lower optimizer.lr"
-        ]
+        told = []
+        if figures["masked_accuracy"] <= self._commonest:
+            told.append(
+                f"masked accuracy {figures['masked_accuracy']:.3f} is not above {self._commonest:.3f}, the share of "
+                "the commonest cluster: nothing is learned from context yet; if this lasts, look for labels that do "
+                "not belong to the clips, or lower optimizer.lr"
+            )
+        if figures["guessed_entropy"] < COLLAPSE * self._entropy:
+            told.append(
+                f"the entropy of what is guessed at masked frames is {figures['guessed_entropy']:.2g} nats, that of "
+                f"the labels {self._entropy:.2g}: nearly everywhere the same cluster is guessed; if this lasts, the "
+                "training has collapsed: go on from an older state with a lower optimizer.lr"
+            )
+        return told
 
     def save(self, directory: Path, step: int) -> None:
         save_model(directory, self._model, metadata=self._metadata(step))
@@ -174,6 +241,6 @@ class Pretraining:
             "step": step,
             "seed": config.seed,
             "modalities": config.data.modalities,
-            "labels": dataclasses.asdict(self._info),
+            "labels": [dataclasses.asdict(info) for info in self._infos],
             "masking": to_dict(config.masking),
         }

@@ -72,9 +72,9 @@ def gathered(fabric: Fabric, values: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def summed(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
-    """Named numbers summed over the ranks, in the order of the ranks; not all ranks need have all names."""
-    result: dict[str, float] = {}
+def summed(fabric: Fabric, values: dict[str, Any]) -> dict[str, Any]:
+    """Named numbers or arrays summed over the ranks, in the order of the ranks; not all ranks need have all names."""
+    result: dict[str, Any] = {}
     for part in gathered(fabric, values):
         for name, value in part.items():
             result[name] = result.get(name, 0.0) + value

@@ -127,7 +127,7 @@ def test_golden_selection(golden) -> None:
     lengths = expected["frames_and_labels_at_25hz"]
     clips = [clip(f"u{i}", frames) for i, (frames, _) in enumerate(lengths)]
     labels = [np.zeros(count, np.int32) for _, count in lengths]
-    kept, left_out = select(clips, expected["min_keep"], expected["max_keep"], labels, 25)
+    kept, left_out = select(clips, expected["min_keep"], expected["max_keep"], [(labels, 25)])
     assert kept == expected["kept_indices"]
     assert [clips[i].video_frames for i in kept] == expected["sizes"]
     assert left_out == {
@@ -234,7 +234,17 @@ def test_one_drifting_clip_is_left_to_selection(tmp_path) -> None:
     rows = [[0] * 50, [1] * 48, [2] * 40]
     clips = [clip(name) for name in "abc"]
     classes, info = load_labels(label_folder(tmp_path, rows), "train", clips)
-    assert select(clips, 1, None, classes, info.rate) == ([0, 1], {"labels and frames differ by 0.1 s or more": ["c"]})
+    left_out = {"labels and frames differ by 0.1 s or more": ["c"]}
+    assert select(clips, 1, None, [(classes, info.rate)]) == ([0, 1], left_out)
+    assert select(clips, 1, None, [([[0] * 50] * 3, 25), (classes, info.rate)]) == ([0, 1], left_out)
+
+
+def test_a_stream_of_length_0_is_not_there() -> None:
+    both, sound = clip("both", 50), Clip("sound", Path("none"), Path("s.wav"), 0, 33_000)
+    assert (both.frames, sound.frames) == (50, 52)
+    assert (both.streams(["audio", "video"]), sound.streams(["audio", "video"])) == (["audio", "video"], ["audio"])
+    assert select([both, sound], 52, 60) == ([1], {"shorter than 52 frames": ["both"]})
+    assert select([both, sound], 1, None, streams=["video"]) == ([0], {"without video": ["sound"]})
 
 
 @pytest.mark.parametrize(

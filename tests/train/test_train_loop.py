@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from avhubert.cli import main
+from avhubert.cluster.labels import cluster
 from avhubert.config import compose
 from avhubert.data.manifest import read_manifest, write_manifest
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError
@@ -172,22 +173,62 @@ def test_a_gradient_that_is_not_finite_skips_its_step(
 def test_a_jump_of_the_loss_and_a_model_that_learns_nothing_are_told(
     settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pretrain.Pretraining.loss
+    real = pretrain.Pretraining._loss
     calls = []
 
     def jump(self, batch, rng):
-        part = real(self, batch, rng)
+        out = real(self, batch, rng)
         calls.append(1)
-        part.loss = part.loss * (9 if len(calls) > 8 else 1)
-        part.metrics["correct_masked"] = part.metrics["correct_masked"] * 0
-        return part
+        out.loss = out.loss * (9 if len(calls) > 8 else 1)
+        out.metrics["correct_masked"] = out.metrics["correct_masked"] * 0
+        out.masked_guesses = torch.full_like(out.masked_guesses, 4)
+        return out
 
-    monkeypatch.setattr(pretrain.Pretraining, "loss", jump)
+    monkeypatch.setattr(pretrain.Pretraining, "_loss", jump)
     run = train(settings, tmp_path / "run")
     said = capsys.readouterr().out
     assert "the loss jumped to" in said
     assert "masked accuracy 0.000 is not above 0." in said
+    assert "nearly everywhere the same cluster is guessed" in said
     assert all(0 <= row["waiting"] <= 1 for row in map(json.loads, (run / "metrics.jsonl").open()) if "waiting" in row)
+
+
+def test_guesses_are_measured_by_the_true_phones(undisturbed: Path) -> None:
+    found = [row for row in rows(undisturbed) if row["split"] == "valid"]
+    assert found
+    assert all(0 < row["guessed_pnmi"] < 1 and row["guessed_entropy"] > 0 for row in found)
+
+
+def test_several_label_sets_are_learned_at_once(
+    settings: list[str], data_dir: Path, labels_dir: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    cluster(data_dir, f"{undisturbed}:1", 5, tmp_path / "layer")
+    run = train(settings, tmp_path / "run", f"data.labels=[{labels_dir},{tmp_path / 'layer'}]")
+    told = json.loads((run / "config.json").read_text())
+    assert told["model"]["num_classes"] == [10, 9]
+    assert [labels["clusters"] for labels in told["metadata"]["labels"]] == [6, 5]
+    assert weights(run)["head.class_embeddings"].shape[0] == 19
+    counted = next(row for row in rows(run) if row["split"] == "valid")
+    assert counted["loss_masked"] > 0
+
+
+def test_sound_alone_and_video_alone_train_beside_both(
+    settings: list[str], data_dir: Path, labels_dir: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """As u-HuBERT trains: what a clip lacks, by a length of 0 in its manifest, is not looked for."""
+    mixed = Path(shutil.copytree(data_dir, tmp_path / "data"))
+    for split in ("train", "valid"):
+        clips = read_manifest(mixed / f"{split}.tsv")
+        clips[0] = replace(clips[0], video=Path("/none"), video_frames=0)
+        clips[1] = replace(clips[1], audio=Path("/none"), audio_samples=0)
+        write_manifest(mixed / f"{split}.tsv", clips, mixed)
+    with pytest.raises(DataError, match="has no sound, so no MFCC"):
+        cluster(mixed, "mfcc", 6, tmp_path / "mfcc")
+    cluster(mixed, f"{undisturbed}:1", 6, tmp_path / "labels")
+    settings = [text for text in settings if not text.startswith(("data.dir", "data.labels"))]
+    run = train(settings, tmp_path / "run", f"data.dir={mixed}", f"data.labels={tmp_path / 'labels'}")
+    assert all(row.get("bad_clips", 0) == 0 for row in rows(run))
+    assert not same(run, undisturbed)
 
 
 def test_too_many_of_them_stop_the_run(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
