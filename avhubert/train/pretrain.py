@@ -106,17 +106,21 @@ def build_model(config: PretrainConfig, infos: Sequence[LabelInfo], say: Callabl
     ]
     if differing:
         raise ConfigError(f"model.pretrained={config.model.pretrained} has other sizes: give {' '.join(differing)}")
-    remade = copy_weights(source, model)
+    metadata = cast(dict[str, Any], source.metadata)
+    learned = [labels["centroids"] for labels in metadata.get("labels", [])]
+    others = bool(learned) and learned != [info.centroids for info in infos]  # equal ids would mean other things
+    remade = copy_weights(source, model, keep_heads=not others)
     if remade:
         say(f"{config.model.pretrained}: made anew, for these labels and masks: {', '.join(remade)}")
     return model
 
 
-def copy_weights(source: AVHubert, target: AVHubert) -> list[str]:
-    """Copy all that fits; returns the names of heads and mask vector that `target` keeps as they were made."""
+def copy_weights(source: AVHubert, target: AVHubert, keep_heads: bool = True) -> list[str]:
+    """Copy all that fits, cluster heads only with `keep_heads`; returns the names of heads and mask vector that
+    `target` keeps as they were made."""
     weights, own = source.state_dict(), target.state_dict()
     # heads go together: a projection belongs to its class embeddings
-    heads_fit = {name: weights[name].shape for name in weights if name.startswith("head.")} == {
+    heads_fit = keep_heads and {name: weights[name].shape for name in weights if name.startswith("head.")} == {
         name: own[name].shape for name in own if name.startswith("head.")
     }
     remade = []

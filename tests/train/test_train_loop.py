@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from avhubert.cli import main
 from avhubert.cluster.labels import cluster
 from avhubert.config import compose
-from avhubert.data.manifest import read_manifest, write_manifest
+from avhubert.data.manifest import read_label_info, read_manifest, write_manifest
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError
 from avhubert.files import lock_directory
 from avhubert.train import finetune, pretrain
@@ -345,3 +345,21 @@ def test_what_fine_tuning_refuses(tuning: list[str], small_scratch: list[str], t
 def test_one_stream_alone(tuning: list[str], tmp_path: Path, modality: str) -> None:
     run = tune(tuning, tmp_path / "run", "train.max_steps=2", f"data.modalities={modality}", f"data.draw_{modality}=1")
     assert json.loads((run / "config.json").read_text())["metadata"]["modalities"] == [modality]
+
+
+def test_continued_pre_training_keeps_the_heads_of_the_same_clusters_only(
+    settings: list[str], data_dir: Path, labels_dir: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    start = [*settings, f"run_dir={tmp_path}", f"model.pretrained={undisturbed}"]
+    same_labels = read_label_info(labels_dir)
+    cluster(data_dir, "mfcc", 6, tmp_path / "other", seed=3)
+    kept = pretrain.build_model(compose("pretrain", "tiny_iter2", start), [same_labels], said.append)
+    assert not said
+    assert torch.equal(kept.head.class_embeddings, weights(undisturbed)["head.class_embeddings"])
+    other = read_label_info(tmp_path / "other")
+    anew = pretrain.build_model(compose("pretrain", "tiny_iter2", start), [other], said.append)
+    assert "made anew" in said[0]
+    assert "head.class_embeddings" in said[0]
+    assert not torch.equal(anew.head.class_embeddings, kept.head.class_embeddings)
+    assert torch.equal(anew.audio.weight, kept.audio.weight)
