@@ -380,7 +380,7 @@ def _made_here(
 
 def _pretraining_cfg(encoder: ModelConfig, told: dict[str, Any]) -> dict[str, Any]:
     masking = told["metadata"].get("masking", {})
-    rate = labels[0]["rate"] if (labels := told["metadata"].get("labels")) and isinstance(labels, list) else 25
+    rate = (told["metadata"].get("labels") or [{"rate": 25}])[0]["rate"]
     same = (
         *("modality_fuse", "masking_type", "final_dim", "encoder_layerdrop", "dropout_input", "dropout"),
         *("attention_dropout", "feature_grad_mult", "untie_final_proj", "activation_dropout", "layer_norm_first"),
