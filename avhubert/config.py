@@ -172,6 +172,9 @@ class TrainConfig:
     log_every: int = 50
     precision: str = "auto"  # auto | 32-true | bf16-mixed | 16-mixed
     accelerator: str = "auto"  # auto | cpu | cuda
+    compile: bool = False  # torch.compile of the layers: a slow start, then faster steps on a GPU
+    checkpoint_activations: bool = False  # a fraction of the memory for a third more work
+    trackers: list[str] = field(default_factory=list)  # tensorboard, wandb: beside RUN/metrics.jsonl
 
 
 @dataclass
@@ -269,6 +272,7 @@ CHOICES = {
     "schedule": ("polynomial", "tri_stage"),
     "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "accelerator": ("auto", "cpu", "cuda"),
+    "trackers": ("tensorboard", "wandb"),
 }
 SHARES = {
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
@@ -466,11 +470,11 @@ def _checked(kind: Any, name: str, value: Any, where: str) -> Any:
     if isinstance(value, str) and value == REQUIRED:
         return value
     converted = _converted(kind, value, where)
-    if name in CHOICES and converted not in CHOICES[name]:
+    items = converted if isinstance(converted, list) else [converted]
+    if name in CHOICES and any(item not in CHOICES[name] for item in items):
         raise ConfigError(f"{where}={value} is not one of: {', '.join(CHOICES[name])}")
     if converted is None:
         return None
-    items = converted if isinstance(converted, list) else [converted]
     if any(isinstance(item, float) and not math.isfinite(item) for item in items):
         raise ConfigError(f"{where}={value} must be finite")
     if name in NOT_NEGATIVE and any(item < 0 for item in items):

@@ -396,10 +396,18 @@ class StepOrder:
         self.batches_per_step = max(1, round(frames_per_step / frames_per_batch))
         self.steps_per_epoch = -(-len(self.batches) // self.batches_per_step)
         self._seed = seed
+        self._lengths, self._crop_frames = lengths, crop_frames
         self._shuffled = functools.lru_cache(maxsize=4)(self._shuffle)
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return np.random.RandomState((self._seed + epoch) % 2**32).permutation(len(self.batches))
+
+    def largest(self) -> list[int]:
+        """The micro-batch with the most frames, padding counted."""
+        return max(self.batches, key=lambda batch: len(batch) * self._longest(batch))
+
+    def _longest(self, batch: list[int]) -> int:
+        return batch_frames([self._lengths[index] for index in batch], True, self._crop_frames)
 
     def step(self, number: int) -> tuple[int, list[list[int]]]:
         """Epoch and micro-batches (lists of indices) of step `number`, counted from 0."""

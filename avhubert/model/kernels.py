@@ -8,7 +8,9 @@ are.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -76,13 +78,35 @@ class _PReLU(torch.autograd.Function):
         return above.addcmul_(below, slope), below.mul_(x).sum(0)
 
 
+_frozen = False  # running statistics stay as they are
+
+
+@contextlib.contextmanager
+def statistics_frozen() -> Iterator[None]:
+    """While it is open, batch norm in training mode leaves its running statistics alone: the forward pass is done a
+    second time. It counts for all threads, since the backward pass has one of its own."""
+    global _frozen
+    _frozen = True
+    try:
+        yield
+    finally:
+        _frozen = False
+
+
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """`norm(x)` in training mode, running statistics included."""
+    """`norm(x)` in training mode, running statistics included (but see `statistics_frozen`)."""
     assert norm.momentum is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
+    if not applies(x):
+        if not _frozen:
+            return norm(x)
+        running = norm.running_mean.clone(), norm.running_var.clone()
+        return F.batch_norm(x, *running, norm.weight, norm.bias, True, norm.momentum, norm.eps)
     out, mean, variance = _BatchNorm.apply(x, norm.weight, norm.bias, norm.eps)
+    if _frozen:
+        return out
     count = x.numel() // x.shape[1]
     with torch.no_grad():
         norm.num_batches_tracked.add_(1)

@@ -33,8 +33,7 @@ def activation(kind: str, channels: int) -> nn.Module:
 def _normalised(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Convolution and batch norm; in evaluation mode the norm is folded into the kernel: one pass over memory less."""
     if norm.training:
-        x = conv(x)
-        return kernels.batch_norm(x, norm) if kernels.applies(x) else norm(x)
+        return kernels.batch_norm(conv(x), norm)
     kernel, shift = _folded(conv.weight, norm)
     return F.conv2d(x, kernel, shift, cast(tuple[int, int], conv.stride), cast(tuple[int, int], conv.padding))
 
@@ -105,7 +104,7 @@ class VisualFrontEnd(nn.Module):
         frames = F.pad(video[:, 0], (0, 0, 0, 0, STEM_REACH, STEM_REACH)).unfold(1, 2 * STEM_REACH + 1, 1)
         x = F.conv2d(frames.flatten(0, 1).permute(0, 3, 1, 2), kernel[:, 0], shift, stride=2, padding=3)
         if self.training:
-            x = kernels.batch_norm(x, self.stem_norm) if kernels.applies(x) else self.stem_norm(x)
+            x = kernels.batch_norm(x, self.stem_norm)
         return F.max_pool2d(self.stem_activation(x), 3, 2, 1)
 
     def encode(self, video: Tensor, lengths: Tensor | None = None) -> Tensor:

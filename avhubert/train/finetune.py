@@ -54,10 +54,12 @@ def run(config: FinetuneConfig) -> Path:
         seed_all(config.seed, INITIAL)
         recognizer = build_recognizer(config, tokenizer, opened.say)
         task = Finetuning(config, recognizer, tokenizer, shown)
-        steps = functools.partial(Loader(training, config.data.workers).steps, step_order(config, training))
+        order = step_order(config, training)
+        steps = functools.partial(Loader(training, config.data.workers).steps, order)
+        largest = functools.partial(training.batch, order.largest())
         rank, world_size = opened.fabric.global_rank, opened.fabric.world_size
         bad_limit = int(config.data.max_bad_share * (len(training) + len(validation)))
-        train(opened, task, steps, Validation(config, validation, rank, world_size), bad_limit)
+        train(opened, task, steps, largest, Validation(config, validation, rank, world_size), bad_limit)
         return opened.directory
 
 

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,23 +26,25 @@ from lightning_fabric import Fabric
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from avhubert.config import FinetuneConfig, PretrainConfig, flatten, from_dict, write_yaml
+from avhubert.config import FinetuneConfig, PretrainConfig, flatten, from_dict, to_dict, write_yaml
 from avhubert.data.batches import Batch
+from avhubert.data.manifest import FRAME_RATE
 from avhubert.errors import AvhubertError, ConfigError, DataError
 from avhubert.files import lock_directory, output_directory, write_text
 from avhubert.model.kernels import reuse_memory
 from avhubert.report import progress
-from avhubert.train import ranks
+from avhubert.train import ranks, speed
 from avhubert.train.checkpoint import load_newest, remove_leftovers, save_state
 from avhubert.train.optimizer import Adam, learning_rate
+from avhubert.train.trackers import Write, open_trackers
 
 MAY_CHANGE = {  # what a run may be continued with: its length, its bookkeeping, and what changes no number
     *("train.max_steps", "train.save_every", "train.log_every", "train.keep_last", "train.validate_every"),
-    *("run_dir", "data.workers"),
+    *("run_dir", "data.workers", "train.checkpoint_activations", "train.trackers"),
 }
 NON_FINITE_LIMIT = 10
 SPIKE = 2.0  # times its recent mean: a loss worth a warning
-TRAINING, VALIDATION, INITIAL = 0, 1, 2  # first key of random numbers
+TRAINING, VALIDATION, INITIAL, TRIAL = 0, 1, 2, 3  # first key of random numbers
 
 
 # --------------------------------------------------------------------------- what a task gives to the loop
@@ -121,6 +123,9 @@ class Run:
     config: PretrainConfig | FinetuneConfig
     fabric: Fabric
     state: dict[str, Any] | None
+    trackers: list[Write] = field(default_factory=list)
+    operations_per_frame: float = 0.0  # of a forward and a backward pass
+    operations_per_second: float = math.inf  # that the devices of all ranks can do
 
     @property
     def finished(self) -> bool:
@@ -203,30 +208,43 @@ class Counters:
 
 
 def train(
-    run: Run, task: Task, steps: Steps, validation: Iterable[tuple[int, Batch]] | None, bad_limit: int = 0
+    run: Run,
+    task: Task,
+    steps: Steps,
+    largest: Callable[[], Batch],
+    validation: Iterable[tuple[int, Batch]] | None,
+    bad_limit: int = 0,
 ) -> None:
     """Train until train.max_steps, from where the run stands, and leave the model directory in it.
 
-    `validation`: (number, batch) of this rank, iterated anew for each validation; None: there is none. `bad_limit`:
-    how many clips may turn out to be unreadable; each is named, and the training goes on without it.
+    `largest`: the micro-batch with the most frames, tried before all others: memory that does not suffice is told at
+    once and not after hours. `validation`: (number, batch) of this rank, iterated anew for each validation; None: there
+    is none. `bad_limit`: how many clips may turn out to be unreadable; each is named, and the training goes on without
+    it.
 
     SIGTERM, SIGINT and SIGUSR1 save the state at the end of the step and exit with code 0.
 
     Raises:
-        AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite.
+        AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite; memory ran out.
         DataError: more than `bad_limit` clips could not be read.
     """
     config, fabric = run.config.train, run.fabric
     if fabric.device.type == "cpu":
         reuse_memory()
     fabric.to_device(task.module)
+    if config.compile:
+        speed.compile_blocks(task.module)
+    if config.checkpoint_activations:
+        speed.checkpoint_blocks(task.module)
     optimizer = Adam([{"params": group} for group in task.parameter_groups()], run.config.optimizer)
     counters = _restore(run, task, optimizer)
     if fabric.is_global_zero:
         _truncate_log(run.directory / "metrics.jsonl", counters.step)
         write_yaml(run.config, run.directory / "resolved.yaml")
+        run.trackers = open_trackers(config.trackers, run.directory, to_dict(run.config), counters.step)
     if counters.step:
         run.say(f"{run.directory}: going on after step {counters.step}")
+    _try_largest(run, task, largest())
 
     last = config.max_steps
     with Signals() as stop, Bar(task.name, counters.step, last, shown=fabric.is_global_zero) as bar:
@@ -260,6 +278,36 @@ def train(
         f"; {counters.skipped} steps were skipped, their loss or gradient was not finite" if counters.skipped else ""
     )
     run.say(f"{run.directory}: {last} steps done in {counters.seconds:.0f} s{skipped}")
+
+
+def _try_largest(run: Run, task: Task, batch: Batch) -> None:
+    """Forward and backward pass of the largest micro-batch, of which nothing stays but figures of the device."""
+    if not batch.ids:
+        return
+    fabric = run.fabric
+    task.begin_step(run.config.train.max_steps)  # by then nothing is frozen any more
+    statistics = ranks.Statistics(fabric, task.module)
+    moved = to_device(batch, fabric.device)
+    try:
+        with fabric.autocast():
+            operations = speed.forward_operations(lambda: task.loss(moved, seed_all(run.config.seed, TRIAL)))
+            part = task.loss(moved, seed_all(run.config.seed, TRIAL))
+        if part.loss.requires_grad:
+            fabric.backward(part.loss)
+    except RuntimeError as error:
+        if not speed.out_of_memory(error):
+            raise
+        raise AvhubertError(
+            f"the largest micro-batch ({len(batch.ids)} clips, {batch.padding_mask.numel()} frames) does not fit in "
+            f"the memory of {fabric.device}; give a lower train.frames_per_batch, or train.checkpoint_activations=true"
+        ) from error
+    finally:
+        statistics.undo()
+        for parameter in task.module.parameters():
+            parameter.grad = None
+    run.operations_per_frame = 3 * operations / batch.frames  # a backward pass takes twice the work of a forward pass
+    precision = ranks.matrix_precision(fabric)
+    run.operations_per_second = fabric.world_size * speed.matrix_rate(fabric.device, precision)
 
 
 def _step(
@@ -356,7 +404,10 @@ def _log_training(run: Run, task: Task, counters: Counters, rate: float) -> dict
     sums = counters.sums.over_ranks(run.fabric)
     figures = task.figures(sums) if sums else {}  # none: all of its steps were skipped
     seconds = max(counters.interval_seconds, 1e-9)
-    figures |= {"lr": rate, "frames_per_second": counters.frames / seconds, "waiting": counters.waiting / seconds}
+    pace = counters.frames / seconds
+    figures |= {"lr": rate, "frames_per_second": pace, "video_seconds_per_second": pace / FRAME_RATE}
+    figures |= {"utilisation": pace * run.operations_per_frame / run.operations_per_second}
+    figures |= {"waiting": counters.waiting / seconds}
     figures |= {"skipped": counters.skipped} if counters.skipped else {}
     figures |= {"bad_clips": len(counters.bad)} if counters.bad else {}
     _write_log(run, counters, "train", figures)
@@ -414,10 +465,13 @@ def _tell_bad_clips(run: Run, counters: Counters, limit: int) -> None:
 
 def _write_log(run: Run, counters: Counters, split: str, figures: dict[str, float]) -> None:
     if run.fabric.is_global_zero:
-        row = {"step": counters.step, "split": split, **figures, "seconds": round(counters.seconds, 3)}
+        row: dict[str, Any] = {"step": counters.step, "split": split, **figures, "seconds": round(counters.seconds, 3)}
         row = {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
         with open(run.directory / "metrics.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(row) + "\n")
+        shown = {name: value for name, value in row.items() if name not in ("step", "split")}
+        for write in run.trackers:
+            write(counters.step, split, shown)
 
 
 def _truncate_log(path: Path, step: int) -> None:

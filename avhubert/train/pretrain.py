@@ -61,10 +61,12 @@ def run(config: PretrainConfig) -> Path:
         seed_all(config.seed, INITIAL)
         model = build_model(config, training.label_infos, opened.say)
         task = Pretraining(config, model, training.label_infos, validation)
-        steps = functools.partial(Loader(training, config.data.workers).steps, step_order(config, training))
+        order = step_order(config, training)
+        steps = functools.partial(Loader(training, config.data.workers).steps, order)
+        largest = functools.partial(training.batch, order.largest())
         rank, world_size = opened.fabric.global_rank, opened.fabric.world_size
         bad_limit = int(config.data.max_bad_share * (len(training) + len(validation)))
-        train(opened, task, steps, Validation(config, validation, rank, world_size), bad_limit)
+        train(opened, task, steps, largest, Validation(config, validation, rank, world_size), bad_limit)
         return opened.directory
 
 

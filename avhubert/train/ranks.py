@@ -49,6 +49,12 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
+def matrix_precision(fabric: Fabric) -> torch.dtype:
+    """What matrix products are computed in."""
+    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    return dtypes.get(fabric.strategy.precision.precision, torch.float32)
+
+
 def scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
     """The loss scaler of fp16, None in every other precision."""
     return getattr(fabric.strategy.precision, "scaler", None)
