@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-STEPS = 6
+STEPS = 20
 COMMON = (
     *("seed=7", f"train.max_steps={STEPS}", "train.frames_per_step=240", "train.frames_per_batch=80"),
-    *("train.save_every=2", "train.keep_last=9", "train.validate_every=3", "train.log_every=1"),
-    *("optimizer.warmup_steps=2", "model.encoder_layerdrop=0.2", "train.accelerator=cpu"),
+    *("train.save_every=5", "train.keep_last=9", "train.validate_every=3", "train.log_every=1"),
+    *("optimizer.warmup_steps=2", "optimizer.lr=5e-4", "model.encoder_layerdrop=0.2", "train.accelerator=cpu"),
 )
 
 
@@ -54,7 +54,7 @@ def test_two_ranks_train_as_one(settings: list[str], alone: Path, tmp_path: Path
         assert one.keys() == two.keys()
         for step, row in one.items():
             for name in ("loss", "loss_masked", "masked_accuracy", "features_pen"):
-                assert two[step][name] == pytest.approx(row[name], rel=1e-5, abs=1e-7), (split, step, name)
+                assert two[step][name] == pytest.approx(row[name], rel=1e-6, abs=1e-7), (split, step, name)
     a, b = load_file(alone / "model.safetensors"), load_file(both / "model.safetensors")
     assert all(torch.allclose(a[name].float(), b[name].float(), atol=2e-4) for name in a)
 
@@ -63,7 +63,7 @@ def test_a_changed_number_of_ranks_goes_on_with_the_same_samples(
     settings: list[str], alone: Path, tmp_path: Path
 ) -> None:
     run = train(settings, tmp_path / "run", 1)
-    for last, ranks in ((2, 2), (4, 1)):  # steps 3 … 6 by two ranks, then 5 and 6 by one again
+    for last, ranks in ((5, 2), (10, 1)):  # steps 6 … 20 by two ranks, then 11 … 20 by one again
         for path in (run / "state").glob("step_*.pt"):
             if int(path.stem.removeprefix("step_")) > last:
                 path.unlink()
