@@ -172,6 +172,7 @@ class TrainConfig:
     log_every: int = 50
     precision: str = "auto"  # auto | 32-true | bf16-mixed | 16-mixed
     accelerator: str = "auto"  # auto | cpu | cuda
+    sharding: str = "none"  # none | fsdp: every device keeps its share of parameters and optimizer state (torchrun)
     compile: bool = False  # torch.compile of the layers: a slow start, then faster steps on a GPU
     checkpoint_activations: bool = False  # a fraction of the memory for a third more work
     trackers: list[str] = field(default_factory=list)  # tensorboard, wandb: beside RUN/metrics.jsonl
@@ -273,6 +274,7 @@ CHOICES = {
     "precision": ("auto", "32-true", "bf16-mixed", "16-mixed"),
     "accelerator": ("auto", "cpu", "cuda"),
     "trackers": ("tensorboard", "wandb"),
+    "sharding": ("none", "fsdp"),
 }
 SHARES = {
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),

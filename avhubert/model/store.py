@@ -29,18 +29,21 @@ def save_model(
     model: AVHubert | Recognizer,
     tokenizer: bytes | None = None,
     metadata: dict[str, Any] | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
     """Write `model` into `directory` (made if needed; other files in it stay), each file whole or not at all.
 
     `tokenizer`: a serialized SentencePiece model. `metadata`: what can be said of the model in JSON, such as its data
-    and steps; it goes into `config.json` and the card. Raises ConfigError where the directory cannot be written.
+    and steps; it goes into `config.json` and the card. `weights`: the model's whole state where `model` itself has only
+    a part of it (several devices). Raises ConfigError where the directory cannot be written.
     """
     directory = files.output_directory(directory)
     config = _config(model, metadata or {})
     if tokenizer is not None:
         with files.atomic_path(directory / TOKENIZER) as temporary:
             temporary.write_bytes(tokenizer)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    whole = model.state_dict() if weights is None else weights
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
     with files.atomic_path(directory / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     files.write_text(directory / CARD, _card(model, config))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from avhubert.config import FinetuneConfig, require
 from avhubert.data.batches import Batch, Loader
@@ -152,8 +152,8 @@ class Finetuning:
         """None are known."""
         return []
 
-    def save(self, directory: Path, step: int) -> None:
-        save_model(directory, self._recognizer, self._tokenizer.serialized, self._metadata(step))
+    def save(self, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
+        save_model(directory, self._recognizer, self._tokenizer.serialized, self._metadata(step), weights)
 
     def _metadata(self, step: int) -> dict[str, Any]:
         config = self._config

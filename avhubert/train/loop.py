@@ -33,14 +33,16 @@ from avhubert.errors import AvhubertError, ConfigError, DataError
 from avhubert.files import lock_directory, output_directory, write_text
 from avhubert.model.kernels import reuse_memory
 from avhubert.report import progress
-from avhubert.train import ranks, speed
+from avhubert.train import ranks, sharding, speed
 from avhubert.train.checkpoint import load_newest, remove_leftovers, save_state
 from avhubert.train.optimizer import Adam, learning_rate
+from avhubert.train.sharding import Whole
 from avhubert.train.trackers import Write, open_trackers
 
 MAY_CHANGE = {  # what a run may be continued with: its length, its bookkeeping, and what changes no number
     *("train.max_steps", "train.save_every", "train.log_every", "train.keep_last", "train.validate_every"),
     *("run_dir", "data.workers", "train.checkpoint_activations", "train.trackers"),
+    "train.sharding",
 }
 NON_FINITE_LIMIT = 10
 SPIKE = 2.0  # times its recent mean: a loss worth a warning
@@ -82,8 +84,8 @@ class Task(Protocol):
     def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
         """Sentences about what validation figures after `step` steps give away; none when all is well."""
 
-    def save(self, directory: Path, step: int) -> None:
-        """Write the model directory."""
+    def save(self, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
+        """Write the model directory, with `weights`: the module's state, of which a sharded module has only parts."""
 
 
 class Sums:
@@ -231,27 +233,30 @@ def train(
     config, fabric = run.config.train, run.fabric
     if fabric.device.type == "cpu":
         reuse_memory()
+    if run.state is not None:
+        task.module.load_state_dict(run.state["model"])
     fabric.to_device(task.module)
     if config.compile:
         speed.compile_blocks(task.module)
     if config.checkpoint_activations:
         speed.checkpoint_blocks(task.module)
+    placed = sharding.placed(fabric, task.module, config.sharding)
     optimizer = Adam([{"params": group} for group in task.parameter_groups()], run.config.optimizer)
-    counters = _restore(run, task, optimizer)
+    counters = _restore(run, placed, optimizer)
     if fabric.is_global_zero:
         _truncate_log(run.directory / "metrics.jsonl", counters.step)
         write_yaml(run.config, run.directory / "resolved.yaml")
         run.trackers = open_trackers(config.trackers, run.directory, to_dict(run.config), counters.step)
     if counters.step:
         run.say(f"{run.directory}: going on after step {counters.step}")
-    _try_largest(run, task, largest())
+    _try_largest(run, task, placed, largest())
 
     last = config.max_steps
     with Signals() as stop, Bar(task.name, counters.step, last, shown=fabric.is_global_zero) as bar:
         clock = time.perf_counter()
         for micro_batches in steps(counters.step, fabric.global_rank, fabric.world_size):
             rate = learning_rate(run.config.optimizer, counters.step, last)
-            stopping = _step(run, task, optimizer, rate, micro_batches, counters, stop.received)
+            stopping = _step(run, task, placed, optimizer, rate, micro_batches, counters, stop.received)
             clock, passed = time.perf_counter(), time.perf_counter() - clock
             counters.seconds += passed
             counters.interval_seconds += passed
@@ -263,11 +268,11 @@ def train(
                 bar.show(_log_training(run, task, counters, rate))
             bar.advance()
             if validation is not None and (step % config.validate_every == 0 or step == last):
-                _validate(run, task, validation, counters)
+                _validate(run, task, placed, validation, counters)
                 _tell_bad_clips(run, counters, bad_limit)
                 clock = time.perf_counter()
             if step % config.save_every == 0 or step == last or stopping:
-                _save(run, task, optimizer, counters)
+                _save(run, task, placed, optimizer, counters)
                 clock = time.perf_counter()
             if step == last:
                 break
@@ -280,7 +285,7 @@ def train(
     run.say(f"{run.directory}: {last} steps done in {counters.seconds:.0f} s{skipped}")
 
 
-def _try_largest(run: Run, task: Task, batch: Batch) -> None:
+def _try_largest(run: Run, task: Task, placed: Whole, batch: Batch) -> None:
     """Forward and backward pass of the largest micro-batch, of which nothing stays but figures of the device."""
     if not batch.ids:
         return
@@ -290,10 +295,11 @@ def _try_largest(run: Run, task: Task, batch: Batch) -> None:
     moved = to_device(batch, fabric.device)
     try:
         with fabric.autocast():
-            operations = speed.forward_operations(lambda: task.loss(moved, seed_all(run.config.seed, TRIAL)))
-            part = task.loss(moved, seed_all(run.config.seed, TRIAL))
-        if part.loss.requires_grad:
-            fabric.backward(part.loss)
+            trial = _losses(task, moved, seed_all(run.config.seed, TRIAL))
+            operations = speed.forward_operations(lambda: placed.forward(trial))
+            loss, _ = placed.forward(trial)
+        if loss.requires_grad:
+            fabric.backward(loss)
     except RuntimeError as error:
         if not speed.out_of_memory(error):
             raise
@@ -313,6 +319,7 @@ def _try_largest(run: Run, task: Task, batch: Batch) -> None:
 def _step(
     run: Run,
     task: Task,
+    placed: Whole,
     optimizer: Adam,
     rate: float,
     micro_batches: Sequence[tuple[int, Batch]],
@@ -325,25 +332,29 @@ def _step(
     task.begin_step(counters.step)
     statistics = ranks.Statistics(fabric, module)
     sample_size, frames, sums = 0, 0, Sums()
+    turns = placed.turns(len(micro_batches))
     for place, batch in _timed(micro_batches, counters):
         counters.bad_here.update(batch.left_out)
         if not batch.ids:
+            placed.idle()
             continue
         rng = seed_all(run.config.seed, TRAINING, counters.step, place)
         with statistics.of_micro_batch(place), fabric.autocast():
-            part = task.loss(to_device(batch, fabric.device), rng)
-        if part.loss.requires_grad:  # not so when nothing in the micro-batch counts
-            fabric.backward(part.loss)
+            loss, part = placed.forward(_losses(task, to_device(batch, fabric.device), rng))
+        if loss.requires_grad:  # not so when nothing in the micro-batch counts
+            fabric.backward(loss)
         sample_size += part.sample_size
         frames += batch.frames
         sums.add(part)
+    for _ in range(turns - len(micro_batches)):
+        placed.idle()
     total, all_frames, stopping = ranks.total(fabric, sample_size, frames, int(stop))
     statistics.combine()
 
-    gradients = ranks.summed_gradients(fabric, module)
+    gradients = placed.gradients()
     if scaler is not None:
         scaler.unscale_(optimizer)
-    norm = float(torch.nn.utils.get_total_norm(gradients)) / max(1, total)
+    norm = ranks.norm(gradients) / max(1, total)
     if math.isfinite(norm):
         clip = run.config.optimizer.clip_norm
         factor = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
@@ -367,6 +378,14 @@ def _step(
             f"up to step {counters.step + 1}; lower optimizer.lr, or give train.precision=32-true, and start again"
         )
     return bool(stopping)
+
+
+def _losses(task: Task, batch: Batch, rng: np.random.Generator) -> Callable[[], tuple[Tensor, Part]]:
+    def run() -> tuple[Tensor, Part]:
+        part = task.loss(batch, rng)
+        return part.loss, part
+
+    return run
 
 
 def _timed(micro_batches: Iterable[tuple[int, Batch]], counters: Counters) -> Iterator[tuple[int, Batch]]:
@@ -423,18 +442,19 @@ def _log_training(run: Run, task: Task, counters: Counters, rate: float) -> dict
 
 
 @torch.no_grad()
-def _validate(run: Run, task: Task, validation: Iterable[tuple[int, Batch]], counters: Counters) -> None:
+def _validate(run: Run, task: Task, placed: Whole, validation: Iterable[tuple[int, Batch]], counters: Counters) -> None:
     """Write a line of validation figures; the best model by the task's figure goes to RUN/best."""
     started = time.perf_counter()
     task.module.eval()
     sums = Sums()
-    for number, batch in validation:
-        counters.bad_here.update(batch.left_out)
-        if not batch.ids:
-            continue
-        rng = seed_all(run.config.seed, VALIDATION, number)
-        with run.fabric.autocast():
-            sums.add(task.evaluate(to_device(batch, run.fabric.device), rng))
+    with placed.gathered():
+        for number, batch in validation:
+            counters.bad_here.update(batch.left_out)
+            if not batch.ids:
+                continue
+            rng = seed_all(run.config.seed, VALIDATION, number)
+            with run.fabric.autocast():
+                sums.add(task.evaluate(to_device(batch, run.fabric.device), rng))
     figures = task.figures(sums.over_ranks(run.fabric))
     counters.seconds += time.perf_counter() - started
     _write_log(run, counters, "valid", figures)
@@ -443,8 +463,9 @@ def _validate(run: Run, task: Task, validation: Iterable[tuple[int, Batch]], cou
         run.say(f"warning: step {counters.step}: {sentence}")
     if task.selection is not None and figures[task.selection] > counters.best:
         counters.best = figures[task.selection]
+        weights = placed.weights()
         if run.fabric.is_global_zero:
-            task.save(run.directory / "best", counters.step)
+            task.save(run.directory / "best", counters.step, weights)
 
 
 def _tell_bad_clips(run: Run, counters: Counters, limit: int) -> None:
@@ -484,19 +505,20 @@ def _truncate_log(path: Path, step: int) -> None:
     write_text(path, "".join(kept))
 
 
-def _save(run: Run, task: Task, optimizer: Adam, counters: Counters) -> None:
+def _save(run: Run, task: Task, placed: Whole, optimizer: Adam, counters: Counters) -> None:
     """The model directory, then the state: killed between the two, the step before is done again, alike."""
     state = {field.name: getattr(counters, field.name) for field in dataclasses.fields(counters)}
     state["sums"] = counters.sums.over_ranks(run.fabric)
     scaler = ranks.scaler(run.fabric)
+    weights, moments = placed.weights(), placed.optimizer_state(optimizer)
     if run.fabric.is_global_zero:
-        task.save(run.directory, counters.step)
+        task.save(run.directory, counters.step, weights)
         save_state(
             run.directory,
             {
                 "step": counters.step,
-                "model": task.module.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "model": weights,
+                "optimizer": moments,
                 "scaler": {} if scaler is None else scaler.state_dict(),
                 "counters": state,
             },
@@ -505,13 +527,12 @@ def _save(run: Run, task: Task, optimizer: Adam, counters: Counters) -> None:
     run.fabric.barrier()
 
 
-def _restore(run: Run, task: Task, optimizer: Adam) -> Counters:
-    """Load what `_save` wrote, if anything, and let go of it."""
+def _restore(run: Run, placed: Whole, optimizer: Adam) -> Counters:
+    """Load what `_save` wrote, if anything and but for the weights, and let go of it."""
     state, run.state = run.state, None
     if state is None:
         return Counters()
-    task.module.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    placed.restore(optimizer, state["optimizer"])
     scaler = ranks.scaler(run.fabric)
     if scaler is not None and state["scaler"]:
         scaler.load_state_dict(state["scaler"])

@@ -32,6 +32,14 @@ class Adam(torch.optim.AdamW):
         # the loop unscales fp16 gradients itself, to see and clip them
         self._step_supports_amp_scaling = False
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As usual, the moments laid out in memory as their parameters are: the fused kernel asks for no less."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.state.items():
+            for name, value in state.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
     def step(self, closure: Any = None) -> Any:
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:

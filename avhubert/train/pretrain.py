@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avhubert.cluster import quality
 from avhubert.config import ModelConfig, PretrainConfig, require, to_dict
@@ -237,8 +237,8 @@ class Pretraining:
             )
         return told
 
-    def save(self, directory: Path, step: int) -> None:
-        save_model(directory, self._model, metadata=self._metadata(step))
+    def save(self, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
+        save_model(directory, self._model, metadata=self._metadata(step), weights=weights)
 
     def _metadata(self, step: int) -> dict[str, Any]:
         config = self._config

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avhubert.config import TrainConfig
@@ -101,6 +102,12 @@ def summed_gradients(fabric: Fabric, module: nn.Module) -> list[Tensor]:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
     return gradients
+
+
+def norm(gradients: list[Tensor]) -> float:
+    """Their common Euclidean norm, also where each rank holds a part of each."""
+    found = torch.nn.utils.get_total_norm(gradients)
+    return float(found.full_tensor() if isinstance(found, DTensor) else found)
 
 
 class Statistics:

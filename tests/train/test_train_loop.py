@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -49,7 +50,10 @@ def same(one: Path, other: Path) -> bool:
 def rows(run: Path) -> list[dict]:
     """The log without times."""
     kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if "second" not in key and key != "waiting"} for row in kept]
+    return [
+        {key: value for key, value in row.items() if "second" not in key and key not in ("waiting", "utilisation")}
+        for row in kept
+    ]
 
 
 def train(settings: list[str], run: Path, *more: str) -> Path:
@@ -90,6 +94,48 @@ def test_sigkill_at_any_moment_changes_nothing(
     assert done.returncode == 0, done.stderr
     assert same(run, undisturbed)
     assert rows(run) == rows(undisturbed)
+
+
+KILLS = int(os.environ.get("AVHUBERT_KILLS", "4"))  # 50 before a release; each takes 5 s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_many_sigkills_change_nothing(settings: list[str], tmp_path: Path, ranks: int) -> None:
+    """One after the other at random moments of a run that saves after every step: many fall into a save."""
+    settings = [*settings, f"train.max_steps={6 * KILLS}", "train.save_every=1", "train.validate_every=10"]
+    settings += ["train.accelerator=cpu"]
+    launch = [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+
+    def started(run: Path) -> subprocess.Popen:
+        python, *arguments = command(settings, run)
+        return subprocess.Popen(
+            [python, *launch, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD,
+            start_new_session=True,
+        )  # fmt: skip
+
+    undisturbed, run, rng = tmp_path / "undisturbed", tmp_path / "run", random.Random(0)
+    assert started(undisturbed).wait() == 0
+    inside = 0
+    for _ in range(KILLS):
+        process, before = started(run), newest(run)
+        until = time.monotonic() + 120
+        while process.poll() is None and newest(run) == before and time.monotonic() < until:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.3))
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        inside += any(run.rglob("*.part*"))
+    print(f"{KILLS} kills, {inside} of them while a file was written, up to step {newest(run)}")
+    assert started(run).wait() == 0
+    assert same(run, undisturbed)
+    assert rows(run) == rows(undisturbed)
+
+
+def newest(run: Path) -> int:
+    """The last step whose state is saved."""
+    return max((int(path.stem.removeprefix("step_")) for path in (run / "state").glob("step_*.pt")), default=0)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])

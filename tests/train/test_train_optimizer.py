@@ -115,3 +115,22 @@ def test_a_rate_rises_then_falls_and_never_leaves_its_range(schedule, warmup, le
             assert rates[n] >= rates[n - 1]
         if n > warmup:
             assert rates[n] <= rates[n - 1]
+
+
+def test_adam_takes_moments_of_another_memory_layout() -> None:
+    """States are saved channels-last or not, as the parameters were; the fused kernel walks through both alike."""
+    torch.manual_seed(0)
+    start, gradient = torch.randn(4, 3, 3, 3), torch.randn(4, 3, 3, 3)
+    results = []
+    for saved in (torch.channels_last, torch.contiguous_format):
+        first = torch.nn.Parameter(start.clone(memory_format=saved))
+        optimizer = Adam([first], OptimizerConfig())
+        first.grad = gradient.clone(memory_format=saved)
+        optimizer.step()
+        second = torch.nn.Parameter(start.clone(memory_format=torch.channels_last))
+        again = Adam([second], OptimizerConfig())
+        again.load_state_dict(optimizer.state_dict())
+        second.grad = gradient.clone(memory_format=torch.channels_last)
+        again.step()
+        results.append(second.detach())
+    assert torch.equal(*results)

@@ -25,11 +25,11 @@ def settings(data_dir: Path, labels_dir: Path, small_model: list[str]) -> list[s
     return [f"data.dir={data_dir}", f"data.labels={labels_dir}", *small_model, *COMMON]
 
 
-def train(settings: list[str], run: Path, ranks: int) -> Path:
+def train(settings: list[str], run: Path, ranks: int, *more: str) -> Path:
     launch = [sys.executable]
     if ranks > 1:
         launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    arguments = ["-m", "avhubert.cli", "pretrain", "--config-name", "tiny_iter2", *settings, f"run_dir={run}"]
+    arguments = ["-m", "avhubert.cli", "pretrain", "--config-name", "tiny_iter2", *settings, f"run_dir={run}", *more]
     done = subprocess.run(
         [*launch, *arguments], capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -47,14 +47,17 @@ def alone(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
     return train(settings, tmp_path_factory.mktemp("alone") / "run", 1)
 
 
-def test_two_ranks_train_as_one(settings: list[str], alone: Path, tmp_path: Path) -> None:
-    both = train(settings, tmp_path / "run", 2)
+@pytest.mark.parametrize(("sharding", "tolerance"), [("none", 1e-6), ("fsdp", 1e-5)])
+def test_two_ranks_train_as_one(
+    settings: list[str], alone: Path, tmp_path: Path, sharding: str, tolerance: float
+) -> None:
+    both = train(settings, tmp_path / "run", 2, f"train.sharding={sharding}")
     for split in ("train", "valid"):
         one, two = figures(alone, split), figures(both, split)
         assert one.keys() == two.keys()
         for step, row in one.items():
             for name in ("loss", "loss_masked", "masked_accuracy", "features_pen"):
-                assert two[step][name] == pytest.approx(row[name], rel=1e-6, abs=1e-7), (split, step, name)
+                assert two[step][name] == pytest.approx(row[name], rel=tolerance, abs=1e-7), (split, step, name)
     a, b = load_file(alone / "model.safetensors"), load_file(both / "model.safetensors")
     assert all(torch.allclose(a[name].float(), b[name].float(), atol=2e-4) for name in a)
 
@@ -63,10 +66,10 @@ def test_a_changed_number_of_ranks_goes_on_with_the_same_samples(
     settings: list[str], alone: Path, tmp_path: Path
 ) -> None:
     run = train(settings, tmp_path / "run", 1)
-    for last, ranks in ((5, 2), (10, 1)):  # steps 6 … 20 by two ranks, then 11 … 20 by one again
+    for last, ranks, sharding in ((5, 2, "none"), (10, 2, "fsdp"), (15, 1, "fsdp")):  # from there on
         for path in (run / "state").glob("step_*.pt"):
             if int(path.stem.removeprefix("step_")) > last:
                 path.unlink()
-        train(settings, run, ranks)
+        train(settings, run, ranks, f"train.sharding={sharding}")
     for step, row in figures(alone, "train").items():
         assert figures(run, "train")[step]["loss"] == pytest.approx(row["loss"], rel=1e-5)
