@@ -1,6 +1,7 @@
 """K-means against scikit-learn's MiniBatchKMeans with the published settings: ratio of time, at equal or lower inertia.
 
     python benchmarks/bench_kmeans.py [--rows 200000] [--width 256] [--clusters 500]
+    python benchmarks/bench_kmeans.py --memory --rows 10000000    # peak memory of ours, rows made as they are read
 
 Published: k-means++, batches of 10 000, at most 100 iterations, 20 inits, stop after 100 batches without improvement,
 tolerance 0, reassignment ratio 0. Both run in this process with the same number of threads.
@@ -9,7 +10,9 @@ tolerance 0, reassignment ratio 0. Both run in this process with the same number
 from __future__ import annotations
 
 import argparse
+import resource
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
@@ -28,12 +31,32 @@ def data(rows: int, width: int, seed: int = 0) -> np.ndarray:
     return centres[which] + rng.standard_normal((rows, width), np.float32) * scale * spread
 
 
+def memory(rows: int, width: int, clusters: int) -> None:
+    """Peak memory of a fit over rows that are never all there."""
+    block = data(10_000, width)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for number in range(rows // len(block)):
+            yield np.roll(block, number, axis=1)
+
+    start = time.perf_counter()
+    found = fit(blocks, clusters, seed=0, inits=1, passes=1, device="cpu")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"{found.rows} rows, {clusters} clusters: {time.perf_counter() - start:.0f} s, at most {peak:.2f} GB resident"
+    )
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rows", type=int, default=200_000)
     options.add_argument("--width", type=int, default=256)
     options.add_argument("--clusters", type=int, default=500)
+    options.add_argument("--memory", action="store_true")
     size = options.parse_args()
+    if size.memory:
+        memory(size.rows, size.width, size.clusters)
+        return
     x = data(size.rows, size.width)
 
     start = time.perf_counter()
