@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -110,9 +111,8 @@ def test_many_sigkills_change_nothing(settings: list[str], tmp_path: Path, ranks
     def started(run: Path) -> subprocess.Popen:
         python, *arguments = command(settings, run)
         return subprocess.Popen(
-            [python, *launch, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD,
-            start_new_session=True,
-        )  # fmt: skip
+            [python, *launch, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD
+        )
 
     undisturbed, run, rng = tmp_path / "undisturbed", tmp_path / "run", random.Random(0)
     assert started(undisturbed).wait() == 0
@@ -124,13 +124,21 @@ def test_many_sigkills_change_nothing(settings: list[str], tmp_path: Path, ranks
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.3))
         assert process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_all(f"run_dir={run}")
         process.wait()
         inside += any(run.rglob("*.part*"))
     print(f"{KILLS} kills, {inside} of them while a file was written, up to step {newest(run)}")
     assert started(run).wait() == 0
     assert same(run, undisturbed)
     assert rows(run) == rows(undisturbed)
+
+
+def kill_all(argument: str) -> None:
+    """SIGKILL every process started with `argument`: torchrun's workers outlive torchrun."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if argument in path.read_bytes().decode(errors="replace").split("\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
 def newest(run: Path) -> int:
