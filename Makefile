@@ -34,7 +34,7 @@ setup: .venv/.dev
 
 # and what the tests use
 .venv/.dev: $(INPUTS) .venv/.run
-	$(PIP) install -q -c constraints.txt -e '.[prepare,synth,dev]'
+	$(PIP) install -q -c constraints.txt -e '.[prepare,synth,lm,dev]'
 	touch $@
 
 clean:
