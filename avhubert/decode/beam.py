@@ -53,8 +53,8 @@ def check_lengths(frames: Sequence[int], ids: Sequence[str] | None = None) -> No
             raise DataError(f"{clip} has no frames: there is nothing to decode; leave it out")
         if count > MAX_FRAMES:
             raise DataError(
-                f"{clip} has {count} frames ({count / 25:.0f} s), too many to decode in one piece (at most {MAX_FRAMES}, "
-                f"{MAX_FRAMES // 25} s); cut it, or give the file to `avhubert transcribe`, which does so"
+                f"{clip} has {count} frames ({count / 25:.0f} s), too many to decode in one piece (at most "
+                f"{MAX_FRAMES}, {MAX_FRAMES // 25} s); cut it, or give the file to `avhubert transcribe`, which does so"
             )
 
 

@@ -58,9 +58,9 @@ class LanguageModel(ABC):
         if self.missing:
             of = self.tokenizer.vocab_size - len(SPECIALS)
             raise ConfigError(
-                f"language model {self.source} has another vocabulary than the recognizer (it lacks {len(self.missing)} "
-                f"of {of} symbols, such as '{self.missing[0]}') and cannot be fused token by token; set "
-                "decode.lm_use=rescoring"
+                f"language model {self.source} has another vocabulary than the recognizer (it lacks "
+                f"{len(self.missing)} of {of} symbols, such as '{self.missing[0]}') and cannot be fused token by token; "
+                "set decode.lm_use=rescoring"
             )
         return self._fusion(utterances, beams, device)
 
@@ -170,15 +170,15 @@ class Causal(LanguageModel):
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"language model {source} is neither an n-gram file nor a causal language model with its tokenizer that "
-                f"transformers can load ({reason[:200]}); check the path or name"
+                f"language model {source} is neither an n-gram file nor a causal language model with its tokenizer "
+                f"that transformers can load ({reason[:200]}); check the path or name"
             ) from error
         self.start: int | None = self.own.bos_token_id if self.own.bos_token_id is not None else self.own.eos_token_id
         self.end: int | None = self.own.eos_token_id
         if self.start is None or self.end is None:
             raise ConfigError(
-                f"the tokenizer of language model {source} names no end of a text (eos_token), so no text can be scored "
-                "with it; set it there"
+                f"the tokenizer of language model {source} names no end of a text (eos_token), so no text can be "
+                "scored with it; set it there"
             )
         vocabulary = self.own.get_vocab()
         super().__init__(source, tokenizer, vocabulary)
@@ -233,6 +233,7 @@ class _CausalFusion(Fusion):
     def logs(self, tokens: Tensor) -> Tensor:
         b, k, length = tokens.shape
         ids = self.ids[tokens].clamp(min=0)
+        assert self.model.start is not None
         ids[..., 0] = self.model.start
         newest = ids[..., -1:]
         if self.held >= self.model.longest:

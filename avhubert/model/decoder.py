@@ -78,14 +78,21 @@ class DecoderLayer(nn.Module):
         x_in = self.ffn_norm(x)
         return x + self.dropout(self.fc2(self.activation_dropout(F.relu(self.fc1(x_in)))))
 
-    def forward(self, x: Tensor, encoded: Tensor, visible: Tensor | None) -> Tensor:
-        """x [B, L, D], encoded [B, T, D], visible bool [B, 1, 1, T] (None: all frames)."""
+    def forward(self, x: Tensor, encoded: Tensor, visible: Tensor | None, looks: list[Tensor] | None = None) -> Tensor:
+        """x [B, L, D], encoded [B, T, D], visible bool [B, 1, 1, T] (None: all frames).
+
+        The attention over the frames, [B, H, L, T], is added to `looks` where that is given.
+        """
         own = self.self_attention
         y = self.self_attention_norm(x)
         x = x + self.dropout(own.attend(own.split(own.q_proj(y)), *own.keys_values(y), causal=True))
         other = self.cross_attention
         q = other.split(other.q_proj(self.cross_attention_norm(x)))
-        x = x + self.dropout(other.attend(q, *other.keys_values(encoded), mask=visible))
+        k, v = other.keys_values(encoded)
+        if looks is not None:
+            weights = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+            looks.append((weights if visible is None else weights.masked_fill(~visible, -math.inf)).softmax(-1))
+        x = x + self.dropout(other.attend(q, k, v, mask=visible))
         return self.ffn(x)
 
     def step(self, x: Tensor, cache: LayerCache, visible: Tensor | None) -> Tensor:
@@ -170,6 +177,15 @@ class AttentionDecoder(nn.Module):
         for layer in self._each_layer():
             x = layer(x, encoded, visible)
         return self._scores(x)
+
+    def looks(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """How much each frame is looked at while the token after each is chosen, mean over layers and heads,
+        [B, L, T]; inputs as in `forward`."""
+        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
+        x, looks = self._embed(tokens, 0), list[Tensor]()
+        for layer in self._each_layer():
+            x = layer(x, encoded, visible, looks)
+        return torch.stack(looks).mean((0, 2))
 
     def _each_layer(self) -> Iterator[DecoderLayer]:
         return (cast(DecoderLayer, layer) for layer in self.layers)

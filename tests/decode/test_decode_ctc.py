@@ -97,5 +97,5 @@ def test_dead_beams_stay_dead_and_give_no_nan() -> None:
 def test_without_a_ctc_head_its_weight_is_refused(tiny: Recognizer) -> None:
     decoder = DecoderConfig(layers=1, ffn_embed_dim=16, attention_heads=2, vocab_size=7, ctc=False)
     headless = Recognizer.from_encoder(tiny.encoder, decoder).eval()
-    with pytest.raises(ConfigError, match="ctc_weight=0.3 needs a CTC head"):
+    with pytest.raises(ConfigError, match=r"ctc_weight=0\.3 needs a CTC head"):
         beam_search(headless, torch.zeros(1, 4, 16), None, DecodeConfig(ctc_weight=0.3))

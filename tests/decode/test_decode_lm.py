@@ -106,7 +106,7 @@ def test_another_vocabulary_is_refused_in_fusion_and_scores_whole_texts(
     write_arpa(estimate([["ab", "ba"], ["ab", "a"]], ["ab", "ba", "a"], 2), tmp_path / "words.arpa")
     for source in (causal_of_words, str(tmp_path / "words.arpa")):
         model = load_language_model(source, letters)
-        with pytest.raises(ConfigError, match="another vocabulary.* lacks . of 3 symbols.*lm_use=rescoring"):
+        with pytest.raises(ConfigError, match=r"another vocabulary.* lacks . of 3 symbols.*lm_use=rescoring"):
             model.fusion(1, 1, torch.device("cpu"))
         short, long, longer = model.score([letters.encode(text) for text in ("ab", "ab ba", "ab ba a ab ba a ab ba")])
         assert 0 > short > longer
