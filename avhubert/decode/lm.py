@@ -59,8 +59,8 @@ class LanguageModel(ABC):
             of = self.tokenizer.vocab_size - len(SPECIALS)
             raise ConfigError(
                 f"language model {self.source} has another vocabulary than the recognizer (it lacks "
-                f"{len(self.missing)} of {of} symbols, such as '{self.missing[0]}') and cannot be fused token by token; "
-                "set decode.lm_use=rescoring"
+                f"{len(self.missing)} of {of} symbols, such as '{self.missing[0]}') and cannot be fused token by "
+                "token; set decode.lm_use=rescoring"
             )
         return self._fusion(utterances, beams, device)
 
