@@ -249,7 +249,7 @@ class _Search:
             return
         rows = torch.tensor(stay, dtype=torch.long, device=self.device)
         if self.cache is not None:
-            self.cache.keep(rows, self.beams)
+            self.cache.keep(rows)
         if self.ctc is not None:
             self.ctc.keep(rows)
         if self.lm is not None:
