@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avhubert.config import DecodeConfig
+from avhubert.config import DecodeConfig, compose
 from avhubert.data.text import Tokenizer
 from avhubert.decode.beam import MAX_FRAMES, Hypothesis, beam_search, check_lengths
 from avhubert.decode.lm import LanguageModel, load_language_model
@@ -309,3 +310,18 @@ def test_best_first_and_no_hypothesis_twice(tiny: Recognizer) -> None:
     assert len(found) == 6
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     assert len({tuple(one.tokens) for one in found}) == 6
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("ctc_weight=1.5", "ctc_weight=1.5 must be between 0 and 1"),
+        ("lm_weight=-1", "lm_weight=-1 must be at least 0"),
+        ("lm_use=both", "lm_use=both is not one of: fusion, rescoring"),
+        ("nbest=0", "nbest=0 must be greater than 0"),
+        ("no_repeat_ngram=-1", "no_repeat_ngram=-1 must be at least 0"),
+    ],
+)
+def test_a_wrong_setting_is_named(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        compose("decode", "s2s_decode", [override])
