@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -125,20 +126,32 @@ def settings(beam: int, tokens: int, **more: float) -> DecodeConfig:
     return DecodeConfig(beam=beam, max_len_a=0, max_len_b=tokens, min_len=tokens, **more)  # type: ignore[arg-type]
 
 
-def medians(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of each, in rounds of all."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+class Seconds(NamedTuple):
+    """By the clock, and of the processor: these hardly feel what else the machine does."""
+
+    wall: float
+    cpu: float
+
+    def __add__(self, other: Seconds) -> Seconds:  # type: ignore[override]
+        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
+
+
+def medians(works: dict[str, Callable[[], list]], rounds: int) -> dict[str, Seconds]:
+    """Medians of each, in rounds of all."""
+    seconds: dict[str, list[Seconds]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             work()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append(Seconds(time.perf_counter() - wall, time.process_time() - cpu))
+    return {name: Seconds(*map(statistics.median, zip(*each, strict=True))) for name, each in seconds.items()}
 
 
-def tell(found: dict[str, float], against: str) -> None:
-    for name, seconds in found.items():
-        print(f"  {name:<28} {seconds:7.3f} s   {seconds / found[against]:6.2f} × {against}", flush=True)
+def tell(found: dict[str, Seconds], against: str) -> None:
+    base = found[against]
+    for name, own in found.items():
+        ratios = f"{own.wall / base.wall:6.2f} × {against}   (CPU {own.cpu:7.3f} s, {own.cpu / base.cpu:6.2f} ×)"
+        print(f"  {name:<20} {own.wall:7.3f} s  {ratios}", flush=True)
 
 
 def memory() -> None:
@@ -197,7 +210,7 @@ def main() -> None:
         clips = torch.randn(8, 1, given.frames, 88, 88)
         seconds = medians({"encode": lambda: encoder(None, clips)}, 1)["encode"]
         whole = {name: seconds + value for name, value in search.items()}
-        print(f"8 utterances with encoding ({seconds:.2f} s):")
+        print(f"8 utterances with encoding ({seconds.wall:.2f} s):")
         tell(whole, "beam 1")
     child = subprocess.run([sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True)
     print(f"Large, beam 40, 750 frames, 200 tokens, CTC 0.3: {float(child.stdout):.2f} GiB resident")
