@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`. They need Python, pip and a C compiler.
+# Two commands do everything: `make demo` and `make test`. They need Python, pip and a C++ compiler.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tokenizers
 import torch
-import transformers
 
 from avhubert.config import DecoderConfig, ModelConfig
 from avhubert.data.text import Tokenizer, train_tokenizer
@@ -45,6 +43,7 @@ def letters() -> Tokenizer:
 @pytest.fixture(scope="session")
 def ngram(letters: Tokenizer, tmp_path_factory) -> str:
     """A trigram over the recognizer's symbols."""
+    pytest.importorskip("kenlm")
     path = tmp_path_factory.mktemp("lm") / "letters.arpa"
     texts = [[letters.symbols[token] for token in letters.encode(text)] for text in TEXTS]
     write_arpa(estimate(texts, letters.symbols[4:], 3), path)
@@ -53,6 +52,7 @@ def ngram(letters: Tokenizer, tmp_path_factory) -> str:
 
 def save_causal(folder: Path, vocabulary: list[str], positions: int, words: bool) -> str:
     """A tiny random GPT-2 over `vocabulary`; `words`: cut at white space."""
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
     own = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({symbol: i for i, symbol in enumerate(vocabulary)}, unk_token="<unk>")
     )
