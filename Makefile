@@ -35,6 +35,8 @@ setup: .venv/.dev
 # and what the tests use
 .venv/.dev: $(INPUTS) .venv/.run
 	$(PIP) install -q -c constraints.txt -e '.[prepare,synth,dev]'
+	@# KenLM is compiled from C++; without it, tests of n-grams are skipped
+	-$(PIP) install -q -c constraints.txt -e '.[lm]'
 	touch $@
 
 clean:

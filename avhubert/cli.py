@@ -114,6 +114,12 @@ def transcribe(options: argparse.Namespace) -> None:
     transcribe_files(options.files, options.model, options.modality, options.format, options.out)
 
 
+def lm(options: argparse.Namespace) -> None:
+    from avhubert.decode.lm import train_ngram
+
+    say_figures(train_ngram(options.data, options.out, order=options.order))
+
+
 def features(options: argparse.Namespace) -> None:
     from avhubert.extract import extract_features
 
@@ -323,6 +329,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--modality", choices=("auto", *MODALITY_CHOICES), default="auto", help="default: what is there")
     sub.add_argument("--format", choices=("txt", "srt", "vtt", "json"), default="txt", help="default txt")
     sub.add_argument("--out", type=Path, metavar="DIR", help="write FILE's name there instead of printing")
+
+    sub = command(
+        "lm",
+        lm,
+        "make an n-gram language model of a data directory's training transcripts, in its tokenizer's symbols",
+        "avhubert lm data/433h lm.arpa --order 4",
+    )
+    sub.add_argument("data", type=Path, metavar="DATA", help="data directory")
+    sub.add_argument("out", type=Path, metavar="OUT", help="ARPA file, for decode.lm=OUT")
+    sub.add_argument("--order", type=positive, default=4, metavar="N", help="longest n-gram (default 4)")
 
     sub = command(
         "features",

@@ -77,6 +77,12 @@ class DecodeConfig:
     max_len_a: float = 1.0  # length limit = max_len_a * frames + max_len_b
     max_len_b: int = 0
     min_len: int = 1
+    nbest: int | None = None  # hypotheses kept of each utterance; None: all that the search found, at most `beam`
+    ctc_weight: float = 0.0  # share of the CTC head's log p: 0 attention alone … 1 CTC alone
+    lm: str | None = None  # n-gram file (.arpa, KenLM binary) or Hugging Face causal language model (folder, name)
+    lm_weight: float = 0.0  # of the language model's log p; 0 leaves it out
+    lm_use: str = "fusion"  # fusion: token by token in the search | rescoring: of the texts that the search found
+    no_repeat_ngram: int = 0  # no n tokens come twice in a text; 0: they may
 
 
 # --------------------------------------------------------------------------- what a training run needs
@@ -275,6 +281,7 @@ CHOICES = {
     "accelerator": ("auto", "cpu", "cuda"),
     "trackers": ("tensorboard", "wandb"),
     "sharding": ("none", "fsdp"),
+    "lm_use": ("fusion", "rescoring"),
 }
 SHARES = {
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
@@ -286,13 +293,13 @@ POSITIVE = {
     *("encoder_attention_heads", "conv_pos", "conv_pos_groups", "final_dim", "logit_temp", "layers", "ffn_embed_dim"),
     *("attention_heads", "beam", "max_frames", "min_frames", "crop_frames", "noise_num", "length_audio"),
     *("length_video", "lr", "max_steps", "frames_per_step", "frames_per_batch", "save_every", "keep_last"),
-    *("validate_every", "log_every", "eps", "final_lr_scale", "percent"),
+    *("validate_every", "log_every", "eps", "final_lr_scale", "percent", "nbest"),
 }
 NOT_NEGATIVE = {
     *("seed", "workers", "draw_av", "draw_a", "draw_v", "weight_decay", "clip_norm", "warmup_steps", "decay_steps"),
     *("freeze_encoder_steps", "masked_weight", "unmasked_weight", "features_pen_weight", "feature_grad_mult"),
     *("max_len_a", "max_len_b", "min_len", "lenpen", "num_classes", "visual_blocks", "betas", "init_lr_scale"),
-    *("vocab_size", "clusters", "teacher_layers"),
+    *("vocab_size", "clusters", "teacher_layers", "lm_weight", "no_repeat_ngram"),
 }
 
 

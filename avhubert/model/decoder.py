@@ -78,25 +78,30 @@ class DecoderLayer(nn.Module):
         x_in = self.ffn_norm(x)
         return x + self.dropout(self.fc2(self.activation_dropout(F.relu(self.fc1(x_in)))))
 
-    def forward(self, x: Tensor, encoded: Tensor, visible: Tensor | None) -> Tensor:
-        """x [B, L, D], encoded [B, T, D], visible bool [B, 1, 1, T] (None: all frames)."""
+    def forward(self, x: Tensor, encoded: Tensor, visible: Tensor | None, looks: list[Tensor] | None = None) -> Tensor:
+        """x [B, L, D], encoded [B, T, D], visible bool [B, 1, 1, T] (None: all frames).
+
+        The attention over the frames, [B, H, L, T], is added to `looks` where that is given.
+        """
         own = self.self_attention
         y = self.self_attention_norm(x)
         x = x + self.dropout(own.attend(own.split(own.q_proj(y)), *own.keys_values(y), causal=True))
         other = self.cross_attention
         q = other.split(other.q_proj(self.cross_attention_norm(x)))
-        x = x + self.dropout(other.attend(q, *other.keys_values(encoded), mask=visible))
+        k, v = other.keys_values(encoded)
+        if looks is not None:
+            weights = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+            looks.append((weights if visible is None else weights.masked_fill(~visible, -math.inf)).softmax(-1))
+        x = x + self.dropout(other.attend(q, k, v, mask=visible))
         return self.ffn(x)
 
-    def step(self, x: Tensor, cache: LayerCache, visible: Tensor | None) -> Tensor:
-        """One token of every beam: x [B, K, D]. The encoder's keys and values serve all K beams of an utterance."""
-        b, k, d = x.shape
+    def step(self, x: Tensor, cache: LayerCache, used: int, line: Tensor | None, visible: Tensor | None) -> Tensor:
+        """One token of every beam: x [B, K, D]. Beams share the encoder's keys and values, and those of the tokens that
+        they have in common: `used` of these are there already; line bool [B, 1, K, used + K] says which are whose."""
         own = self.self_attention
-        y = self.self_attention_norm(x).view(b * k, 1, d)
-        key, value = own.keys_values(y)
-        cache.append(key, value)
-        own_out = own.attend(own.split(own.q_proj(y)), cache.keys, cache.values)
-        x = x + own_out.view(b, k, d)
+        y = self.self_attention_norm(x)
+        keys, values = cache.append(*own.keys_values(y), used)
+        x = x + own.attend(own.split(own.q_proj(y)), keys, values, mask=line)
         other = self.cross_attention
         q = other.split(other.q_proj(self.cross_attention_norm(x)))
         x = x + other.attend(q, cache.encoder_keys, cache.encoder_values, mask=visible)
@@ -107,7 +112,7 @@ class DecoderLayer(nn.Module):
 class LayerCache:
     """What a layer need not compute again.
 
-    keys, values: of the tokens so far, [B·K, H, L, D/H]; encoder_keys, encoder_values: [B, H, T, D/H].
+    keys, values: of the tokens so far, [B, H, room, D/H]; encoder_keys, encoder_values: [B, H, T, D/H].
     """
 
     keys: Tensor
@@ -115,30 +120,56 @@ class LayerCache:
     encoder_keys: Tensor
     encoder_values: Tensor
 
-    def append(self, key: Tensor, value: Tensor) -> None:
-        self.keys = torch.cat([self.keys, key], 2)
-        self.values = torch.cat([self.values, value], 2)
+    def append(self, key: Tensor, value: Tensor, used: int) -> tuple[Tensor, Tensor]:
+        """Put key and value [B, H, K, D/H] behind the `used` first ones; all keys and all values."""
+        after = used + key.shape[2]
+        if after > self.keys.shape[2]:
+            self.keys, self.values = (
+                F.pad(x[:, :, :used], (0, 0, 0, 2 * after - used)) for x in (self.keys, self.values)
+            )
+        self.keys[:, :, used:after] = key
+        self.values[:, :, used:after] = value
+        return self.keys[:, :, :after], self.values[:, :, :after]
+
+    def select(self, places: Tensor) -> None:
+        """Keep the tokens at these places, int [B, N]."""
+        index = places[:, None, :, None].expand(-1, self.keys.shape[1], -1, self.keys.shape[3])
+        self.keys, self.values = self.keys.gather(2, index), self.values.gather(2, index)
 
 
 @dataclass
 class Cache:
-    """The decoder's memory during search: per layer, the frames that may be looked at, and how many tokens are in."""
+    """The decoder's memory during search: per layer, the frames that may be looked at, and how many tokens are in.
+
+    A token's keys and values are stored once, however many beams go on from it, and stay where they are when beams are
+    reordered: `line` bool [B, K, N] says which of the N stored tokens lie on each beam's way.
+    """
 
     layers: list[LayerCache]
     visible: Tensor | None
+    line: Tensor
     length: int = 0
+    room: int = 0  # for tokens, before those on no beam's way are dropped
 
     def reorder(self, beams: Tensor) -> None:
-        """Beams int [B·K]: row i goes on from row beams[i]. Only the tokens' keys and values move."""
+        """Beams int [B·K]: row i goes on from row beams[i]."""
+        self.line = self.line.flatten(0, 1)[beams].view_as(self.line)
+        if self.line.shape[2] <= self.room:
+            return
+        needed = self.line.any(1)
+        count = int(needed.sum(1).max())
+        places = needed.int().argsort(dim=1, descending=True, stable=True)[:, :count]
         for layer in self.layers:
-            layer.keys, layer.values = layer.keys[beams], layer.values[beams]
+            layer.select(places)
+        self.line = self.line.gather(2, places[:, None].expand(-1, self.line.shape[1], -1))
+        self.room = 2 * count
 
-    def keep(self, utterances: Tensor, beams_each: int) -> None:
+    def keep(self, utterances: Tensor) -> None:
         """Drop all utterances but these, int [B']."""
-        rows = (utterances[:, None] * beams_each + torch.arange(beams_each, device=utterances.device)).flatten()
         for layer in self.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            layer.keys, layer.values = layer.keys[utterances], layer.values[utterances]
             layer.encoder_keys, layer.encoder_values = layer.encoder_keys[utterances], layer.encoder_values[utterances]
+        self.line = self.line[utterances]
         if self.visible is not None:
             self.visible = self.visible[utterances]
 
@@ -171,6 +202,15 @@ class AttentionDecoder(nn.Module):
             x = layer(x, encoded, visible)
         return self._scores(x)
 
+    def looks(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """How much each frame is looked at while the token after each is chosen, mean over layers and heads,
+        [B, L, T]; inputs as in `forward`."""
+        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
+        x, looks = self._embed(tokens, 0), list[Tensor]()
+        for layer in self._each_layer():
+            x = layer(x, encoded, visible, looks)
+        return torch.stack(looks).mean((0, 2))
+
     def _each_layer(self) -> Iterator[DecoderLayer]:
         return (cast(DecoderLayer, layer) for layer in self.layers)
 
@@ -182,16 +222,20 @@ class AttentionDecoder(nn.Module):
         layers = []
         for layer in self._each_layer():
             keys, values = layer.cross_attention.keys_values(encoded)
-            empty = keys.new_zeros(len(encoded) * beams, layer.self_attention.heads, 0, keys.shape[3])
+            empty = keys[:, :, :0]
             layers.append(LayerCache(empty, empty, keys, values))
         visible = None if padding_mask is None or not bool(padding_mask.any()) else ~padding_mask[:, None, None, :]
-        return Cache(layers, visible)
+        return Cache(layers, visible, encoded.new_empty(len(encoded), beams, 0, dtype=torch.bool), room=8 * beams)
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Newest token of every beam, int [B, K] → scores of the next one [B, K, V]."""
         b, k = tokens.shape
         x = self._embed(tokens.reshape(b * k, 1), cache.length).view(b, k, self.dim)
+        used = cache.line.shape[2]
+        newest = torch.eye(k, dtype=torch.bool, device=tokens.device).expand(b, -1, -1)
+        cache.line = torch.cat([cache.line, newest], 2)
+        line = cache.line[:, None] if k > 1 else None
         for layer, layer_cache in zip(self._each_layer(), cache.layers, strict=True):
-            x = layer.step(x, layer_cache, cache.visible)
+            x = layer.step(x, layer_cache, used, line, cache.visible)
         cache.length += 1
         return self._scores(x)

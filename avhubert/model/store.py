@@ -103,7 +103,7 @@ def _section(content: dict[str, Any], name: str, schema: type, path: Path) -> An
     if not isinstance(given, dict):
         raise CheckpointError(f"{path}: the key '{name}' is missing")
     missing = [field.name for field in dataclasses.fields(schema) if field.name not in given]
-    if missing:
+    if missing and schema is not DecodeConfig:  # settings that came later stand at their defaults
         raise CheckpointError(f"{path}: under '{name}' the key {_listed(missing)} is missing")
     try:
         return from_dict(schema, given, where=str(path), prefix=f"{name}.")

@@ -150,3 +150,17 @@ def test_a_recognizer_comes_back_as_one(small, batch, tmp_path):
     for name, tensor in recognizer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     assert "1 layers and CTC, 11 tokens" in (tmp_path / "README.md").read_text()
+
+
+def test_decoding_settings_that_came_later_stand_at_their_defaults(small, tmp_path):
+    """A model directory written before a setting was known."""
+    recognizer = Recognizer.from_encoder(
+        small(num_classes=[]), DecoderConfig(layers=1, ffn_embed_dim=16, attention_heads=4, vocab_size=11)
+    )
+    recognizer.decode_settings = DecodeConfig(beam=7, ctc_weight=0.5)
+    save_model(tmp_path, recognizer)
+    edit_config(lambda c: c["decode"].pop("ctc_weight"))(tmp_path)
+    assert load_model(tmp_path).decode_settings == DecodeConfig(beam=7)
+    edit_config(lambda c: c["decode"].update(beem=3))(tmp_path)
+    with pytest.raises(CheckpointError, match=r"unknown key 'decode\.beem'"):
+        load_model(tmp_path)
