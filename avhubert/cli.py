@@ -95,17 +95,33 @@ def evaluate(options: argparse.Namespace) -> None:
         raise ConfigError("--snr needs --noise: a noise list or the folder that `avhubert noise` wrote")
     if options.noise and not options.snr:
         raise ConfigError("--noise needs at least one --snr, in dB, such as --snr 0")
+    pairs = [(name, path) if equals else ("", name) for name, equals, path in (n.partition("=") for n in options.noise)]
+    if len(pairs) > 1 and not all(name and path for name, path in pairs):
+        raise ConfigError("several --noise need a name each, as in --noise babble=noise --noise music=music.tsv")
+    settings = ("beam", "lenpen", "ctc_weight", "lm", "lm_weight")
     run(
         options.model,
         options.data,
         split=options.split,
-        modality=options.modality,
-        noise=options.noise,
-        snrs=options.snr or [None],
+        modality=options.modality or "av",
+        noise=dict(pairs) if pairs and pairs[0][0] else pairs[0][1] if pairs else None,
+        snrs=[None if snr == "clean" else snr for snr in options.snr or ["clean"]],
+        faults=options.fault,
         out=options.out,
-        beam=options.beam,
-        lenpen=options.lenpen,
+        decode={name: value for name in settings if (value := getattr(options, name)) is not None},
     )
+
+
+def compare(options: argparse.Namespace) -> None:
+    from avhubert.decode.score import compare as run
+    from avhubert.decode.score import read_hypotheses
+
+    found = run(read_hypotheses(options.first), read_hypotheses(options.second))
+    low, high = found.interval
+    say(f"first   WER {found.first:.1f} %")
+    say(f"second  WER {found.second:.1f} %")
+    interval = f"{found.difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    say(f"second − first: {interval}, p = {found.p:.3f}, {found.utterances} clips")
 
 
 def transcribe(options: argparse.Namespace) -> None:
@@ -172,6 +188,17 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not 0 <= index < count:
         raise ConfigError(f"--shard {text} is not of the form I/N with 0 ≤ I < N, such as 0/4")
     return index, count
+
+
+def snr(text: str) -> int | str:
+    return text if text == "clean" else int(text)
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
 
 
 def positive(text: str) -> int:
@@ -311,12 +338,31 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("model", metavar="MODEL", help="model directory or published checkpoint")
     sub.add_argument("data", type=Path, metavar="DATA", help="data directory")
     sub.add_argument("--split", default="test", help="default test")
-    sub.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="default av")
-    sub.add_argument("--noise", type=Path, metavar="LIST", help="noise list, or a folder from `avhubert noise`")
-    sub.add_argument("--snr", type=int, action="append", metavar="dB", help="may be given several times")
-    sub.add_argument("--beam", type=positive, metavar="N", help="default: the model's own")
-    sub.add_argument("--lenpen", type=float, metavar="X", help="length penalty; default: the model's own")
+    sub.add_argument(
+        "--modality", choices=MODALITY_CHOICES, action="append", help="default av; as the next three, may come again"
+    )
+    sub.add_argument(
+        "--noise", action="append", default=[], metavar="[NAME=]LIST", help="noise list, or folder of `avhubert noise`"
+    )
+    sub.add_argument("--snr", type=snr, action="append", metavar="dB", help="of the noise; `clean` for none")
+    sub.add_argument(
+        "--fault", action="append", default=[], metavar="F", help="blur, freeze, occlusion, drop, offset:N"
+    )
+    sub.add_argument("--beam", type=positive, metavar="N", help="this and those below: default the model's own")
+    sub.add_argument("--lenpen", type=float, metavar="X", help="length penalty")
+    sub.add_argument("--ctc-weight", type=share, metavar="W", help="share of CTC in the score, 0 to 1")
+    sub.add_argument("--lm", metavar="LM", help="language model: `avhubert lm`'s file, a Hugging Face model")
+    sub.add_argument("--lm-weight", type=float, metavar="W")
     sub.add_argument("--out", type=Path, metavar="DIR", help="hypotheses, results.json and report.html")
+
+    sub = command(
+        "compare",
+        compare,
+        "whether two results on the same clips differ: paired bootstrap over utterances",
+        "avhubert compare eval1/hypotheses-v-clean.json eval2/hypotheses-v-clean.json",
+    )
+    sub.add_argument("first", type=Path, metavar="A.json", help="a hypotheses-….json of `avhubert evaluate`")
+    sub.add_argument("second", type=Path, metavar="B.json")
 
     sub = command(
         "transcribe",

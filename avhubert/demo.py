@@ -229,17 +229,19 @@ def _labels_section(page: Page, out: Path) -> None:
 
 
 def _results_section(page: Page, out: Path) -> None:
-    from avhubert.decode.evaluate import RESULT_COLUMNS, Result, result_row
+    from avhubert.decode.pages import COLUMNS, result_row
+    from avhubert.decode.score import Result
 
     page.heading("Word error rate on unseen speakers")
     rows, samples = [], []
     for folder in sorted((out / "evaluation").iterdir()):
         kept = read_json(folder / "results.json")["results"][0]
+        del kept["condition"]
         result = Result(**kept, utterances=())
         rows.append(result_row(result))
         hypotheses = read_json(next(folder.glob("hypotheses-*.json")))
-        samples += [(result.condition, row["reference"], row["hypothesis"]) for row in hypotheses[:4]]
-    page.table(RESULT_COLUMNS, rows)
+        samples += [(str(result.condition), row["reference"], row["hypothesis"]) for row in hypotheses[:4]]
+    page.table(COLUMNS, rows)
     page.text("Guessing inside the grid's six slots would get 81 % wrong.")
     page.heading("Samples")
     page.table(("condition", "said", "read"), samples)

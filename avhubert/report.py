@@ -25,6 +25,7 @@ table{border-collapse:collapse;margin:1em 0} th,td{padding:.3em .8em;border-bott
 td.number{text-align:right;font-variant-numeric:tabular-nums} th{background:#f4f6f9}
 figure{margin:1em 0;display:inline-block;vertical-align:top} figcaption{color:#5a6675;font-size:.9em}
 img{image-rendering:pixelated;max-width:100%} svg{max-width:100%;height:auto} .note{color:#5a6675}
+del{color:#b3261e;background:#fdecea} ins{color:#146c2e;background:#e7f6ec;text-decoration:none}
 """
 
 
@@ -48,6 +49,18 @@ class Page:
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in columns)
         body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
         self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+    def comparison(self, chunks: Sequence[tuple[str, str, str]]) -> None:
+        """A text beside what was made of it, chunk by chunk (equal, substitute, delete or insert; said; made of it)."""
+        parts = []
+        for kind, said, made in chunks:
+            if kind == "equal":
+                parts.append(html.escape(said))
+            else:
+                parts += [f"<del>{html.escape(said)}</del>"] * bool(said) + [f"<ins>{html.escape(made)}</ins>"] * bool(
+                    made
+                )
+        self._parts.append(f"<p>{' '.join(parts)}</p>")
 
     def image(self, pixels: np.ndarray, caption: str = "", scale: int = 1) -> None:
         """A picture, uint8 [H, W] gray or [H, W, 3] RGB, shown `scale` times as large."""

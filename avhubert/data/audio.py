@@ -202,11 +202,7 @@ def mix(speech: np.ndarray, noises: Sequence[np.ndarray], snr: float) -> np.ndar
     cut from its start; levels are root mean squares over the whole clip. A mixture that leaves int16's range is
     scaled down as a whole. Silent noise changes nothing.
     """
-    noise = noises[0]
-    if len(noises) > 1:
-        shortest = min(map(len, noises))
-        noise = np.floor(np.mean([item[:shortest] for item in noises], axis=0))
-    noise, clean = np.resize(noise, len(speech)).astype(np.float32), speech.astype(np.float32)
+    noise, clean = _fitted(noises, len(speech)), speech.astype(np.float32)
     clean_level, noise_level = _level(clean), _level(noise)
     if noise_level == 0:
         return speech.copy()
@@ -216,6 +212,28 @@ def mix(speech: np.ndarray, noises: Sequence[np.ndarray], snr: float) -> np.ndar
         high, low = float(mixed.max()), float(mixed.min())
         mixed *= np.float32(limits.max / high if high >= -low else limits.min / low)
     return mixed.astype(np.int16)
+
+
+def snr_of(mixed: np.ndarray, speech: np.ndarray, noises: Sequence[np.ndarray]) -> float | None:
+    """dB between the parts of speech and of noise in a mixture that `mix` made, by least squares; None: one is silent.
+
+    All int16; the mixture as long as the speech.
+    """
+    parts = np.stack([speech.astype(np.float64), _fitted(noises, len(speech)).astype(np.float64)], 1)
+    levels = np.sqrt(np.mean(parts**2, axis=0))
+    if not levels.all():
+        return None
+    shares = np.abs(np.linalg.lstsq(parts, mixed.astype(np.float64), rcond=None)[0]) * levels
+    return float(20 * np.log10(shares[0] / shares[1]))
+
+
+def _fitted(noises: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """The mean of the noises, float32 [length], repeated or cut."""
+    noise = noises[0]
+    if len(noises) > 1:
+        shortest = min(map(len, noises))
+        noise = np.floor(np.mean([item[:shortest] for item in noises], axis=0))
+    return np.resize(noise, length).astype(np.float32)
 
 
 def _level(samples: np.ndarray) -> float:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from avhubert.config import MODALITIES, DataConfig, FinetuneDataConfig
-from avhubert.data.audio import audio_features, mix, read_audio
+from avhubert.data.audio import audio_features, mix, read_audio, snr_of
+from avhubert.data.faults import with_fault
 from avhubert.data.manifest import DRIFT_SECONDS, FRAME_RATE, Clip, LabelInfo
 from avhubert.data.text import EOS, PAD, Tokenizer
 from avhubert.data.video import CROP, read_gray, transform
@@ -119,6 +120,7 @@ class ClipDataset:
         labels: label sets as `load_labels` gives them: (class rows in the order of `clips`, LabelInfo).
         texts, tokenizer: transcripts in the order of `clips`.
         noise: wav files; None: no noise.
+        fault: what is wrong with every clip's picture, see `data.faults`; None: nothing.
         tolerant: `batch` leaves out a clip that cannot be read and names it in `left_out`; otherwise it raises.
 
     Raises:
@@ -137,6 +139,7 @@ class ClipDataset:
         tokenizer: Tokenizer | None = None,
         noise: Sequence[Path] | None = None,
         tolerant: bool = False,
+        fault: str | None = None,
     ) -> None:
         assert (texts is None) == (tokenizer is None), "transcripts and a tokenizer go together"
         for what, rows in [*(("label rows", rows) for rows, _ in labels), ("transcripts", texts)]:
@@ -153,6 +156,7 @@ class ClipDataset:
         self._tokenizer = tokenizer
         self._noise = noise
         self._tolerant = tolerant
+        self._fault = fault
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -210,6 +214,8 @@ class ClipDataset:
                 f"clip '{clip.id}': {clip.video} has {len(frames)} frames but the manifest says {clip.video_frames}; "
                 "prepare the clip again"
             )
+        if self._fault is not None:
+            frames = with_fault(frames, self._fault, clip.id)
         if not (self.training and self.config.augment):
             return transform(frames)
         rng = self._rng(Draw.AUGMENT, index, epoch)
@@ -226,6 +232,15 @@ class ClipDataset:
         if noise is not None:
             samples = mix(samples, [read_audio(file) for file in noise.files], noise.snr)
         return audio_features(samples, frames)
+
+    def measured_snr(self, index: int) -> float | None:
+        """dB of the mixture that evaluation hears of a clip, as measured in it; None where none of it is mixed."""
+        clip = self.clips[index]
+        noise = self.noise_for_test(clip.id)
+        if noise is None or not clip.audio_samples:
+            return None
+        samples, sources = read_audio(clip.audio), [read_audio(file) for file in noise.files]
+        return snr_of(mix(samples, sources, noise.snr), samples, sources)
 
     def noise_for_test(self, utterance_id: str) -> NoiseDraw | None:
         """The noise that falls on an utterance outside training: decided by its id and the noise list alone."""

@@ -1,136 +1,43 @@
-"""Word and character error rates of a recognizer on a data directory, with intervals; every clip is scored."""
+"""A recognizer on a data directory: what it writes in every condition, scored, with intervals; every clip is scored."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import jiwer
-import numpy as np
 import torch
 
-from avhubert.config import DataConfig, DecodeConfig
+from avhubert import __version__
+from avhubert.config import MODALITIES, DataConfig, DecodeConfig
 from avhubert.data.batches import Batch, ClipDataset, make_batches
+from avhubert.data.faults import parse_fault
 from avhubert.data.manifest import Clip, read_manifest, read_noise_list, read_transcripts
 from avhubert.data.text import normalise_text
-from avhubert.decode.beam import beam_search
+from avhubert.decode.beam import beam_search, check_lengths
+from avhubert.decode.lm import LanguageModel, load_language_model
+from avhubert.decode.pages import result_page
+from avhubert.decode.score import Condition, Result, score, summarise
 from avhubert.errors import ConfigError, DataError
 from avhubert.files import output_directory, sha256, write_json
 from avhubert.loading import load_recognizer
 from avhubert.model.recognizer import Recognizer
-from avhubert.report import Page, progress
+from avhubert.report import progress
 
 FRAMES_PER_BATCH = 600  # video frames, padding included
-RESAMPLES = 1000  # of the bootstrap
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One clip's reference and hypothesis, with its error counts in words."""
-
-    id: str
-    reference: str
-    hypothesis: str
-    score: float
-    words: int
-    substitutions: int
-    deletions: int
-    insertions: int
-
-    @property
-    def errors(self) -> int:
-        return self.substitutions + self.deletions + self.insertions
-
-
-@dataclass(frozen=True)
-class Result:
-    """Error rates in percent of one condition; `interval` is the bootstrap's 95 % over utterances."""
-
-    modality: str
-    snr: int | None
-    wer: float
-    interval: tuple[float, float]
-    cer: float
-    words: int
-    substitutions: int
-    deletions: int
-    insertions: int
-    clips: int
-    seconds_of_video: float
-    seconds: float
-    utterances: tuple[Utterance, ...]
-
-    def summary(self) -> dict[str, Any]:
-        """The figures without the utterances."""
-        figures = asdict(replace(self, utterances=()))
-        del figures["utterances"]
-        return figures
-
-    @property
-    def condition(self) -> str:
-        return f"{self.modality}, clean" if self.snr is None else f"{self.modality}, {self.snr} dB"
-
-
-def bootstrap(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the error rate in percent: utterances drawn with replacement (Bisani & Ney, 2004).
-
-    `errors`, `words`: int [utterances].
-    """
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(errors), size=(RESAMPLES, len(errors)))
-    rates = 100 * errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def score(
-    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], scores: Sequence[float]
-) -> tuple[Utterance, ...]:
-    """Align every hypothesis to its reference (both normalised) and count word errors."""
-    scored = []
-    for identifier, reference, hypothesis, value in zip(ids, references, hypotheses, scores, strict=True):
-        counts = jiwer.process_words(reference, hypothesis)
-        scored.append(
-            Utterance(
-                identifier, reference, hypothesis, value, len(reference.split()),
-                counts.substitutions, counts.deletions, counts.insertions,
-            )
-        )  # fmt: skip
-    return tuple(scored)
-
-
-def summarise(
-    utterances: tuple[Utterance, ...], modality: str, snr: int | None, seconds_of_video: float, seconds: float
-) -> Result:
-    """Totals and intervals of scored utterances."""
-    errors = np.array([utterance.errors for utterance in utterances])
-    words = np.array([utterance.words for utterance in utterances])
-    return Result(
-        modality=modality,
-        snr=snr,
-        wer=100 * float(errors.sum()) / float(words.sum()),
-        interval=bootstrap(errors, words),
-        cer=100 * float(jiwer.cer([u.reference for u in utterances], [u.hypothesis for u in utterances])),
-        words=int(words.sum()),
-        substitutions=sum(utterance.substitutions for utterance in utterances),
-        deletions=sum(utterance.deletions for utterance in utterances),
-        insertions=sum(utterance.insertions for utterance in utterances),
-        clips=len(utterances),
-        seconds_of_video=seconds_of_video,
-        seconds=seconds,
-        utterances=utterances,
-    )
 
 
 @torch.inference_mode()
-def decode_batch(recognizer: Recognizer, batch: Batch, settings: DecodeConfig) -> list[tuple[str, float]]:
-    """Best text and its score for every utterance of a batch."""
+def decode_batch(
+    recognizer: Recognizer, batch: Batch, settings: DecodeConfig, lm: LanguageModel | None = None
+) -> list[tuple[str, float]]:
+    """Best text and its score for every utterance of a batch; DataError for one that is empty or too long."""
+    check_lengths((~batch.padding_mask).sum(1).tolist(), batch.ids)
     encoded = recognizer.encode(batch.audio, batch.video, batch.padding_mask, batch.has_audio, batch.has_video)
-    found = beam_search(recognizer, encoded, batch.padding_mask, settings)
+    found = beam_search(recognizer, encoded, batch.padding_mask, settings, lm)
     assert recognizer.tokenizer is not None
     return [(recognizer.tokenizer.decode(best[0].tokens), float(best[0].score)) for best in found]
 
@@ -155,123 +62,168 @@ def references_of(data: Path, split: str, clips: list[Clip]) -> list[str]:
     return texts
 
 
+def conditions(
+    modalities: Sequence[str], noises: Sequence[str | None], snrs: Sequence[int | None], faults: Sequence[str]
+) -> list[Condition]:
+    """Every modality clean and in every noise (None: the only one) at every SNR in dB (None: clean), and its picture
+    with every fault; what a modality does not see or hear is not repeated for it."""
+    found = []
+    for modality in modalities:
+        hears, sees = ("audio" in MODALITIES[modality]), ("video" in MODALITIES[modality])
+        if None in snrs or not hears:
+            found.append(Condition(modality))
+        for noise in noises:
+            found += [Condition(modality, noise, snr) for snr in snrs if snr is not None and hears]
+        found += [Condition(modality, fault=fault) for fault in faults if sees]
+    return found
+
+
 def evaluate(
     model: str | Recognizer,
     data: str | Path,
     split: str = "test",
-    modality: str = "av",
-    noise: str | Path | None = None,
+    modality: str | Sequence[str] = "av",
+    noise: str | Path | Mapping[str, str | Path] | None = None,
     snrs: Sequence[int | None] = (None,),
+    faults: Sequence[str] = (),
     out: str | Path | None = None,
-    beam: int | None = None,
-    lenpen: float | None = None,
+    decode: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> list[Result]:
-    """Decode a split and score it, once per SNR in `snrs` (None = clean).
+    """Decode a split in every one of `conditions` and score it.
 
-    Noise falls on an utterance by its id, so every model hears the same. With `out`, writes
-    `hypotheses-<condition>.json`, `results.json` and `report.html` there. Nothing is left out: a clip
-    that cannot be read is a DataError that names it.
+    `noise`: a noise list or folder, or several by name; each utterance's noise is decided by its id and the list, so
+    every model hears the same. `faults`: of the picture, see `data.faults`. `decode`: settings in place of the model's
+    own. With `out`, writes `hypotheses-<condition>.json`, `results.json` (with hashes of all that the figures depend
+    on) and `report.html` there. Nothing is left out: a clip that cannot be read is a DataError that names it.
 
     Raises:
-        DataError: no such split, no transcripts, an empty split, an unreadable clip.
-        ConfigError: a modality that the model was not trained for.
+        DataError: no such split, no transcripts, an empty split; a clip that cannot be read, is empty or too long, or
+            lacks every stream of a modality.
+        ConfigError: a modality that the model was not trained for, a fault or a decode setting that does not exist.
         CheckpointError: `model` is not a recognizer.
     """
     data = Path(data)
     recognizer = load_recognizer(model) if not isinstance(model, Recognizer) else model
-    check_modality(recognizer, modality)
+    modalities = [modality] if isinstance(modality, str) else list(dict.fromkeys(modality))
+    for one in modalities:
+        check_modality(recognizer, one)
+    for fault in faults:
+        parse_fault(fault)
     clips = read_manifest(data / f"{split}.tsv")
     if not clips:
         raise DataError(f"{data / f'{split}.tsv'} lists no clips; there is nothing to evaluate")
     references = references_of(data, split, clips)
+    check_lengths([clip.frames for clip in clips], [clip.id for clip in clips])
+    for one in modalities:
+        _check_streams(clips, one)
     folder = output_directory(out) if out else None
-    own = recognizer.decode_settings
-    settings = replace(own, beam=own.beam if beam is None else beam, lenpen=own.lenpen if lenpen is None else lenpen)
-    noises = read_noise_list(noise, split) if noise else None
+    settings = replace(recognizer.decode_settings, **(decode or {}))
+    lm = load_language_model(settings.lm, recognizer.tokenizer) if settings.lm and settings.lm_weight else None
+    named: Mapping[Any, str | Path] = noise if isinstance(noise, Mapping) else {None: noise} if noise else {}
+    lists: dict[str | None, list[Path]] = {name: read_noise_list(source, split) for name, source in named.items()}
     results = []
-    for snr in snrs:
-        config = DataConfig(
-            dir=str(data),
-            modalities=modality,
-            max_frames=max(clip.video_frames for clip in clips),
-            min_frames=1,
-            augment=False,
-            noise_prob=0.0 if snr is None else 1.0,
-            noise_snr=[0, 0] if snr is None else [snr, snr],
-        )
-        dataset = ClipDataset(clips, config, training=False, seed=0, noise=None if snr is None else noises)
-        results.append(_one_condition(recognizer, dataset, clips, references, settings, modality, snr, quiet))
+    for condition in conditions(modalities, list(lists), snrs, faults):
+        noises = None if condition.snr is None else lists[condition.noise]
+        dataset = _dataset(data, clips, condition, noises)
+        results.append(_one_condition(recognizer, dataset, references, settings, lm, condition, quiet))
         if not quiet:
             low, high = results[-1].interval
             rates = f"WER {results[-1].wer:.1f} % [{low:.1f}, {high:.1f}], CER {results[-1].cer:.1f} %"
-            print(f"{results[-1].condition}: {rates}, {len(clips)} clips")
+            print(f"{condition}: {rates}, {len(clips)} clips", flush=True)
     if folder:
-        _write(folder, results, data, split, noise, settings, recognizer)
+        _write(folder, results, clips, data, split, lists, settings, recognizer)
     return results
 
 
-def _one_condition(recognizer, dataset, clips, references, settings, modality, snr, quiet) -> Result:
+def _check_streams(clips: Sequence[Clip], modality: str) -> None:
+    without = [clip.id for clip in clips if not clip.streams(MODALITIES[modality])]
+    if without:
+        raise DataError(
+            f"{len(without)} of {len(clips)} clips have nothing of modality '{modality}', among them '{without[0]}'; "
+            "choose another modality, or take them out of the manifest"
+        )
+
+
+def _dataset(data: Path, clips: list[Clip], condition: Condition, noises: Sequence[Path] | None) -> ClipDataset:
+    config = DataConfig(
+        dir=str(data),
+        modalities=condition.modality,
+        max_frames=max(clip.frames for clip in clips),
+        min_frames=1,
+        augment=False,
+        noise_prob=0.0 if condition.snr is None else 1.0,
+        noise_snr=[0, 0] if condition.snr is None else [condition.snr, condition.snr],
+    )
+    return ClipDataset(clips, config, training=False, seed=0, noise=noises, fault=condition.fault)
+
+
+def _one_condition(
+    recognizer: Recognizer,
+    dataset: ClipDataset,
+    references: Sequence[str],
+    settings: DecodeConfig,
+    lm: LanguageModel | None,
+    condition: Condition,
+    quiet: bool,
+) -> Result:
     started = time.perf_counter()
+    clips = dataset.clips
     device = next(recognizer.parameters()).device
     found: dict[int, tuple[str, float]] = {}
-    batches = make_batches([clip.video_frames for clip in clips], FRAMES_PER_BATCH)
     with progress() as bar:
-        task = bar.add_task(f"decoding {modality}", total=len(clips), unit="clips", visible=not quiet)
-        for indices in batches:
-            batch = dataset.collate([dataset.load(index, 0) for index in indices]).to(device)
-            found.update(zip(indices, decode_batch(recognizer, batch, settings), strict=True))
+        task = bar.add_task(f"decoding {condition}", total=len(clips), unit="clips", visible=not quiet)
+        for indices in make_batches([clip.frames for clip in clips], FRAMES_PER_BATCH):
+            batch = dataset.batch(indices).to(device)
+            found.update(zip(indices, decode_batch(recognizer, batch, settings, lm), strict=True))
             bar.advance(task, len(indices))
+    seconds = time.perf_counter() - started
+    measured = None
+    if condition.snr is not None:
+        ratios = [snr for index in range(len(clips)) if (snr := dataset.measured_snr(index)) is not None]
+        measured = (min(ratios), max(ratios)) if ratios else None
     texts = [normalise_text(found[index][0]) for index in range(len(clips))]
     utterances = score([clip.id for clip in clips], references, texts, [found[index][1] for index in range(len(clips))])
-    video_seconds = sum(clip.video_frames for clip in clips) / 25
-    return summarise(utterances, modality, snr, video_seconds, time.perf_counter() - started)
+    return summarise(utterances, condition, sum(clip.frames for clip in clips) / 25, seconds, measured)
 
 
-def _write(folder: Path, results: list[Result], data: Path, split: str, noise, settings, recognizer) -> None:
+def _write(
+    folder: Path,
+    results: list[Result],
+    clips: Sequence[Clip],
+    data: Path,
+    split: str,
+    lists: Mapping[str | None, Sequence[Path]],
+    settings: DecodeConfig,
+    recognizer: Recognizer,
+) -> None:
     provenance = {
         "data": str(data),
         "split": split,
         "manifest_sha256": sha256(data / f"{split}.tsv"),
         "transcripts_sha256": sha256(data / f"{split}.wrd"),
-        "noise": None if noise is None else str(noise),
-        "noise_sha256": None if noise is None else _hash_list(read_noise_list(noise, split)),
+        "noise_sha256": {name or "noise": _hash_files(paths) for name, paths in lists.items()},
         "decode": asdict(settings),
         "model": recognizer.metadata,
+        "model_sha256": _hash_weights(recognizer),
+        "avhubert": __version__,
     }
     for result in results:
-        name = result.condition.replace(", ", "-").replace(" ", "")
-        write_json(folder / f"hypotheses-{name}.json", [asdict(utterance) for utterance in result.utterances])
+        rows = [asdict(utterance) for utterance in result.utterances]
+        write_json(folder / f"hypotheses-{result.condition.file_name}.json", rows)
     write_json(folder / "results.json", {"results": [result.summary() for result in results], **provenance})
-    page = Page(f"Evaluation on {split}")
-    page.table(RESULT_COLUMNS, [result_row(result) for result in results])
-    for result in results:
-        page.heading(f"Worst utterances: {result.condition}")
-        page.table(("clip", "errors", "reference", "hypothesis"), worst(result, 15))
-    page.write(folder / "report.html")
+    result_page(results, clips, split).write(folder / "report.html")
 
 
-def _hash_list(paths: Sequence[Path]) -> str:
+def _hash_files(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(sha256(path).encode())
     return digest.hexdigest()
 
 
-RESULT_COLUMNS = ("condition", "WER %", "95 % interval", "CER %", "sub", "del", "ins", "words", "clips", "× real time")
-
-
-def result_row(result: Result) -> tuple:
-    """A row for RESULT_COLUMNS."""
-    low, high = result.interval
-    return (
-        result.condition, round(result.wer, 1), f"{low:.1f} to {high:.1f}", round(result.cer, 1), result.substitutions,
-        result.deletions, result.insertions, result.words, result.clips,
-        round(result.seconds_of_video / result.seconds, 1),
-    )  # fmt: skip
-
-
-def worst(result: Result, count: int) -> list[tuple]:
-    """Rows (clip, errors, reference, hypothesis), most errors first."""
-    ordered = sorted(result.utterances, key=lambda utterance: (-utterance.errors, utterance.id))
-    return [(u.id, u.errors, u.reference, u.hypothesis) for u in ordered[:count]]
+def _hash_weights(recognizer: Recognizer) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(recognizer.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

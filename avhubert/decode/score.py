@@ -1,0 +1,242 @@
+"""Words and characters that a recognizer got wrong: counts, rates, intervals, and whether two results differ.
+
+Intervals and tests draw utterances with replacement (Bisani & Ney, 2004): words of one utterance are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+
+from avhubert.errors import DataError
+from avhubert.files import read_json
+
+RESAMPLES = 1000  # of the bootstrap
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the recognizer was shown: a modality, a noise at an SNR (None: clean), a fault of the picture."""
+
+    modality: str
+    noise: str | None = None
+    snr: int | None = None
+    fault: str | None = None
+
+    def __str__(self) -> str:
+        if self.snr is None:
+            return f"{self.modality}, {self.fault or 'clean'}"
+        noise = f" {self.noise}" if self.noise else ""
+        return f"{self.modality}, {self.snr} dB{noise}" + (f", {self.fault}" if self.fault else "")
+
+    @property
+    def file_name(self) -> str:
+        """The condition as part of a file's name."""
+        return str(self).replace(", ", "-").replace(" ", "").replace(":", "")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One clip's reference and hypothesis, with its error counts in words."""
+
+    id: str
+    reference: str
+    hypothesis: str
+    score: float
+    words: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+
+@dataclass(frozen=True)
+class Result:
+    """Error rates in percent of one condition; `interval` is the bootstrap's 95 % over utterances."""
+
+    modality: str
+    snr: int | None
+    wer: float
+    interval: tuple[float, float]
+    cer: float
+    words: int
+    substitutions: int
+    deletions: int
+    insertions: int
+    clips: int
+    seconds_of_video: float
+    seconds: float
+    utterances: tuple[Utterance, ...]
+    noise: str | None = None
+    fault: str | None = None
+    measured_snr: tuple[float, float] | None = None  # lowest and highest of the mixtures, dB
+
+    def summary(self) -> dict[str, Any]:
+        """The figures without the utterances."""
+        figures = asdict(replace(self, utterances=()))
+        del figures["utterances"]
+        return figures | {"condition": str(self.condition)}
+
+    @property
+    def condition(self) -> Condition:
+        return Condition(self.modality, self.noise, self.snr, self.fault)
+
+
+def bootstrap(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the error rate in percent. `errors`, `words`: int [utterances]."""
+    drawn = _drawn(len(errors), seed)
+    rates = 100 * errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _drawn(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, count, size=(RESAMPLES, count))
+
+
+def score(
+    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], scores: Sequence[float]
+) -> tuple[Utterance, ...]:
+    """Align every hypothesis to its reference (both normalised) and count word errors."""
+    scored = []
+    for identifier, reference, hypothesis, value in zip(ids, references, hypotheses, scores, strict=True):
+        counts = jiwer.process_words(reference, hypothesis)
+        scored.append(
+            Utterance(
+                identifier, reference, hypothesis, value, len(reference.split()),
+                counts.substitutions, counts.deletions, counts.insertions,
+            )
+        )  # fmt: skip
+    return tuple(scored)
+
+
+def summarise(
+    utterances: tuple[Utterance, ...],
+    condition: Condition,
+    seconds_of_video: float,
+    seconds: float,
+    measured_snr: tuple[float, float] | None = None,
+) -> Result:
+    """Totals and intervals of scored utterances."""
+    errors = np.array([utterance.errors for utterance in utterances])
+    words = np.array([utterance.words for utterance in utterances])
+    return Result(
+        modality=condition.modality,
+        snr=condition.snr,
+        wer=_rate(errors, words),
+        interval=bootstrap(errors, words),
+        cer=100 * float(jiwer.cer([u.reference for u in utterances], [u.hypothesis for u in utterances])),
+        words=int(words.sum()),
+        substitutions=sum(utterance.substitutions for utterance in utterances),
+        deletions=sum(utterance.deletions for utterance in utterances),
+        insertions=sum(utterance.insertions for utterance in utterances),
+        clips=len(utterances),
+        seconds_of_video=seconds_of_video,
+        seconds=seconds,
+        utterances=utterances,
+        noise=condition.noise,
+        fault=condition.fault,
+        measured_snr=measured_snr,
+    )
+
+
+def _rate(errors: np.ndarray, words: np.ndarray) -> float:
+    return 100 * float(errors.sum()) / max(1.0, float(words.sum()))
+
+
+def by(utterances: Sequence[Utterance], key: Callable[[Utterance], str]) -> list[tuple[str, int, int, float]]:
+    """(name, utterances, words, WER %) of every group that `key` names, in the order of the names."""
+    groups: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        groups.setdefault(key(utterance), []).append(utterance)
+    rows = []
+    for name, members in sorted(groups.items()):
+        errors, words = (np.array([getattr(u, what) for u in members]) for what in ("errors", "words"))
+        rows.append((name, len(members), int(words.sum()), _rate(errors, words)))
+    return rows
+
+
+def speaker(utterance: Utterance) -> str:
+    """The folder part of a clip's id: who speaks in LRS3, VoxCeleb2 and the synthetic corpus."""
+    return utterance.id.rpartition("/")[0] or "all"
+
+
+def length(utterance: Utterance) -> str:
+    """Words of the reference in classes of five."""
+    first = (utterance.words - 1) // 5 * 5 + 1
+    return f"{first:3d} to {first + 4} words"
+
+
+def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
+    """(kind, reference's words, hypothesis's words) chunk by chunk; kind: equal, substitute, delete or insert."""
+    found = jiwer.process_words(reference, hypothesis)
+    said, heard = found.references[0], found.hypotheses[0]
+    return [
+        (
+            chunk.type,
+            " ".join(said[chunk.ref_start_idx : chunk.ref_end_idx]),
+            " ".join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+        )
+        for chunk in found.alignments[0]
+    ]
+
+
+# --------------------------------------------------------------------------- two results
+@dataclass(frozen=True)
+class Comparison:
+    """WER of both in percent, the second's minus the first's with its 95 % interval, and a two-sided p-value."""
+
+    first: float
+    second: float
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    utterances: int
+
+
+def compare(first: Sequence[Utterance], second: Sequence[Utterance], seed: int = 0) -> Comparison:
+    """Paired bootstrap over the utterances that both have decoded.
+
+    Raises DataError when they are not of the same utterances and references.
+    """
+    others = {utterance.id: utterance for utterance in second}
+    if len(others) != len(second) or {u.id: u.reference for u in first} != {u.id: u.reference for u in second}:
+        raise DataError(
+            "the two results are of different clips or references: evaluate both models on the same split of the "
+            "same data"
+        )
+    words = np.array([utterance.words for utterance in first])
+    errors = np.array([utterance.errors for utterance in first])
+    other = np.array([others[utterance.id].errors for utterance in first])
+    drawn = _drawn(len(words), seed)
+    differences = 100 * (other - errors)[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
+    low, high = np.percentile(differences, [2.5, 97.5])
+    below = (1 + min((differences <= 0).sum(), (differences >= 0).sum())) / (1 + RESAMPLES)
+    return Comparison(
+        _rate(errors, words),
+        _rate(other, words),
+        _rate(other, words) - _rate(errors, words),
+        (float(low), float(high)),
+        float(min(1.0, 2 * below)),
+        len(words),
+    )
+
+
+def read_hypotheses(path: str | Path) -> list[Utterance]:
+    """Utterances of a `hypotheses-….json` that `avhubert evaluate` wrote; DataError for anything else."""
+    rows = read_json(path)
+    try:
+        found = [Utterance(**row) for row in rows]
+    except TypeError as error:
+        raise DataError(f"{path} does not hold hypotheses; give a hypotheses-….json of `avhubert evaluate`") from error
+    if not found:
+        raise DataError(f"{path} holds no utterances; evaluate again")
+    return found
