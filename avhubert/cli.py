@@ -88,6 +88,13 @@ def finetune(options: argparse.Namespace) -> None:
     run(compose(command, options.config_name, options.overrides, options.config_dir))
 
 
+def average(options: argparse.Namespace) -> None:
+    from avhubert.train.average import average as run
+
+    steps = run(options.run_dir, options.out, options.last)
+    say(f"{options.out}: the mean of {len(steps)} states, of the steps {', '.join(map(str, steps))}")
+
+
 def evaluate(options: argparse.Namespace) -> None:
     from avhubert.decode.evaluate import evaluate as run
 
@@ -295,6 +302,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--config-dir", type=Path, metavar="D", help="your own folder of recipes")
     sub.add_argument("--from-iteration", type=positive, default=1, metavar="N", help="take those before as they are")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe, or of every iteration's preset")
+
+    sub = command(
+        "average",
+        average,
+        "a model directory with the mean weights of a run's last states",
+        "avhubert average runs/tuned runs/tuned-mean --last 5",
+    )
+    sub.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of pretrain or finetune")
+    sub.add_argument("out", type=Path, metavar="OUT")
+    sub.add_argument("--last", type=positive, metavar="N", help="default: all states that the run kept")
 
     sub = command(
         "evaluate",
