@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -38,7 +38,7 @@ def average(run: str | Path, out: str | Path, last: int | None = None) -> list[i
         )
     model = load(run)
     mean = _mean(run, steps, model.state_dict())
-    metadata: dict[str, Any] = {**model.metadata, "step": steps[0], "averaged": steps}
+    metadata = cast("dict[str, Any]", model.metadata) | {"step": steps[0], "averaged": steps}
     tokenizer = model.tokenizer.serialized if isinstance(model, Recognizer) else None
     save_model(out, model, tokenizer, metadata, mean)
     return steps

@@ -58,7 +58,7 @@ def load_newest(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
     None where there is no state. CheckpointError where there are some and none can be read: starting over silently
     would throw the work away.
     """
-    problems = []
+    problems: list[str] = []
     steps = steps_saved(run_dir)
     for step in steps:
         try:

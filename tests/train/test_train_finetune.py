@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from avhubert.cli import main
 from avhubert.config import compose
 from avhubert.data.text import Tokenizer
-from avhubert.errors import CheckpointError, ConfigError
+from avhubert.errors import CheckpointError, ConfigError, DataError
 from avhubert.loading import load_recognizer
 from avhubert.train import finetune
 from avhubert.train.average import average
@@ -221,3 +222,18 @@ def test_what_averaging_refuses(hybrid: Path, settings: list[str], tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"step_1\.pt is not a state that this version wrote"):
         average(run, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+# --------------------------------------------------------------------------- a tokenizer of another language
+def test_a_tokenizer_that_does_not_know_the_text_is_refused(
+    settings: list[str], data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(data_dir, tmp_path / "data"))
+    said = (data / "valid.wrd").read_text().splitlines()
+    (data / "valid.wrd").write_text("\n".join(["привет мир", *said[1:]]) + "\n")
+    with pytest.raises(DataError, match=r"valid\.wrd: \d+ % of the characters are unknown .*'и' \(U\+0438, 2 times\)"):
+        tune(settings, tmp_path / "run", f"data.dir={data}")
+    assert not (tmp_path / "run").exists()
+    (data / "valid.wrd").write_text("\n".join(["ba " * 1000 + "é", *said[1:]]) + "\n")
+    tune(settings, tmp_path / "run", f"data.dir={data}", "train.max_steps=1", "train.validate_every=9")
+    assert "valid: characters that the tokenizer does not know: 'é' (U+00E9, 1 times)" in capsys.readouterr().out
