@@ -67,10 +67,10 @@ def cluster(options: argparse.Namespace) -> None:
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    from avhubert.config import compose
+    from avhubert.interop.old_configs import compose_any
     from avhubert.train.pretrain import run
 
-    run(compose("pretrain", options.config_name, options.overrides, options.config_dir))
+    run(compose_any("pretrain", options.config_name, options.overrides, options.config_dir, warn))
 
 
 def iterate(options: argparse.Namespace) -> None:
@@ -81,11 +81,12 @@ def iterate(options: argparse.Namespace) -> None:
 
 
 def finetune(options: argparse.Namespace) -> None:
-    from avhubert.config import compose, preset_command
+    from avhubert.config import preset_command
+    from avhubert.interop.old_configs import compose_any
     from avhubert.train.finetune import run
 
     command = preset_command(options.config_name, options.config_dir)
-    run(compose(command, options.config_name, options.overrides, options.config_dir))
+    run(compose_any(command, options.config_name, options.overrides, options.config_dir, warn))
 
 
 def average(options: argparse.Namespace) -> None:
@@ -156,6 +157,10 @@ def info(options: argparse.Namespace) -> None:
 # --------------------------------------------------------------------------- helpers
 def say(what: object) -> None:
     print(what, flush=True)
+
+
+def warn(what: object) -> None:
+    print(f"avhubert: {what}", file=sys.stderr, flush=True)
 
 
 def say_figures(figures: dict) -> None:
@@ -289,7 +294,9 @@ def parser() -> argparse.ArgumentParser:
             f"avhubert {name} --config-name {preset} run_dir=runs/x data.dir=data/433h {extra} train.max_steps=100",
         )
         sub.add_argument("--config-name", required=True, metavar="NAME", help="a preset")
-        sub.add_argument("--config-dir", type=Path, metavar="D", help="your own folder of presets")
+        sub.add_argument(
+            "--config-dir", type=Path, metavar="D", help="your own folder of presets, or the published project's"
+        )
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="anything in the preset")
 
     sub = command(

@@ -206,7 +206,9 @@ def test_unknown_characters_are_counted_and_too_many_refused(tokenizer: Tokenize
     few = unknown_characters([*known, "Ж é Ж"], tokenizer, "train.wrd")
     assert few == {"ж": 2, "é": 1}
     assert list_characters(few) == "'ж' (U+0436, 2 times), 'é' (U+00E9, 1 times)"
-    with pytest.raises(DataError, match=r"^train\.wrd: 0\.1\d % of the characters are unknown .*'ж' \(U\+0436, 11 tim"):
+    with pytest.raises(
+        DataError, match=r"^train\.wrd: 0\.1\d+ % of the characters are unknown .*'ж' \(U\+0436, 11 tim"
+    ):
         unknown_characters([*known, "ж" * 11], tokenizer, "train.wrd")
     with pytest.raises(DataError, match="x: 100 % of"):
         unknown_characters([LANGUAGES["Chinese"]], tokenizer, "x")
