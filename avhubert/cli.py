@@ -26,8 +26,9 @@ def synth(options: argparse.Namespace) -> None:
     from avhubert.corpora.synthetic.writer import make_corpus
 
     summary = make_corpus(
-        options.dir, options.clips, options.speakers, seed=options.seed, text=options.text, workers=options.workers
-    )
+        options.dir, options.clips, options.speakers, seed=options.seed, text=options.text, workers=options.workers,
+        language=options.language,
+    )  # fmt: skip
     say(summary)
 
 
@@ -238,7 +239,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--clips", type=positive, required=True, metavar="N", help="how many clips in all")
     sub.add_argument("--speakers", type=positive, default=4, metavar="S", help="default 4")
     add_seed(sub)
-    sub.add_argument("--text", default="grid", help="grid: six-slot commands, 51 words")
+    sub.add_argument(
+        "--text", default="grid", metavar="KIND", help="grid: six-slot commands, 51 words; sentences: over 1000 words"
+    )
+    sub.add_argument("--language", default="en", metavar="L", help="en, or ru (grid only)")
     add_workers(sub)
 
     sub = command(
