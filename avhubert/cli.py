@@ -90,6 +90,16 @@ def finetune(options: argparse.Namespace) -> None:
     run(compose_any(command, options.config_name, options.overrides, options.config_dir, warn))
 
 
+def pseudo_label(options: argparse.Namespace) -> None:
+    from avhubert.decode.pseudo_labels import pseudo_label as run
+
+    summary = run(
+        options.model, options.data, options.out, options.min_confidence, labelled=options.labelled,
+        split=options.split, modality=options.modality, beam=options.beam, max_frames=options.max_frames,
+    )  # fmt: skip
+    say(summary)
+
+
 def average(options: argparse.Namespace) -> None:
     from avhubert.train.average import average as run
 
@@ -313,6 +323,24 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--config-dir", type=Path, metavar="D", help="your own folder of recipes")
     sub.add_argument("--from-iteration", type=positive, default=1, metavar="N", help="take those before as they are")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe, or of every iteration's preset")
+
+    sub = command(
+        "pseudo-label",
+        pseudo_label,
+        "self-training: transcribe clips without text, and mix what is sure into labelled data",
+        "avhubert pseudo-label runs/tuned data/vox/en data/mixed --labelled data/433h --min-confidence -0.2",
+    )
+    sub.add_argument("model", type=Path, metavar="MODEL", help="a recognizer")
+    sub.add_argument("data", type=Path, metavar="DATA", help="data directory; it needs no transcripts")
+    sub.add_argument("out", type=Path, metavar="OUT", help="the data directory to fine-tune on")
+    sub.add_argument(
+        "--min-confidence", type=float, required=True, metavar="X", help="mean log-probability of a clip's tokens"
+    )
+    sub.add_argument("--labelled", type=Path, metavar="DATA", help="mixed in; also gives validation and tokenizer")
+    sub.add_argument("--split", default="train", help="of DATA; default train")
+    sub.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="default av")
+    sub.add_argument("--beam", type=positive, metavar="N", help="default: the model's own")
+    sub.add_argument("--max-frames", type=positive, default=500, metavar="T", help="longer clips are left out")
 
     sub = command(
         "average",
