@@ -26,8 +26,9 @@ def synth(options: argparse.Namespace) -> None:
     from avhubert.corpora.synthetic.writer import make_corpus
 
     summary = make_corpus(
-        options.dir, options.clips, options.speakers, seed=options.seed, text=options.text, workers=options.workers
-    )
+        options.dir, options.clips, options.speakers, seed=options.seed, text=options.text, workers=options.workers,
+        language=options.language,
+    )  # fmt: skip
     say(summary)
 
 
@@ -67,10 +68,10 @@ def cluster(options: argparse.Namespace) -> None:
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    from avhubert.config import compose
+    from avhubert.interop.old_configs import compose_any
     from avhubert.train.pretrain import run
 
-    run(compose("pretrain", options.config_name, options.overrides, options.config_dir))
+    run(compose_any("pretrain", options.config_name, options.overrides, options.config_dir, warn))
 
 
 def iterate(options: argparse.Namespace) -> None:
@@ -81,11 +82,29 @@ def iterate(options: argparse.Namespace) -> None:
 
 
 def finetune(options: argparse.Namespace) -> None:
-    from avhubert.config import compose, preset_command
+    from avhubert.config import preset_command
+    from avhubert.interop.old_configs import compose_any
     from avhubert.train.finetune import run
 
     command = preset_command(options.config_name, options.config_dir)
-    run(compose(command, options.config_name, options.overrides, options.config_dir))
+    run(compose_any(command, options.config_name, options.overrides, options.config_dir, warn))
+
+
+def pseudo_label(options: argparse.Namespace) -> None:
+    from avhubert.decode.pseudo_labels import pseudo_label as run
+
+    summary = run(
+        options.model, options.data, options.out, options.min_confidence, labelled=options.labelled,
+        split=options.split, modality=options.modality, beam=options.beam, max_frames=options.max_frames,
+    )  # fmt: skip
+    say(summary)
+
+
+def average(options: argparse.Namespace) -> None:
+    from avhubert.train.average import average as run
+
+    steps = run(options.run_dir, options.out, options.last)
+    say(f"{options.out}: the mean of {len(steps)} states, of the steps {', '.join(map(str, steps))}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -171,6 +190,10 @@ def info(options: argparse.Namespace) -> None:
 # --------------------------------------------------------------------------- helpers
 def say(what: object) -> None:
     print(what, flush=True)
+
+
+def warn(what: object) -> None:
+    print(f"avhubert: {what}", file=sys.stderr, flush=True)
 
 
 def say_figures(figures: dict) -> None:
@@ -259,7 +282,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--clips", type=positive, required=True, metavar="N", help="how many clips in all")
     sub.add_argument("--speakers", type=positive, default=4, metavar="S", help="default 4")
     add_seed(sub)
-    sub.add_argument("--text", default="grid", help="grid: six-slot commands, 51 words")
+    sub.add_argument(
+        "--text", default="grid", metavar="KIND", help="grid: six-slot commands, 51 words; sentences: over 1000 words"
+    )
+    sub.add_argument("--language", default="en", metavar="L", help="en, or ru (grid only)")
     add_workers(sub)
 
     sub = command(
@@ -315,7 +341,9 @@ def parser() -> argparse.ArgumentParser:
             f"avhubert {name} --config-name {preset} run_dir=runs/x data.dir=data/433h {extra} train.max_steps=100",
         )
         sub.add_argument("--config-name", required=True, metavar="NAME", help="a preset")
-        sub.add_argument("--config-dir", type=Path, metavar="D", help="your own folder of presets")
+        sub.add_argument(
+            "--config-dir", type=Path, metavar="D", help="your own folder of presets, or the published project's"
+        )
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="anything in the preset")
 
     sub = command(
@@ -328,6 +356,34 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--config-dir", type=Path, metavar="D", help="your own folder of recipes")
     sub.add_argument("--from-iteration", type=positive, default=1, metavar="N", help="take those before as they are")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe, or of every iteration's preset")
+
+    sub = command(
+        "pseudo-label",
+        pseudo_label,
+        "self-training: transcribe clips without text, and mix what is sure into labelled data",
+        "avhubert pseudo-label runs/tuned data/vox/en data/mixed --labelled data/433h --min-confidence -0.2",
+    )
+    sub.add_argument("model", type=Path, metavar="MODEL", help="a recognizer")
+    sub.add_argument("data", type=Path, metavar="DATA", help="data directory; it needs no transcripts")
+    sub.add_argument("out", type=Path, metavar="OUT", help="the data directory to fine-tune on")
+    sub.add_argument(
+        "--min-confidence", type=float, required=True, metavar="X", help="mean log-probability of a clip's tokens"
+    )
+    sub.add_argument("--labelled", type=Path, metavar="DATA", help="mixed in; also gives validation and tokenizer")
+    sub.add_argument("--split", default="train", help="of DATA; default train")
+    sub.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="default av")
+    sub.add_argument("--beam", type=positive, metavar="N", help="default: the model's own")
+    sub.add_argument("--max-frames", type=positive, default=500, metavar="T", help="longer clips are left out")
+
+    sub = command(
+        "average",
+        average,
+        "a model directory with the mean weights of a run's last states",
+        "avhubert average runs/tuned runs/tuned-mean --last 5",
+    )
+    sub.add_argument("run_dir", type=Path, metavar="RUN", help="run_dir of pretrain or finetune")
+    sub.add_argument("out", type=Path, metavar="OUT")
+    sub.add_argument("--last", type=positive, metavar="N", help="default: all states that the run kept")
 
     sub = command(
         "evaluate",

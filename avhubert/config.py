@@ -115,6 +115,8 @@ class FinetuneDataConfig(DataConfig):
     draw_av: float = 1.0  # relative weights of the modality drawn per utterance (training split only)
     draw_a: float = 0.0
     draw_v: float = 0.0
+    time_mask_rate: float = 0.0  # masked spans per second of a training clip, in each stream; 0: none
+    time_mask_frames: int = 10  # the longest of them
 
 
 @dataclass
@@ -146,7 +148,7 @@ class FinetuneObjectiveConfig:
     """Label-smoothed cross-entropy of the attention decoder, and CTC."""
 
     label_smoothing: float = 0.1
-    ctc_weight: float = 0.0
+    ctc_weight: float = 0.0  # 0: the decoder alone; 1: CTC alone, the decoder learns nothing; between: both
 
 
 @dataclass
@@ -163,6 +165,13 @@ class OptimizerConfig:
     decay_steps: int | None = None  # tri_stage; None: the rest of the run
     init_lr_scale: float = 0.01  # tri_stage: the first rate, relative to lr
     final_lr_scale: float = 0.05  # tri_stage: the last rate, relative to lr
+
+
+@dataclass
+class FinetuneOptimizerConfig(OptimizerConfig):
+    """Fine-tuning may let the lower layers learn more slowly."""
+
+    layer_decay: float = 1.0  # each layer's rate relative to that of the one above; 1: all alike (published)
 
 
 @dataclass
@@ -190,6 +199,7 @@ class FinetuneTrainConfig(TrainConfig):
 
     freeze_encoder_steps: int = 0  # the encoder gets no gradient while fewer steps are done
     freeze_encoder_drift: bool = False  # published: while frozen, its dropout stays on and its batch norm moves
+    best_by: str = "accuracy"  # accuracy | wer: of tokens given those before, or of words decoded greedily (slower)
 
 
 @dataclass
@@ -237,7 +247,7 @@ class FinetuneConfig:
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     model: FinetuneModelConfig = field(default_factory=FinetuneModelConfig)
     objective: FinetuneObjectiveConfig = field(default_factory=FinetuneObjectiveConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: FinetuneOptimizerConfig = field(default_factory=FinetuneOptimizerConfig)
     train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
@@ -282,24 +292,25 @@ CHOICES = {
     "trackers": ("tensorboard", "wandb"),
     "sharding": ("none", "fsdp"),
     "lm_use": ("fusion", "rescoring"),
+    "best_by": ("accuracy", "wer"),
 }
 SHARES = {
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
     *("noise_prob", "prob_audio", "prob_video", "modality_dropout", "audio_dropout", "label_smoothing", "ctc_weight"),
-    "max_bad_share",
+    *("max_bad_share", "layer_decay"),
 }
 POSITIVE = {
     *("audio_feat_dim", "visual_width", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim"),
     *("encoder_attention_heads", "conv_pos", "conv_pos_groups", "final_dim", "logit_temp", "layers", "ffn_embed_dim"),
     *("attention_heads", "beam", "max_frames", "min_frames", "crop_frames", "noise_num", "length_audio"),
     *("length_video", "lr", "max_steps", "frames_per_step", "frames_per_batch", "save_every", "keep_last"),
-    *("validate_every", "log_every", "eps", "final_lr_scale", "percent", "nbest"),
+    *("validate_every", "log_every", "eps", "final_lr_scale", "percent", "nbest", "layer_decay", "time_mask_frames"),
 }
 NOT_NEGATIVE = {
     *("seed", "workers", "draw_av", "draw_a", "draw_v", "weight_decay", "clip_norm", "warmup_steps", "decay_steps"),
     *("freeze_encoder_steps", "masked_weight", "unmasked_weight", "features_pen_weight", "feature_grad_mult"),
     *("max_len_a", "max_len_b", "min_len", "lenpen", "num_classes", "visual_blocks", "betas", "init_lr_scale"),
-    *("vocab_size", "clusters", "teacher_layers", "lm_weight", "no_repeat_ngram"),
+    *("vocab_size", "clusters", "teacher_layers", "lm_weight", "no_repeat_ngram", "time_mask_rate"),
 }
 
 

@@ -98,6 +98,7 @@ class Draw(IntEnum):
     AUGMENT = 1
     NOISE = 2
     CROP = 3
+    MASK = 4
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ class ClipDataset:
             audio = self._audio(index, epoch, frames) if "audio" in shown else None
         except MediaError as error:
             raise MediaError(f"clip '{clip.id}': {error}") from error
+        self._mask(index, epoch, [stream for stream in (audio, video) if stream is not None])
         tokens = None
         if self._texts is not None and self._tokenizer is not None:
             tokens = [*self._tokenizer.encode(self._texts[index]), EOS]
@@ -241,6 +243,19 @@ class ClipDataset:
             return None
         samples, sources = read_audio(clip.audio), [read_audio(file) for file in noise.files]
         return snr_of(mix(samples, sources, noise.snr), samples, sources)
+
+    def _mask(self, index: int, epoch: int, streams: Sequence[Tensor]) -> None:
+        """Set spans of each stream [T, …] to 0, the mean, in training (Ma et al., ICASSP 2023, § 3.3)."""
+        config = self.config
+        if not (self.training and isinstance(config, FinetuneDataConfig) and config.time_mask_rate):
+            return
+        rng = self._rng(Draw.MASK, index, epoch)
+        for stream in streams:
+            frames = len(stream)
+            for _ in range(rng.poisson(config.time_mask_rate * frames / FRAME_RATE)):
+                length = int(rng.integers(1, min(config.time_mask_frames, frames) + 1))
+                start = int(rng.integers(0, frames - length + 1))
+                stream[start : start + length] = 0
 
     def noise_for_test(self, utterance_id: str) -> NoiseDraw | None:
         """The noise that falls on an utterance outside training: decided by its id and the noise list alone."""

@@ -6,6 +6,8 @@ Ids: `<s>` 0, `<pad>` 1, `</s>` 2, `<unk>` 3, then the model's pieces in file or
 from __future__ import annotations
 
 import io
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,11 +18,30 @@ from avhubert.errors import DataError
 BOS, PAD, EOS, UNK = range(4)
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 SPACE = "▁"  # how a piece writes the space before a word
+MAX_UNKNOWN = 0.001  # of a text's characters that a tokenizer may not know
+NAMED = 10  # unknown characters listed in a sentence
+# scripts that put no space between words, as Unicode's names of their letters begin
+UNSPACED = (
+    *("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "YI", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"),
+    *("BALINESE", "JAVANESE", "TAI", "NEW TAI LUE"),
+)
 
 
 def normalise_text(text: str) -> str:
-    """Lower case, single spaces, none at the ends."""
-    return " ".join(text.lower().split())
+    """Lower case, one way to write each character (NFKC), single spaces, none at the ends."""
+    lower = unicodedata.normalize("NFKC", text).lower()
+    return " ".join(unicodedata.normalize("NFKC", lower).split())
+
+
+def is_unspaced(texts: Iterable[str]) -> bool:
+    """Whether most letters are of a script without spaces between words: its errors are counted in characters.
+
+    Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan and a few more; Korean has spaces.
+    """
+    letters = Counter(char for text in texts for char in text if unicodedata.category(char)[0] in "LM")
+    names = {char: unicodedata.name(char, "") for char in letters}
+    unspaced = sum(count for char, count in letters.items() if names[char].startswith(tuple(f"{s} " for s in UNSPACED)))
+    return 2 * unspaced > letters.total()
 
 
 class Tokenizer:
@@ -63,6 +84,29 @@ class Tokenizer:
         return "".join(pieces).replace(SPACE, " ").strip()
 
 
+def unknown_characters(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> Counter[str]:
+    """How often each character occurs that `tokenizer` does not know, most frequent first; spaces are not counted.
+
+    DataError, which names them, when they are over 0.1 % of the characters: a recognizer could not write them.
+    `where` names the texts in the sentence.
+    """
+    characters = Counter(char for text in texts for char in normalise_text(text) if char != " ")
+    unknown = Counter({char: count for char, count in characters.items() if UNK in tokenizer.encode(char)})
+    share = unknown.total() / max(1, characters.total())
+    if share > MAX_UNKNOWN:
+        raise DataError(
+            f"{where}: {100 * share:.3g} % of the characters are unknown to the tokenizer: {list_characters(unknown)}; "
+            "make a tokenizer from text of this language and alphabet (`avhubert prepare` does)"
+        )
+    return unknown
+
+
+def list_characters(counts: Counter[str]) -> str:
+    """The most frequent characters with their code points and how often they occur."""
+    shown = [f"'{char}' (U+{ord(char):04X}, {count} times)" for char, count in counts.most_common(NAMED)]
+    return ", ".join(shown) + (f" and {len(counts) - NAMED} more" if len(counts) > NAMED else "")
+
+
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     """A unigram tokenizer of `texts`, every character covered; the same texts give the same bytes anywhere.
 
@@ -83,6 +127,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
             vocab_size=vocab_size,
             hard_vocab_limit=False,  # a small text supports fewer pieces
             character_coverage=1.0,
+            normalization_rule_name="identity",  # the text is normalised; SentencePiece's own rules drop some joiners
             max_sentence_length=max(4192, *(len(sentence.encode()) for sentence in sentences)),  # leave none out
             bos_id=BOS, pad_id=PAD, eos_id=EOS, unk_id=UNK,
             num_threads=1,  # more threads add up counts in another order

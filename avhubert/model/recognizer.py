@@ -141,25 +141,28 @@ def recognizer_loss(
     """(1 − w) · attention + w · CTC, summed over the batch; its divisor (sentences); sums for the log.
 
     tokens int [B, L]: targets with `</s>`, padded with `<pad>`. Metrics: `nll` (nats), `correct` and `total` (tokens),
-    `ctc` (nats, where there is a CTC head).
+    unless w = 1, where the decoder has no part; `ctc` (nats), unless w = 0.
     """
+    weight = objective.ctc_weight
     encoded = recognizer.encode(audio, video, padding_mask, has_audio, has_video)
-    scores = recognizer.decoder(shift(tokens), encoded, padding_mask)
-    attention, nll = label_smoothed(scores, tokens, objective.label_smoothing)
-    real = tokens != PAD
-    metrics = {
-        "nll": nll.detach(),
-        "correct": ((scores.argmax(-1) == tokens) & real).sum(),
-        "total": real.sum(),
-    }
-    loss = attention
-    if objective.ctc_weight > 0:
+    losses, metrics = [], {}
+    if weight < 1:
+        scores = recognizer.decoder(shift(tokens), encoded, padding_mask)
+        attention, nll = label_smoothed(scores, tokens, objective.label_smoothing)
+        real = tokens != PAD
+        metrics = {
+            "nll": nll.detach(),
+            "correct": ((scores.argmax(-1) == tokens) & real).sum(),
+            "total": real.sum(),
+        }
+        losses.append((1 - weight) * attention)
+    if weight > 0:
         if recognizer.ctc is None:
             raise ConfigError("objective.ctc_weight is above 0, but model.decoder.ctc=false leaves no CTC head")
         ctc = ctc_loss(recognizer.ctc(encoded), tokens, padding_mask)
         metrics["ctc"] = ctc.detach()
-        loss = (1 - objective.ctc_weight) * attention + objective.ctc_weight * ctc
-    return loss, len(tokens), metrics
+        losses.append(weight * ctc)
+    return torch.stack(losses).sum(), len(tokens), metrics
 
 
 def ctc_loss(scores: Tensor, tokens: Tensor, padding_mask: Tensor) -> Tensor:
@@ -169,3 +172,12 @@ def ctc_loss(scores: Tensor, tokens: Tensor, padding_mask: Tensor) -> Tensor:
     return F.ctc_loss(
         logs, tokens[real], (~padding_mask).sum(1), real.sum(1), blank=BLANK, reduction="sum", zero_infinity=True
     )
+
+
+def ctc_best_path(scores: Tensor, padding_mask: Tensor) -> list[list[int]]:
+    """The most likely symbol of each frame of scores [B, T, V], repeats and blanks left out: tokens per utterance."""
+    guesses = scores.argmax(-1)
+    found = []
+    for row, padding in zip(guesses.cpu(), padding_mask.cpu(), strict=True):
+        found.append([symbol for symbol in row[~padding].unique_consecutive().tolist() if symbol != BLANK])
+    return found

@@ -40,27 +40,31 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int) -> None:
         state_path(run_dir, step).unlink()
 
 
+def read_state(run_dir: Path, step: int) -> dict[str, Any]:
+    """The state of `step`, on the CPU; CheckpointError if it cannot be read or is not one."""
+    path = state_path(run_dir, step)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(state, dict) or set(state) != KEYS or state["format"] != FORMAT or state["step"] != step:
+        raise CheckpointError(f"{path} is not a state that this version wrote")
+    return state
+
+
 def load_newest(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest state that can be read, on the CPU, and a sentence for each newer one that cannot.
 
     None where there is no state. CheckpointError where there are some and none can be read: starting over silently
     would throw the work away.
     """
-    problems = []
+    problems: list[str] = []
     steps = steps_saved(run_dir)
     for step in steps:
-        path = state_path(run_dir, step)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
-            problems.append(
-                f"{path} cannot be read ({' '.join(str(error).split())[:120]}); going back to the one before"
-            )
-            continue
-        if not isinstance(state, dict) or set(state) != KEYS or state["format"] != FORMAT or state["step"] != step:
-            problems.append(f"{path} is not a state that this version wrote; going back to the one before")
-            continue
-        return state, problems
+            return read_state(run_dir, step), problems
+        except CheckpointError as error:
+            problems.append(f"{error}; going back to the one before")
     if steps:
         raise CheckpointError(
             f"none of the {len(steps)} states in {run_dir / 'state'} can be read; restore one, "

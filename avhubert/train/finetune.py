@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jiwer
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from avhubert.config import FinetuneConfig, require
 from avhubert.data.batches import Batch, Loader
-from avhubert.data.text import Tokenizer
+from avhubert.data.text import EOS, Tokenizer
+from avhubert.decode.beam import beam_search
 from avhubert.errors import ConfigError
 from avhubert.loading import load_encoder
 from avhubert.model.encoder import AVHubert
-from avhubert.model.recognizer import Recognizer, recognizer_loss
+from avhubert.model.recognizer import Recognizer, ctc_best_path, recognizer_loss
 from avhubert.model.store import TOKENIZER, save_model
 from avhubert.train.inputs import Validation, read_split, step_order
 from avhubert.train.loop import INITIAL, Part, open_run, seed_all, train
@@ -33,7 +37,7 @@ REGULARISATION = (
 def run(config: FinetuneConfig) -> Path:
     """Fine-tune as `config` says, or go on with what its run_dir holds; returns the run directory, a model directory.
 
-    `run_dir/best` is the model directory of the step whose tokens are most often right on the validation split.
+    `run_dir/best` is the model directory of the step that train.best_by calls best on the validation split.
 
     Raises:
         ConfigError: a value is missing or does not fit the others; run_dir cannot be used.
@@ -45,6 +49,11 @@ def run(config: FinetuneConfig) -> Path:
     if config.objective.ctc_weight and not config.model.decoder.ctc:
         raise ConfigError(
             f"objective.ctc_weight={config.objective.ctc_weight} needs a CTC head: give model.decoder.ctc=true"
+        )
+    if config.objective.ctc_weight == 1 and config.train.best_by == "accuracy":
+        raise ConfigError(
+            "objective.ctc_weight=1 leaves the decoder as it is, so its accuracy chooses no model: "
+            "give train.best_by=wer"
         )
     with open_run(config) as opened:
         if opened.finished:
@@ -104,16 +113,26 @@ class Finetuning:
 
     def __init__(self, config: FinetuneConfig, recognizer: Recognizer, tokenizer: Tokenizer, shown: list[str]) -> None:
         self.module: nn.Module = recognizer
-        self.selection: str | None = "accuracy"
+        self.selection: str | None = {"accuracy": "accuracy", "wer": "word_accuracy"}[config.train.best_by]
         self._recognizer = recognizer
         self._config = config
         self._tokenizer = tokenizer
         self._shown = shown
+        if config.objective.ctc_weight == 1:  # not even weight decay may change it
+            recognizer.decoder.requires_grad_(False)
 
-    def parameter_groups(self) -> list[list[nn.Parameter]]:
-        encoder = list(self._recognizer.encoder.parameters())
-        heads = [p for name, p in self._recognizer.named_parameters() if not name.startswith("encoder.")]
-        return [encoder, heads]
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Encoder and heads; with layer-wise rates the encoder's layers, each slower than the one above by a factor."""
+        decay = self._config.optimizer.layer_decay
+        depth = len(self._recognizer.encoder.encoder.layers)
+        groups: dict[float, list[nn.Parameter]] = {}
+        heads = []
+        for name, parameter in self._recognizer.named_parameters():
+            if name.startswith("encoder."):
+                groups.setdefault(decay ** _layers_above(name, depth), []).append(parameter)
+            else:
+                heads.append(parameter)
+        return [*({"params": group, "factor": factor} for factor, group in groups.items()), {"params": heads}]
 
     def begin_step(self, step: int) -> None:
         config = self._config.train
@@ -136,17 +155,47 @@ class Finetuning:
         return Part(loss, sentences, metrics)
 
     def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
-        """The same loss without augmentation; the streams are all those of data.modalities."""
-        return self.loss(batch, rng)
+        """The same loss without augmentation, and word errors if they choose the best; all streams of data.modalities.
+
+        References are the target tokens in words, so a word with an unknown character counts as written `<unk>`.
+        """
+        part = self.loss(batch, rng)
+        if self._config.train.best_by == "wer":
+            assert batch.tokens is not None
+            said = [self._tokenizer.decode([t for t in row if t != EOS]) for row in batch.tokens.tolist()]
+            counts = jiwer.process_words(said, self._greedy(batch))
+            errors = counts.substitutions + counts.deletions + counts.insertions
+            part.metrics["word_errors"] = torch.tensor(errors)
+            part.metrics["words"] = torch.tensor(counts.hits + counts.substitutions + counts.deletions)
+        return part
+
+    def _greedy(self, batch: Batch) -> list[str]:
+        """The most likely words, one symbol after the other; by CTC where the decoder learns nothing."""
+        recognizer = self._recognizer
+        mask = batch.padding_mask
+        encoded = recognizer.encode(batch.audio, batch.video, mask, batch.has_audio, batch.has_video)
+        if self._config.objective.ctc_weight == 1:
+            assert recognizer.ctc is not None
+            found = ctc_best_path(recognizer.ctc(encoded), mask)
+        else:
+            settings = dataclasses.replace(self._config.decode, beam=1)
+            found = [best[0].tokens for best in beam_search(recognizer, encoded, mask.to(encoded.device), settings)]
+        return [self._tokenizer.decode(tokens) for tokens in found]
 
     def figures(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Nats per sentence (`loss`: what is minimised, `ctc`) and per token (`nll`); share of tokens guessed right."""
-        figures = {
-            "loss": sums["loss"] / sums["sample_size"],
-            "nll": sums["nll"] / sums["total"],
-            "accuracy": sums["correct"] / sums["total"],
-        }
-        return figures | ({"ctc": sums["ctc"] / sums["sample_size"]} if "ctc" in sums else {})
+        """Nats per sentence (`loss`: what is minimised, `ctc`) and per token (`nll`); share of tokens guessed right.
+
+        `wer`: word errors per word, and `word_accuracy`, 1 less that.
+        """
+        figures = {"loss": sums["loss"] / sums["sample_size"]}
+        if "total" in sums:
+            figures |= {"nll": sums["nll"] / sums["total"], "accuracy": sums["correct"] / sums["total"]}
+        if "ctc" in sums:
+            figures["ctc"] = sums["ctc"] / sums["sample_size"]
+        if "words" in sums:
+            wer = sums["word_errors"] / max(1, sums["words"])
+            figures |= {"wer": wer, "word_accuracy": 1 - wer}
+        return figures
 
     def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
         """None are known."""
@@ -163,5 +212,17 @@ class Finetuning:
             "seed": config.seed,
             "pretrained": config.model.pretrained,
             "modalities": self._shown,
+            "ctc_weight": config.objective.ctc_weight,
             "noise": config.data.noise is not None and config.data.noise_prob > 0,
         }
+
+
+def _layers_above(name: str, depth: int) -> int:
+    """How many layers of learned weights lie between one of the encoder's parameters and the heads, at least 1.
+
+    The front ends, the fusion and the position convolution are one layer below the first of `depth`.
+    """
+    layer = re.match(r"encoder\.encoder\.layers\.(\d+)\.", name)
+    if layer:
+        return depth - int(layer.group(1))
+    return 1 if name.startswith("encoder.encoder.norm.") else depth + 1

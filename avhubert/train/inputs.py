@@ -10,7 +10,7 @@ import numpy as np
 from avhubert.config import MODALITIES, FinetuneConfig, PretrainConfig
 from avhubert.data.batches import Batch, ClipDataset, Loader, StepOrder, make_batches
 from avhubert.data.manifest import Clip, LabelInfo, read_manifest, read_noise_list, read_transcripts, select
-from avhubert.data.text import Tokenizer, normalise_text
+from avhubert.data.text import Tokenizer, list_characters, normalise_text, unknown_characters
 from avhubert.errors import DataError
 
 MENTIONED = 3  # clips named in a sentence about those left out
@@ -28,12 +28,17 @@ def read_split(
     """The clips of `split` that are used, with label sets or with transcripts (given a tokenizer), and noise.
 
     Clips left out are counted and named by reason through `say`. Raises DataError for files that are missing or do not
-    fit together, and when no clip is left.
+    fit together, when the tokenizer knows too few of the transcripts' characters, and when no clip is left.
     """
     data = config.data
     folder = Path(data.dir)
     clips = read_manifest(folder / f"{split}.tsv")
-    texts = None if tokenizer is None else read_transcripts(folder / f"{split}.wrd", clips)
+    texts = None
+    if tokenizer is not None:
+        texts = read_transcripts(folder / f"{split}.wrd", clips)
+        unknown = unknown_characters(texts, tokenizer, str(folder / f"{split}.wrd"))
+        if unknown:
+            say(f"{split}: characters that the tokenizer does not know: {list_characters(unknown)}")
     labels = [] if read_labels is None else read_labels(clips)
     rates = [(rows, info.rate) for rows, info in labels]
     kept, left_out = select(clips, data.min_frames, data.max_frames, rates, MODALITIES[data.modalities])

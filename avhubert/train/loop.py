@@ -66,8 +66,8 @@ class Task(Protocol):
     module: nn.Module
     selection: str | None  # the validation figure whose highest value chooses RUN/best; None keeps no best
 
-    def parameter_groups(self) -> list[list[nn.Parameter]]:
-        """Parameters, grouped by when they start to learn."""
+    def parameter_groups(self) -> Sequence[list[nn.Parameter] | dict[str, Any]]:
+        """Parameters, grouped by when they start to learn; as torch's dicts where a `factor` scales a group's rate."""
 
     def begin_step(self, step: int) -> None:
         """Set training mode and what learns in step `step`."""
@@ -241,7 +241,8 @@ def train(
     if config.checkpoint_activations:
         speed.checkpoint_blocks(task.module)
     placed = sharding.placed(fabric, task.module, config.sharding)
-    optimizer = Adam([{"params": group} for group in task.parameter_groups()], run.config.optimizer)
+    groups = [group if isinstance(group, dict) else {"params": group} for group in task.parameter_groups()]
+    optimizer = Adam(groups, run.config.optimizer)
     counters = _restore(run, placed, optimizer)
     if fabric.is_global_zero:
         _truncate_log(run.directory / "metrics.jsonl", counters.step)
@@ -360,7 +361,7 @@ def _step(
         factor = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
         torch._foreach_mul_(gradients, factor / max(1, total))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)
         optimizer.step()
         counters.skipped_in_a_row = 0
         counters.frames += int(all_frames)

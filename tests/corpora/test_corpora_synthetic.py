@@ -324,3 +324,60 @@ def test_detector_finds_the_faces_and_follows_their_lips(corpus: Path) -> None:
         # clip by clip: the mesh reads the same gap larger on one speaker than on another (slopes 0.7 to 1.0)
         assert np.corrcoef(gaps[sorted(tracks[0].frames)], shown)[0, 1] >= 0.9, item
     assert found >= 0.99 * total
+
+
+# ------------------------------------------------------------------ sentences, and another language
+@given(st.integers(0, 2**32 - 1))
+def test_sentences_are_of_the_vocabulary_and_of_the_seed(seed: int) -> None:
+    words = text.sentence(np.random.default_rng(seed), "sentences")
+    assert set(words) <= text.vocabulary()
+    assert 3 <= len(words) <= 30
+    assert words == text.sentence(np.random.default_rng(seed), "sentences")
+
+
+def test_sentences_use_over_a_thousand_words() -> None:
+    assert len(text.vocabulary()) >= 1000
+    said = {word for seed in range(6000) for word in text.sentence(np.random.default_rng(seed), "sentences")}
+    assert len(said) >= 1000
+    assert all(word.isalpha() and word.islower() for word in said)
+    assert (text.past("shake"), text.past("bake"), text.past("ask")) == ("shook", "baked", "asked")
+
+
+@pytest.mark.parametrize(("kind", "language"), [("sentences", "en"), ("grid", "ru")])
+def test_every_word_of_a_sentence_is_heard_and_seen(kind: str, language: str) -> None:
+    for index in range(12):
+        item = writer.place(index, 4)
+        performance = writer.perform(item, 3, kind, language)
+        expected = text.sentence(np.random.default_rng([3, index, 0]), kind, language)
+        assert [word.label for word in performance.words] == expected
+        assert all(one.end <= other.start + 1e-9 for one, other in itertools.pairwise(performance.words))
+        for phone in performance.phones:
+            assert any(letter in face._VISEMES for letter in phone.label) or phone.label in "ʲː", phone
+    assert performance.samples.any()
+
+
+def test_a_corpus_of_sentences_and_one_in_russian(tmp_path: Path) -> None:
+    writer.make_corpus(tmp_path / "s", 4, seed=1, text="sentences", workers=1)
+    writer.make_corpus(tmp_path / "r", 4, seed=1, language="ru", workers=1)
+    for name, alphabet in (("s", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"), ("r", "АБВГДЕЁЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯ")):
+        found = list((tmp_path / name).rglob("*.txt"))
+        assert len(found) == 4
+        for path in found:
+            line = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("Text:  ")
+            assert set(line) <= set(alphabet) | {" "}
+    with pytest.raises(ConfigError, match="made with language ru, not en"):
+        writer.make_corpus(tmp_path / "r", 4, seed=1)
+    with pytest.raises(ConfigError, match=r"no text 'sentences' in 'ru', only grid"):
+        writer.make_corpus(tmp_path / "x", 4, text="sentences", language="ru")
+    with pytest.raises(ConfigError, match="unknown language 'xx'; known: en, ru"):
+        writer.make_corpus(tmp_path / "x", 4, language="xx")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_corpus_that_does_not_say_its_language_is_english(corpus: Path, tmp_path: Path) -> None:
+    settings = json.loads((corpus / "corpus.json").read_text())
+    del settings["language"]
+    (tmp_path / "corpus.json").write_text(json.dumps(settings))
+    writer._settings(tmp_path, {**settings, "language": "en"})
+    with pytest.raises(ConfigError, match="made with language en, not ru"):
+        writer._settings(tmp_path, {**settings, "language": "ru"})

@@ -504,3 +504,37 @@ def test_rows_and_texts_that_do_not_fit_the_clips(clips, tokenizer) -> None:
         ClipDataset(clips, config(), True, 0, labels=[([np.zeros(6)], LabelInfo(25, 5, "", None, ""))])
     with pytest.raises(DataError, match="there are 2 transcripts for 12 clips"):
         ClipDataset(clips, config(), True, 0, texts=TEXTS[:2], tokenizer=tokenizer)
+
+
+# --------------------------------------------------------------------------- time masks of fine-tuning
+def test_time_masks_hide_spans_of_training_clips_only(clips: list[Clip]) -> None:
+    config = FinetuneDataConfig(dir="x", augment=False, time_mask_rate=2.0, time_mask_frames=4)
+    plain = ClipDataset(clips, FinetuneDataConfig(dir="x", augment=False), training=True, seed=1)
+    masked = ClipDataset(clips, config, training=True, seed=1)
+    hidden = {"audio": 0, "video": 0}
+    for index in range(len(clips)):
+        for epoch in range(8):
+            before, after = plain.load(index, epoch), masked.load(index, epoch)
+            gone = {}
+            for stream in hidden:
+                one, other = getattr(before, stream), getattr(after, stream)
+                gone[stream] = [t for t in range(len(one)) if not torch.equal(one[t], other[t])]
+                assert all(not other[t].any() for t in gone[stream])
+                hidden[stream] += len(gone[stream])
+            again = masked.load(index, epoch)
+            assert torch.equal(again.audio, after.audio)
+            assert torch.equal(again.video, after.video)
+    frames = 8 * sum(clip.frames for clip in clips)
+    for count in hidden.values():  # 2 spans a second of 2.5 frames on average, some of them overlapping
+        assert 0.1 < count / frames < 0.21
+    assert hidden["audio"] != hidden["video"]  # drawn apart
+    evaluated = ClipDataset(clips, config, training=False, seed=1).load(11)
+    assert torch.equal(evaluated.audio, plain.load(11).audio)
+    assert torch.equal(evaluated.video, plain.load(11).video)
+
+
+def test_a_time_mask_is_no_longer_than_its_clip(clips: list[Clip]) -> None:
+    config = FinetuneDataConfig(dir="x", time_mask_rate=50.0, time_mask_frames=1000)
+    example = ClipDataset(clips, config, training=True, seed=1).load(0)
+    assert example.audio.shape == (6, 104)
+    assert example.frames == 6

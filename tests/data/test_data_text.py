@@ -10,7 +10,19 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avhubert.data.text import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer, normalise_text, train_tokenizer
+from avhubert.data.text import (
+    BOS,
+    EOS,
+    PAD,
+    SPECIALS,
+    UNK,
+    Tokenizer,
+    is_unspaced,
+    list_characters,
+    normalise_text,
+    train_tokenizer,
+    unknown_characters,
+)
 from avhubert.errors import DataError
 
 WORDS = [
@@ -149,3 +161,68 @@ def test_not_a_tokenizer(content: bytes, tmp_path) -> None:
 def test_missing_tokenizer(tmp_path) -> None:
     with pytest.raises(DataError, match=r"cannot read tokenizer .*No such file"):
         Tokenizer(tmp_path / "tokenizer.model")
+
+
+# --------------------------------------------------------------------------- any language
+LANGUAGES = {
+    "Russian": "привет мир съешь ещё этих мягких французских булок",
+    "Greek": "καλημέρα κόσμε ξεσκεπάζω την ψυχοφθόρα",
+    "Arabic": "مرحبا بالعالم نص حكيم له سر قاطع",
+    "Persian": "می‌خواهم کتاب‌ها را بخوانم",  # with zero-width non-joiners
+    "Hindi": "नमस्ते दुनिया क्‍या हाल है",  # and a joiner
+    "Turkish": "İstanbul ışık çağrı",
+    "Vietnamese": "tiếng việt rất hay",
+    "Chinese": "你好世界天地玄黄宇宙洪荒",
+    "Japanese": "いろはにほへと カタカナー 漢字々",
+    "Thai": "สวัสดีชาวโลกเป็นมนุษย์",
+    "Korean": "안녕하세요 세계",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_character_of_any_language_comes_back(language: str) -> None:
+    text = LANGUAGES[language]
+    said = [*text.split(), text]
+    tokenizer = train_tokenizer(said, 200)
+    for sentence in said:
+        assert tokenizer.decode(tokenizer.encode(sentence)) == normalise_text(sentence)
+    assert not unknown_characters(said, tokenizer, "x")
+    assert train_tokenizer(said, 200).serialized == tokenizer.serialized
+
+
+def test_one_way_to_write_a_character() -> None:
+    assert normalise_text("e\u0301té") == normalise_text("ÉTÉ") == "été"
+    assert normalise_text("ＡＢＣ１") == "abc1"
+    assert normalise_text("ｶﾞ") == "ガ"
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalise_text(normalise_text(text)) == normalise_text(text)
+
+
+def test_unknown_characters_are_counted_and_too_many_refused(tokenizer: Tokenizer) -> None:
+    known = ["bin blue at"] * 1000  # 9 characters each
+    few = unknown_characters([*known, "Ж é Ж"], tokenizer, "train.wrd")
+    assert few == {"ж": 2, "é": 1}
+    assert list_characters(few) == "'ж' (U+0436, 2 times), 'é' (U+00E9, 1 times)"
+    with pytest.raises(
+        DataError, match=r"^train\.wrd: 0\.1\d+ % of the characters are unknown .*'ж' \(U\+0436, 11 tim"
+    ):
+        unknown_characters([*known, "ж" * 11], tokenizer, "train.wrd")
+    with pytest.raises(DataError, match="x: 100 % of"):
+        unknown_characters([LANGUAGES["Chinese"]], tokenizer, "x")
+    with pytest.raises(DataError, match="and 2 more; make a tokenizer from text of this language"):
+        unknown_characters([LANGUAGES["Chinese"]], tokenizer, "x")
+    assert not unknown_characters(["", "  "], tokenizer, "x")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_which_languages_have_no_spaces(language: str) -> None:
+    assert is_unspaced([LANGUAGES[language]]) == (language in ("Chinese", "Japanese", "Thai"))
+
+
+def test_spacing_goes_by_most_letters() -> None:
+    assert is_unspaced(["我用 wifi 上网看书写字吃饭"])
+    assert not is_unspaced(["the word 世界 means world"])
+    assert not is_unspaced(["", "12 34"])

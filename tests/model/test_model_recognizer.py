@@ -10,7 +10,16 @@ from avhubert.config import DecoderConfig, FinetuneObjectiveConfig, ModelConfig
 from avhubert.errors import ConfigError
 from avhubert.model.decoder import PAD, sinusoid
 from avhubert.model.encoder import AVHubert
-from avhubert.model.recognizer import BLANK, EOS, Recognizer, ctc_loss, label_smoothed, recognizer_loss, shift
+from avhubert.model.recognizer import (
+    BLANK,
+    EOS,
+    Recognizer,
+    ctc_best_path,
+    ctc_loss,
+    label_smoothed,
+    recognizer_loss,
+    shift,
+)
 
 SMALL = ModelConfig(
     visual_width=8, visual_blocks=[1, 1, 1, 1], encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64,
@@ -150,3 +159,28 @@ def test_sizes_that_do_not_go_together_are_named() -> None:
     tokens, audio, video, mask = inputs()
     with pytest.raises(ConfigError, match=r"ctc=false leaves no CTC head"):
         recognizer_loss(plain, tokens, audio, video, mask, None, None, FinetuneObjectiveConfig(ctc_weight=0.3))
+
+
+def test_ctc_alone_gives_the_decoder_no_gradient(recognizer: Recognizer) -> None:
+    tokens, audio, video, mask = inputs()
+    recognizer.eval()
+    both = FinetuneObjectiveConfig(ctc_weight=0.25)
+    weighted, _, parts = recognizer_loss(recognizer, tokens, audio, video, mask, None, None, both)
+    alone = FinetuneObjectiveConfig(ctc_weight=1)
+    loss, sentences, metrics = recognizer_loss(recognizer, tokens, audio, video, mask, None, None, alone)
+    loss.backward()
+    assert sentences == 2
+    assert metrics.keys() == {"ctc"}
+    assert all(parameter.grad is None for parameter in recognizer.decoder.parameters())
+    assert recognizer.ctc is not None
+    assert recognizer.ctc.weight.grad is not None
+    attention, _, _ = recognizer_loss(recognizer, tokens, audio, video, mask, None, None, FinetuneObjectiveConfig())
+    torch.testing.assert_close(metrics["ctc"], loss.detach())
+    torch.testing.assert_close(weighted, 0.75 * attention + 0.25 * loss)
+    assert parts.keys() == {"nll", "correct", "total", "ctc"}
+
+
+def test_ctc_best_path_drops_repeats_then_blanks() -> None:
+    path = torch.tensor([[5, 5, 0, 5, 6, 0, 7], [0, 8, 8, 0, 9, 9, 9]])
+    mask = torch.arange(7) >= torch.tensor([7, 4])[:, None]
+    assert ctc_best_path(F.one_hot(path, 10).float(), mask) == [[5, 5, 6, 7], [8]]

@@ -89,11 +89,14 @@ class _Event(ctypes.Structure):
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-def speaker_voice(seed: int, speaker: int) -> Voice:
-    """The voice of a speaker, a function of (seed, speaker); odd speakers have higher voices."""
+def speaker_voice(seed: int, speaker: int, language: str = "en") -> Voice:
+    """The voice of a speaker, a function of (seed, speaker); odd speakers have higher voices.
+
+    `language`: espeak-ng's name of it; English has several accents.
+    """
     rng = np.random.default_rng([seed, speaker, 1])
     order = np.random.default_rng([seed, 2]).permutation(len(ACCENTS))  # neighbours never share an accent
-    accent = ACCENTS[order[speaker % len(ACCENTS)]]
+    accent = ACCENTS[order[speaker % len(ACCENTS)]] if language == "en" else language
     variants = HIGH_VARIANTS if speaker % 2 else LOW_VARIANTS
     variant = variants[rng.integers(len(variants))]
     return Voice(

@@ -16,7 +16,7 @@ import numpy as np
 
 from avhubert import files, report
 from avhubert.corpora.synthetic import face, text, voice
-from avhubert.errors import ConfigError, one_of
+from avhubert.errors import ConfigError
 
 SPLITS = ("pretrain", "trainval", "test")
 # the splits of the clips, over and over: 60 % pretrain, 25 % trainval, 15 % test; the first four fill every split
@@ -80,19 +80,21 @@ def make_corpus(
     seed: int = 0,
     text: str = "grid",
     workers: int | None = None,
+    language: str = "en",
 ) -> Summary:
     """Write `clips` talking-face videos (never fewer than 4, so that every split has what it needs) under `dst`.
 
     `dst/{pretrain,trainval,test}/SPEAKER/NNNNN.mp4` (224×224, 25 fps, 16 kHz), `.txt` (LRS3's form, words with times)
-    and `.phones.json` (`[{"phone", "start", "end"}]`, seconds). A clip is a function of (seed, index) and the number of
-    speakers; clips already there are kept. `workers` processes, by default one per core: their number changes nothing.
+    and `.phones.json` (`[{"phone", "start", "end"}]`, seconds). A clip is a function of (seed, index), the kind of
+    `text`, the `language` (`text.LANGUAGES`) and the number of speakers; clips already there are kept. `workers`
+    processes, by default one per core: their number changes nothing.
 
     ConfigError: wrong argument, `dst` not writable or holding a corpus made with other settings, espeak-ng missing.
     """
-    _check(clips, speakers, seed, text, workers)
+    _check(clips, speakers, seed, text, language, workers)
     dst = files.output_directory(dst)
     with files.lock_directory(dst):
-        _settings(dst, {"format": 1, "speakers": speakers, "seed": seed, "text": text})
+        _settings(dst, {"format": 1, "speakers": speakers, "seed": seed, "text": text, "language": language})
         places = [place(index, speakers) for index in range(max(clips, SMALLEST))]
         todo = [item for item in places if not _present(dst / item.stem)]
         for folder in {(dst / item.stem).parent for item in todo}:
@@ -100,7 +102,7 @@ def make_corpus(
         workers = min(workers or _cores(), max(len(todo), 1))
         with report.progress() as bar:
             task = bar.add_task("making talking faces", total=len(todo), unit="clips")
-            for _ in _run([(dst, item, seed, text) for item in todo], workers):
+            for _ in _run([(dst, item, seed, text, language) for item in todo], workers):
                 bar.advance(task)
     return Summary(
         directory=dst,
@@ -111,9 +113,8 @@ def make_corpus(
     )
 
 
-def _check(clips: int, speakers: int, seed: int, kind: str, workers: int | None) -> None:
-    if kind not in text.KINDS:
-        raise ConfigError(one_of("text", kind, text.KINDS))
+def _check(clips: int, speakers: int, seed: int, kind: str, language: str, workers: int | None) -> None:
+    text.check(kind, language)
     if clips < 1:
         raise ConfigError(f"clips must be at least 1, not {clips}")
     if speakers < 2:
@@ -130,7 +131,7 @@ def _settings(dst: Path, settings: dict[str, object]) -> None:
     if not path.exists():
         files.write_json(path, settings)
         return
-    there = files.read_json(path)
+    there = {"language": "en", **files.read_json(path)}  # a corpus of an earlier version does not say
     for key, value in settings.items():
         if there.get(key) != value:
             raise ConfigError(
@@ -146,7 +147,7 @@ def _present(stem: Path) -> bool:
     return all(stem.with_suffix(ending).exists() for ending in (".mp4", ".txt", ".phones.json"))
 
 
-def _run(jobs: list[tuple[Path, Place, int, str]], workers: int) -> Iterator[None]:
+def _run(jobs: list[tuple[Path, Place, int, str, str]], workers: int) -> Iterator[None]:
     if workers == 1:
         for job in jobs:
             _make_clip(*job)
@@ -175,11 +176,11 @@ class Performance:
     face: face.Face
 
 
-def perform(item: Place, seed: int, kind: str = "grid") -> Performance:
+def perform(item: Place, seed: int, kind: str = "grid", language: str = "en") -> Performance:
     """What is said in a clip, by whom and how, from (seed, index) and the speaker alone."""
     rng = np.random.default_rng([seed, item.index, 0])
-    words = text.sentence(rng, kind)
-    own = voice.speaker_voice(seed, item.speaker)
+    words = text.sentence(rng, kind, language)
+    own = voice.speaker_voice(seed, item.speaker, language)
     own = replace(own, rate=own.rate + int(rng.integers(-7, 8)), pitch=own.pitch + int(rng.integers(-4, 5)))
     speech = voice.say(words, own)
     before, after = rng.uniform(0.1, 0.25, 2)
@@ -205,9 +206,9 @@ def perform(item: Place, seed: int, kind: str = "grid") -> Performance:
     )
 
 
-def _make_clip(dst: Path, item: Place, seed: int, kind: str) -> None:
+def _make_clip(dst: Path, item: Place, seed: int, kind: str, language: str) -> None:
     """Make one clip's files; the text comes last, so a clip that has it is whole."""
-    performance = perform(item, seed, kind)
+    performance = perform(item, seed, kind, language)
     stem = dst / item.stem
     with files.atomic_path(stem.with_suffix(".mp4")) as path:
         _write_mp4(path, performance.face.frames(performance.shapes), performance.samples)
