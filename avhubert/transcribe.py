@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avhubert.errors import AvhubertError, ConfigError, MediaError
+from avhubert.errors import AvhubertError, ConfigError, DataError, MediaError
 from avhubert.files import output_directory, write_text
 
 if TYPE_CHECKING:
@@ -23,9 +24,12 @@ FORMATS = ("txt", "srt", "vtt", "json")
 
 @dataclass(frozen=True)
 class Word:
-    """A word and the times of the segment that it stands in, in seconds."""
+    """A word, its times in seconds from the file's start, how probable the recognizer finds it (0 … 1), its segment."""
 
     text: str
+    start: float
+    end: float
+    confidence: float
     segment: int
 
 
@@ -82,11 +86,11 @@ def transcribe(file: str | Path, model: str | Recognizer, modality: str = "auto"
 
         samples = read_audio(file)
     chosen = modality if modality != "auto" else _choose(recognizer, mouth is not None, samples is not None, str(file))
-    segments = _decode(recognizer, mouth if "v" in chosen else None, samples if "a" in chosen else None)
+    segments, words = _decode(recognizer, mouth if "v" in chosen else None, samples if "a" in chosen else None)
     return Transcript(
         text=" ".join(segment.text for segment in segments if segment.text),
         segments=segments,
-        words=[Word(word, index) for index, segment in enumerate(segments) for word in segment.text.split()],
+        words=words,
         modality=chosen,
         warnings=warnings,
     )
@@ -149,18 +153,21 @@ def windows(samples: np.ndarray | None, frames: int) -> list[tuple[int, int]]:
     return [*found, (start, frames)]
 
 
-def _decode(recognizer: Recognizer, mouth: np.ndarray | None, samples: np.ndarray | None) -> list[Segment]:
+def _decode(
+    recognizer: Recognizer, mouth: np.ndarray | None, samples: np.ndarray | None
+) -> tuple[list[Segment], list[Word]]:
     import torch
 
     from avhubert.data.audio import audio_features
-    from avhubert.data.batches import Batch
     from avhubert.data.video import transform
-    from avhubert.decode.evaluate import decode_batch
+    from avhubert.decode.align import AlignedWord, align
+    from avhubert.decode.beam import beam_search
 
     frames = len(mouth) if mouth is not None else max(1, -(-len(samples) // 640))  # type: ignore[arg-type]
     device = next(recognizer.parameters()).device
-    segments = []
-    for start, end in windows(samples, frames):
+    assert recognizer.tokenizer is not None
+    segments, words = [], []
+    for number, (start, end) in enumerate(windows(samples, frames)):
         audio = video = None
         if samples is not None:
             piece = samples[start * 640 : end * 640]
@@ -168,23 +175,23 @@ def _decode(recognizer: Recognizer, mouth: np.ndarray | None, samples: np.ndarra
                 import numpy as np
 
                 piece = np.zeros((end - start) * 640, np.int16)
-            audio = audio_features(piece, end - start).T[None]
+            audio = audio_features(piece, end - start).T[None].to(device)
         if mouth is not None:
-            video = transform(mouth[start:end], None, None, False)[None, None]
-        batch = Batch(
-            audio=audio,
-            video=video,
-            padding_mask=torch.zeros(1, end - start, dtype=torch.bool),
-            has_audio=torch.tensor([audio is not None]),
-            has_video=torch.tensor([video is not None]),
-            labels=[],
-            tokens=None,
-            ids=[""],
-            frames=end - start,
-        ).to(device)
-        text, score = decode_batch(recognizer, batch, recognizer.decode_settings)[0]
-        segments.append(Segment(start / 25, end / 25, text, score))
-    return segments
+            video = transform(mouth[start:end], None, None, False)[None, None].to(device)
+        with torch.inference_mode():
+            encoded = recognizer.encode(audio, video)
+        best = beam_search(recognizer, encoded, None, recognizer.decode_settings)[0][0]
+        segments.append(Segment(start / 25, end / 25, recognizer.tokenizer.decode(best.tokens), best.score))
+        try:
+            found = align(recognizer, encoded[0], best.tokens, best.posteriors)
+        except DataError:  # more symbols than frames: the words are somewhere in the segment
+            whole = math.exp(sum(best.posteriors) / len(best.posteriors))
+            found = [AlignedWord(word, 0.0, (end - start) / 25, whole) for word in segments[-1].text.split()]
+        words += [
+            Word(one.word, start / 25 + one.start_seconds, start / 25 + one.end_seconds, one.confidence, number)
+            for one in found
+        ]
+    return segments, words
 
 
 # --------------------------------------------------------------------------- the command

@@ -113,6 +113,10 @@ def test_a_video_of_another_kind_is_transcribed(done: Path, talk: Path, modality
     assert found.modality == ("av" if modality == "auto" else modality)
     assert found.warnings == []
     assert [word.text for word in found.words] == found.text.split()
+    times = [time for word in found.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert all(0 <= time <= found.segments[0].end for time in times)
+    assert all(0 <= word.confidence <= 1 for word in found.words)
 
 
 def test_formats_and_files(done: Path, talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

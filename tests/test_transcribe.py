@@ -14,7 +14,10 @@ from avhubert.errors import CheckpointError
 from avhubert.transcribe import Segment, Transcript, Word, render, transcribe, windows
 
 SAID = Transcript(
-    "bin blue", [Segment(0.0, 3.5, "bin", -0.1), Segment(3.5, 3725.25, "blue", -0.2)], [Word("bin", 0)], "av"
+    "bin blue",
+    [Segment(0.0, 3.5, "bin", -0.1), Segment(3.5, 3725.25, "blue", -0.2)],
+    [Word("bin", 0.5, 1.0, 0.9, 0)],
+    "av",
 )
 
 
