@@ -175,6 +175,7 @@ def _transcribe(
 ) -> dict[str, Heard]:
     """What is heard in each clip; those of the journal are done, the others are added to it batch by batch."""
     done = {one.id: one for one in _read_journal(journal)}
+    write_text(journal, "".join(_line(one) for one in done.values()))  # without a line that a kill cut short
     todo = [clip for clip in clips if clip.id not in done]
     config = DataConfig(dir="", modalities=modality, augment=False)
     dataset = ClipDataset(todo, config, training=False, seed=0, tolerant=True)
@@ -185,10 +186,14 @@ def _transcribe(
         for batch in Loader(dataset, workers=1).batches((0, indices) for indices in batches):
             for one in _decode(recognizer, batch, settings):
                 done[one.id] = one
-                lines.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
+                lines.write(_line(one))
                 bar.advance(task)
             lines.flush()
     return done
+
+
+def _line(heard: Heard) -> str:
+    return json.dumps(asdict(heard), ensure_ascii=False) + "\n"
 
 
 def _read_journal(path: Path) -> Iterator[Heard]:

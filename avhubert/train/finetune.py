@@ -125,11 +125,12 @@ class Finetuning:
         """Encoder and heads; with layer-wise rates the encoder's layers, each slower than the one above by a factor."""
         decay = self._config.optimizer.layer_decay
         depth = len(self._recognizer.encoder.encoder.layers)
+        norm_first = self._recognizer.encoder.config.layer_norm_first
         groups: dict[float, list[nn.Parameter]] = {}
         heads = []
         for name, parameter in self._recognizer.named_parameters():
             if name.startswith("encoder."):
-                groups.setdefault(decay ** _layers_above(name, depth), []).append(parameter)
+                groups.setdefault(decay ** _layers_above(name, depth, norm_first), []).append(parameter)
             else:
                 heads.append(parameter)
         return [*({"params": group, "factor": factor} for factor, group in groups.items()), {"params": heads}]
@@ -217,12 +218,13 @@ class Finetuning:
         }
 
 
-def _layers_above(name: str, depth: int) -> int:
+def _layers_above(name: str, depth: int, norm_first: bool) -> int:
     """How many layers of learned weights lie between one of the encoder's parameters and the heads, at least 1.
 
-    The front ends, the fusion and the position convolution are one layer below the first of `depth`.
+    The front ends, the fusion and the position convolution are one layer below the first of `depth`; so is the norm
+    that belongs to no layer, unless it comes last (`norm_first`).
     """
     layer = re.match(r"encoder\.encoder\.layers\.(\d+)\.", name)
     if layer:
         return depth - int(layer.group(1))
-    return 1 if name.startswith("encoder.encoder.norm.") else depth + 1
+    return 1 if norm_first and name.startswith("encoder.encoder.norm.") else depth + 1
