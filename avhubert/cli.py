@@ -117,7 +117,7 @@ def evaluate(options: argparse.Namespace) -> None:
     pairs = [(name, path) if equals else ("", name) for name, equals, path in (n.partition("=") for n in options.noise)]
     if len(pairs) > 1 and not all(name and path for name, path in pairs):
         raise ConfigError("several --noise need a name each, as in --noise babble=noise --noise music=music.tsv")
-    settings = ("beam", "lenpen", "ctc_weight", "lm", "lm_weight")
+    settings = ("beam", "lenpen", "ctc_weight", "lm", "lm_weight", "nbest")
     run(
         options.model,
         options.data,
@@ -409,6 +409,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--ctc-weight", type=share, metavar="W", help="share of CTC in the score, 0 to 1")
     sub.add_argument("--lm", metavar="LM", help="language model: `avhubert lm`'s file, a Hugging Face model")
     sub.add_argument("--lm-weight", type=float, metavar="W")
+    sub.add_argument("--nbest", type=positive, metavar="N", help="hypotheses written of each clip (default 1)")
     sub.add_argument("--out", type=Path, metavar="DIR", help="hypotheses, results.json and report.html")
 
     sub = command(

@@ -112,6 +112,8 @@ class FinetuneDataConfig(DataConfig):
     """Fine-tuning adds which stream an utterance is shown with."""
 
     min_frames: int = 1
+    faults: list[str] = field(default_factory=list)  # of the picture: blur, freeze, occlusion, drop, offset:N
+    fault_prob: float = 0.0  # share of training utterances that show one of them
     draw_av: float = 1.0  # relative weights of the modality drawn per utterance (training split only)
     draw_a: float = 0.0
     draw_v: float = 0.0
@@ -297,7 +299,7 @@ CHOICES = {
 SHARES = {
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
     *("noise_prob", "prob_audio", "prob_video", "modality_dropout", "audio_dropout", "label_smoothing", "ctc_weight"),
-    *("max_bad_share", "layer_decay"),
+    *("max_bad_share", "layer_decay", "fault_prob"),
 }
 POSITIVE = {
     *("audio_feat_dim", "visual_width", "encoder_layers", "encoder_embed_dim", "encoder_ffn_embed_dim"),

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from avhubert.config import MODALITIES, DataConfig, FinetuneDataConfig
 from avhubert.data.audio import audio_features, mix, read_audio, snr_of
-from avhubert.data.faults import with_fault
+from avhubert.data.faults import parse_fault, with_fault
 from avhubert.data.manifest import DRIFT_SECONDS, FRAME_RATE, Clip, LabelInfo
 from avhubert.data.text import EOS, PAD, Tokenizer
 from avhubert.data.video import CROP, read_gray, transform
@@ -99,6 +99,7 @@ class Draw(IntEnum):
     NOISE = 2
     CROP = 3
     MASK = 4
+    FAULT = 5
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class ClipDataset:
 
     Raises:
         DataError: rows or texts and clips differ in number.
-        ConfigError: noise_num above the number of noise files.
+        ConfigError: noise_num above the number of noise files; a fault that does not exist.
     """
 
     def __init__(
@@ -146,6 +147,8 @@ class ClipDataset:
         for what, rows in [*(("label rows", rows) for rows, _ in labels), ("transcripts", texts)]:
             if rows is not None and len(rows) != len(clips):
                 raise DataError(f"there are {len(rows)} {what} for {len(clips)} clips; make them again")
+        for name in config.faults if isinstance(config, FinetuneDataConfig) else ():
+            parse_fault(name)
         if noise is not None and len(noise) < config.noise_num:
             raise ConfigError(f"data.noise_num={config.noise_num} but the noise list has {len(noise)} files")
         self.clips = list(clips)
@@ -218,11 +221,21 @@ class ClipDataset:
             )
         if self._fault is not None:
             frames = with_fault(frames, self._fault, clip.id)
+        drawn = self._drawn_fault(index, epoch)
+        if drawn is not None:
+            frames = with_fault(frames, drawn, f"{self.seed} {epoch} {clip.id}")
         if not (self.training and self.config.augment):
             return transform(frames)
         rng = self._rng(Draw.AUGMENT, index, epoch)
         top, left = rng.integers(0, OFFSETS, size=2)
         return transform(frames, int(top), int(left), bool(rng.random() < 0.5))
+
+    def _drawn_fault(self, index: int, epoch: int) -> str | None:
+        config = self.config
+        if not (self.training and isinstance(config, FinetuneDataConfig) and config.faults):
+            return None
+        rng = self._rng(Draw.FAULT, index, epoch)
+        return config.faults[rng.integers(len(config.faults))] if rng.random() < config.fault_prob else None
 
     def _audio(self, index: int, epoch: int, frames: int) -> Tensor:
         clip = self.clips[index]

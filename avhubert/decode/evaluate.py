@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from avhubert import __version__
 from avhubert.config import MODALITIES, DataConfig, DecodeConfig
-from avhubert.data.batches import Batch, ClipDataset, make_batches
+from avhubert.data.batches import ClipDataset, make_batches
 from avhubert.data.faults import parse_fault
 from avhubert.data.manifest import Clip, read_manifest, read_noise_list, read_transcripts
 from avhubert.data.text import normalise_text
@@ -28,18 +29,6 @@ from avhubert.model.recognizer import Recognizer
 from avhubert.report import progress
 
 FRAMES_PER_BATCH = 600  # video frames, padding included
-
-
-@torch.inference_mode()
-def decode_batch(
-    recognizer: Recognizer, batch: Batch, settings: DecodeConfig, lm: LanguageModel | None = None
-) -> list[tuple[str, float]]:
-    """Best text and its score for every utterance of a batch; DataError for one that is empty or too long."""
-    check_lengths((~batch.padding_mask).sum(1).tolist(), batch.ids)
-    encoded = recognizer.encode(batch.audio, batch.video, batch.padding_mask, batch.has_audio, batch.has_video)
-    found = beam_search(recognizer, encoded, batch.padding_mask, settings, lm)
-    assert recognizer.tokenizer is not None
-    return [(recognizer.tokenizer.decode(best[0].tokens), float(best[0].score)) for best in found]
 
 
 def check_modality(recognizer: Recognizer, modality: str) -> None:
@@ -170,21 +159,38 @@ def _one_condition(
     started = time.perf_counter()
     clips = dataset.clips
     device = next(recognizer.parameters()).device
-    found: dict[int, tuple[str, float]] = {}
-    with progress() as bar:
+    assert recognizer.tokenizer is not None
+    found: dict[int, list[tuple[str, float]]] = {}
+    stages = dict.fromkeys(("reading", "encoding", "search"), 0.0)
+
+    @contextlib.contextmanager
+    def stage(name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        stages[name] += time.perf_counter() - began
+
+    with torch.inference_mode(), progress() as bar:
         task = bar.add_task(f"decoding {condition}", total=len(clips), unit="clips", visible=not quiet)
         for indices in make_batches([clip.frames for clip in clips], FRAMES_PER_BATCH):
-            batch = dataset.batch(indices).to(device)
-            found.update(zip(indices, decode_batch(recognizer, batch, settings, lm), strict=True))
+            with stage("reading"):
+                batch = dataset.batch(indices).to(device)
+            with stage("encoding"):
+                mask = batch.padding_mask
+                encoded = recognizer.encode(batch.audio, batch.video, mask, batch.has_audio, batch.has_video)
+            with stage("search"):
+                hypotheses = beam_search(recognizer, encoded, mask, settings, lm)
+            for index, several in zip(indices, hypotheses, strict=True):
+                kept = several[: settings.nbest or 1]
+                texts = [normalise_text(recognizer.tokenizer.decode(one.tokens)) for one in kept]
+                found[index] = [(text, float(one.score)) for text, one in zip(texts, kept, strict=True)]
             bar.advance(task, len(indices))
     seconds = time.perf_counter() - started
     measured = None
     if condition.snr is not None:
         ratios = [snr for index in range(len(clips)) if (snr := dataset.measured_snr(index)) is not None]
         measured = (min(ratios), max(ratios)) if ratios else None
-    texts = [normalise_text(found[index][0]) for index in range(len(clips))]
-    utterances = score([clip.id for clip in clips], references, texts, [found[index][1] for index in range(len(clips))])
-    return summarise(utterances, condition, sum(clip.frames for clip in clips) / 25, seconds, measured)
+    utterances = score([clip.id for clip in clips], references, [found[index] for index in range(len(clips))])
+    return summarise(utterances, condition, sum(clip.frames for clip in clips) / 25, seconds, measured, stages)
 
 
 def _write(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from avhubert.data.manifest import Clip
+from avhubert.data.text import is_unspaced
 from avhubert.data.video import read_gray
 from avhubert.decode.score import Condition, Result, Utterance, aligned, by, length, speaker
 from avhubert.report import Page, contact_sheet
@@ -32,6 +33,15 @@ def result_page(results: Sequence[Result], clips: Sequence[Clip], split: str) ->
     page.table(COLUMNS, [result_row(result) for result in results])
     page.text(
         "WER and CER in percent; the interval is the bootstrap's over utterances. Every clip of the split is scored."
+    )
+    if is_unspaced(utterance.reference for utterance in results[0].utterances):
+        page.text("These references are of a script without spaces between words: go by CER, WER counts whole lines.")
+    page.table(
+        ("condition", *(f"{name}, × real time" for name in results[0].stages)),
+        [
+            (str(r.condition), *(round(r.seconds_of_video / max(seconds, 1e-9), 1) for seconds in r.stages.values()))
+            for r in results
+        ],
     )
     _noise(page, results)
     for result in results:

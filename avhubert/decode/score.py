@@ -6,7 +6,7 @@ Intervals and tests draw utterances with replacement (Bisani & Ney, 2004): words
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Utterance:
     substitutions: int
     deletions: int
     insertions: int
+    others: list[tuple[str, float]] = field(default_factory=list)  # further hypotheses and their scores, best first
 
     @property
     def errors(self) -> int:
@@ -78,6 +79,7 @@ class Result:
     noise: str | None = None
     fault: str | None = None
     measured_snr: tuple[float, float] | None = None  # lowest and highest of the mixtures, dB
+    stages: dict[str, float] = field(default_factory=dict)  # seconds of reading, encoding and search
 
     def summary(self) -> dict[str, Any]:
         """The figures without the utterances."""
@@ -103,16 +105,16 @@ def _drawn(count: int, seed: int) -> np.ndarray:
 
 
 def score(
-    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], scores: Sequence[float]
+    ids: Sequence[str], references: Sequence[str], found: Sequence[Sequence[tuple[str, float]]]
 ) -> tuple[Utterance, ...]:
-    """Align every hypothesis to its reference (both normalised) and count word errors."""
+    """Align the best of the hypotheses (text, score) of each utterance to its reference and count word errors."""
     scored = []
-    for identifier, reference, hypothesis, value in zip(ids, references, hypotheses, scores, strict=True):
+    for identifier, reference, ((hypothesis, value), *others) in zip(ids, references, found, strict=True):
         counts = jiwer.process_words(reference, hypothesis)
         scored.append(
             Utterance(
                 identifier, reference, hypothesis, value, len(reference.split()),
-                counts.substitutions, counts.deletions, counts.insertions,
+                counts.substitutions, counts.deletions, counts.insertions, others,
             )
         )  # fmt: skip
     return tuple(scored)
@@ -124,6 +126,7 @@ def summarise(
     seconds_of_video: float,
     seconds: float,
     measured_snr: tuple[float, float] | None = None,
+    stages: dict[str, float] | None = None,
 ) -> Result:
     """Totals and intervals of scored utterances."""
     errors = np.array([utterance.errors for utterance in utterances])
@@ -145,6 +148,7 @@ def summarise(
         noise=condition.noise,
         fault=condition.fault,
         measured_snr=measured_snr,
+        stages=stages or {},
     )
 
 
@@ -234,8 +238,8 @@ def read_hypotheses(path: str | Path) -> list[Utterance]:
     """Utterances of a `hypotheses-….json` that `avhubert evaluate` wrote; DataError for anything else."""
     rows = read_json(path)
     try:
-        found = [Utterance(**row) for row in rows]
-    except TypeError as error:
+        found = [Utterance(**{**row, "others": [tuple(other) for other in row["others"]]}) for row in rows]
+    except (TypeError, KeyError) as error:
         raise DataError(f"{path} does not hold hypotheses; give a hypotheses-….json of `avhubert evaluate`") from error
     if not found:
         raise DataError(f"{path} holds no utterances; evaluate again")

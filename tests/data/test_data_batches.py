@@ -533,6 +533,24 @@ def test_time_masks_hide_spans_of_training_clips_only(clips: list[Clip]) -> None
     assert torch.equal(evaluated.video, plain.load(11).video)
 
 
+def test_faults_of_the_picture_are_drawn_in_training_only(clips: list[Clip]) -> None:
+    config = FinetuneDataConfig(dir="x", augment=False, faults=["freeze", "occlusion"], fault_prob=0.5)
+    plain = ClipDataset(clips, FinetuneDataConfig(dir="x", augment=False), training=True, seed=1)
+    faulty = ClipDataset(clips, config, training=True, seed=1)
+    changed = 0
+    for index in range(len(clips)):
+        for epoch in range(6):
+            one, other = plain.load(index, epoch), faulty.load(index, epoch)
+            changed += not torch.equal(one.video, other.video)
+            assert torch.equal(one.audio, other.audio)
+            assert torch.equal(faulty.load(index, epoch).video, other.video)
+    assert 0.2 < changed / (6 * len(clips)) < 0.8
+    evaluated = ClipDataset(clips, config, training=False, seed=1)
+    assert torch.equal(evaluated.load(0).video, plain.load(0).video)
+    with pytest.raises(ConfigError, match="fault"):
+        ClipDataset(clips, FinetuneDataConfig(dir="x", faults=["blurred"]), training=True, seed=1)
+
+
 def test_a_time_mask_is_no_longer_than_its_clip(clips: list[Clip]) -> None:
     config = FinetuneDataConfig(dir="x", time_mask_rate=50.0, time_mask_frames=1000)
     example = ClipDataset(clips, config, training=True, seed=1).load(0)

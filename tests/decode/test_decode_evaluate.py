@@ -62,7 +62,20 @@ def test_conditions_hold_what_a_modality_sees_and_hears() -> None:
 
 def test_a_sweep_from_the_command_line(model: Path, data_dir: Path, noise: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", str(model), str(data_dir), "--noise", str(noise), "--snr", "clean", "--snr", "-5"]
-    arguments += ["--modality", "av", "--modality", "a", "--modality", "v", "--fault", "offset:3", "--beam", "1"]
+    arguments += [
+        "--modality",
+        "av",
+        "--modality",
+        "a",
+        "--modality",
+        "v",
+        "--fault",
+        "offset:3",
+        "--beam",
+        "2",
+        "--nbest",
+        "2",
+    ]
     for run in ("one", "two"):
         assert main([*arguments, "--out", str(tmp_path / run)]) == 0
     kept = json.loads((tmp_path / "one" / "results.json").read_text())
@@ -72,8 +85,12 @@ def test_a_sweep_from_the_command_line(model: Path, data_dir: Path, noise: Path,
         assert row["clips"] == 2
         if row["snr"] is not None:
             assert np.allclose(row["measured_snr"], row["snr"], atol=0.1)
-    assert kept["decode"]["beam"] == 1
+    assert kept["decode"]["nbest"] == 2
     assert len(kept["model_sha256"]) == len(kept["noise_sha256"]["noise"]) == 64
+    written = json.loads((tmp_path / "one" / "hypotheses-av-clean.json").read_text())
+    assert all(len(row["others"]) <= 1 for row in written)
+    assert any(row["others"] for row in written)
+    assert all(set(row["stages"]) == {"reading", "encoding", "search"} for row in kept["results"])
     files = sorted(path.name for path in (tmp_path / "one").glob("hypotheses-*.json"))
     assert len(files) == len(told)
     for file in files:

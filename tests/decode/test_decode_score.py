@@ -28,12 +28,12 @@ def test_counts_and_rates_of_known_errors() -> None:
     utterances = score(
         ["a", "b", "c"],
         ["bin blue at f two now", "lay red", "place white"],
-        ["bin blue at s two now", "lay red again", ""],
-        [0.0, -1.0, -2.0],
+        [[("bin blue at s two now", 0.0)], [("lay red again", -1.0), ("lay red", -1.5)], [("", -2.0)]],
     )
     result = summarise(utterances, Condition("v"), 10.0, 2.0)
     assert (result.substitutions, result.insertions, result.deletions) == (1, 1, 2)
     assert result.words == 10
+    assert utterances[1].others == [("lay red", -1.5)]
     assert result.wer == pytest.approx(40.0)
     assert result.interval[0] <= result.wer <= result.interval[1]
     assert [utterance.id for utterance in worst(result, 2)] == ["c", "a"]
@@ -61,7 +61,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 def result(modality: str, wrong: int, snr: int | None = None):
     heard = ["a b c d"] * (10 - wrong) + ["a b c x"] * wrong
-    scored = score([f"s{n % 2}/{n}" for n in range(10)], ["a b c d"] * 10, heard, [0.0] * 10)
+    scored = score([f"s{n % 2}/{n}" for n in range(10)], ["a b c d"] * 10, [[(text, 0.0)] for text in heard])
     return summarise(scored, Condition(modality, None, snr), 10.0, 1.0)
 
 
@@ -87,8 +87,7 @@ def test_a_paired_test_sees_what_intervals_do_not(tmp_path) -> None:
         score(
             [str(n) for n in range(200)],
             ["a b c d"] * 200,
-            [" ".join("x" if h > limit else w for w in "abcd") for h in hard],
-            [0.0] * 200,
+            [[(" ".join("x" if h > limit else w for w in "abcd"), 0.0)] for h in hard],
         )
         for limit in (0.50, 0.44)
     )
