@@ -7,12 +7,12 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from avhubert import __version__
 from avhubert.config import MODALITIES, DataConfig, DecodeConfig
 from avhubert.data.batches import ClipDataset, make_batches
 from avhubert.data.faults import parse_fault
@@ -212,7 +212,7 @@ def _write(
         "decode": asdict(settings),
         "model": recognizer.metadata,
         "model_sha256": _hash_weights(recognizer),
-        "avhubert": __version__,
+        "avhubert": version("avhubert"),
     }
     for result in results:
         rows = [asdict(utterance) for utterance in result.utterances]

@@ -230,30 +230,11 @@ def train(
         AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite; memory ran out.
         DataError: more than `bad_limit` clips could not be read.
     """
-    config, fabric = run.config.train, run.fabric
-    if fabric.device.type == "cpu":
-        reuse_memory()
-    if run.state is not None:
-        task.module.load_state_dict(run.state["model"])
-    fabric.to_device(task.module)
-    if config.compile:
-        speed.compile_blocks(task.module)
-    if config.checkpoint_activations:
-        speed.checkpoint_blocks(task.module)
-    placed = sharding.placed(fabric, task.module, config.sharding)
-    groups = [group if isinstance(group, dict) else {"params": group} for group in task.parameter_groups()]
-    optimizer = Adam(groups, run.config.optimizer)
-    counters = _restore(run, placed, optimizer)
-    if fabric.is_global_zero:
-        _truncate_log(run.directory / "metrics.jsonl", counters.step)
-        write_yaml(run.config, run.directory / "resolved.yaml")
-        run.trackers = open_trackers(config.trackers, run.directory, to_dict(run.config), counters.step)
-    if counters.step:
-        run.say(f"{run.directory}: going on after step {counters.step}")
-    _try_largest(run, task, placed, largest())
-
-    last = config.max_steps
-    with Signals() as stop, Bar(task.name, counters.step, last, shown=fabric.is_global_zero) as bar:
+    config, fabric, last = run.config.train, run.fabric, run.config.train.max_steps
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(Signals())  # a signal counts from here on
+        placed, optimizer, counters = _made_ready(run, task, largest)
+        bar = stack.enter_context(Bar(task.name, counters.step, last, shown=fabric.is_global_zero))
         clock = time.perf_counter()
         for micro_batches in steps(counters.step, fabric.global_rank, fabric.world_size):
             rate = learning_rate(run.config.optimizer, counters.step, last)
@@ -284,6 +265,32 @@ def train(
         f"; {counters.skipped} steps were skipped, their loss or gradient was not finite" if counters.skipped else ""
     )
     run.say(f"{run.directory}: {last} steps done in {counters.seconds:.0f} s{skipped}")
+
+
+def _made_ready(run: Run, task: Task, largest: Callable[[], Batch]) -> tuple[Whole, Adam, Counters]:
+    """The module on its devices, the optimizer and the counters as they were saved, if they were; files of the run."""
+    config, fabric = run.config.train, run.fabric
+    if fabric.device.type == "cpu":
+        reuse_memory()
+    if run.state is not None:
+        task.module.load_state_dict(run.state["model"])
+    fabric.to_device(task.module)
+    if config.compile:
+        speed.compile_blocks(task.module)
+    if config.checkpoint_activations:
+        speed.checkpoint_blocks(task.module)
+    placed = sharding.placed(fabric, task.module, config.sharding)
+    groups = [group if isinstance(group, dict) else {"params": group} for group in task.parameter_groups()]
+    optimizer = Adam(groups, run.config.optimizer)
+    counters = _restore(run, placed, optimizer)
+    if fabric.is_global_zero:
+        _truncate_log(run.directory / "metrics.jsonl", counters.step)
+        write_yaml(run.config, run.directory / "resolved.yaml")
+        run.trackers = open_trackers(config.trackers, run.directory, to_dict(run.config), counters.step)
+    if counters.step:
+        run.say(f"{run.directory}: going on after step {counters.step}")
+    _try_largest(run, task, placed, largest())
+    return placed, optimizer, counters
 
 
 def _try_largest(run: Run, task: Task, placed: Whole, batch: Batch) -> None:

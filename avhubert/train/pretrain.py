@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avhubert.cluster import quality
+from avhubert.cluster.quality import figures as label_figures
 from avhubert.config import ModelConfig, PretrainConfig, require, to_dict
 from avhubert.data.batches import Batch, ClipDataset, Loader
 from avhubert.data.manifest import FRAME_RATE, SPECIALS, Clip, LabelInfo, load_labels, read_phones
@@ -214,7 +214,7 @@ class Pretraining:
             guessed = sums["guessed"][sums["guessed"] > 0] / sums["guessed"].sum()
             figures["guessed_entropy"] = float(-(guessed * np.log(guessed)).sum())
         if "guessed_phones" in sums and sums["guessed_phones"].any():
-            figures["guessed_pnmi"] = quality.figures(sums["guessed_phones"])["pnmi"]
+            figures["guessed_pnmi"] = label_figures(sums["guessed_phones"])["pnmi"]
         return figures
 
     def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
