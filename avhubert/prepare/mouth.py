@@ -16,6 +16,7 @@ import numpy as np
 from avhubert.data.video import read_frames, rgb_to_gray
 from avhubert.errors import MediaError
 from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, track
+from avhubert.prepare.quarantine import Watch
 
 SIZE = 96
 MEAN_FACE_SIZE = 256
@@ -81,10 +82,18 @@ def mouth_clip(
 
 
 def find_mouth(
-    path: str | Path, start: float = 0.0, end: float | None = None, model: LandmarkModel | None = None
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    model: LandmarkModel | None = None,
+    watch: Watch | None = None,
 ) -> MouthTrack:
-    """First pass: the speaker's landmarks in every frame, gaps filled, turned into transforms and centres."""
-    tracks, frames = track(read_frames(path, start, end), model or default_model())
+    """First pass: the speaker's landmarks in every frame, gaps filled, turned into transforms and centres.
+
+    `watch` sees every picture.
+    """
+    pictures = read_frames(path, start, end)
+    tracks, frames = track(pictures if watch is None else watch.over(pictures), model or default_model())
     if not tracks:
         raise MediaError(f"no face was found in any of the {frames} frames of {path}")
     speaker = tracks[0]

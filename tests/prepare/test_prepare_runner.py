@@ -137,7 +137,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
     still(src / "trainval" / "s" / "notext.mp4")
     (src / "trainval" / "s" / "text.mp4").write_text("not a video")
     transcript(src / "trainval" / "s" / "text.mp4")
-    summary = prepare("lrs3", src, tmp_path / "dst", workers=1)
+    summary = prepare("lrs3", src, tmp_path / "dst", workers=1, max_rejected=0.75)
     reasons = dict(line.split("\t") for line in (tmp_path / "dst" / "rejected.tsv").read_text().splitlines())
     assert len(reasons) == 6
     for name, (_, words) in wrong.items():
