@@ -35,8 +35,9 @@ SEEK_SECONDS = 1
 def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> np.ndarray:
     """First audio track of any container as int16 [N], 16 kHz mono; `start` and `end` in seconds cut a piece out.
 
-    Only the piece is decoded and kept, so that a long file takes no more memory than a short one. Sample 0 is the container's start (or time 0, if that is later): a track that starts later is padded, one that
-    starts before is cut, and gaps in the timestamps are silent. Mono 16-bit sound at 16 kHz comes out bit for bit.
+    Only the piece is decoded and kept, so that a long file takes no more memory than a short one. Sample 0 is the
+    container's start (or time 0, if that is later) plus `start`: a track that starts later is padded, one that starts
+    before is cut, and gaps in the timestamps are silent. Mono 16-bit sound at 16 kHz comes out bit for bit.
 
     Raises:
         MediaError: not a file, not a video or sound file, no audio track, an empty or damaged one.
@@ -82,7 +83,7 @@ def _decode(path: Path, start_seconds: Fraction = Fraction(0), end_seconds: Frac
             runs = list(_runs(container, begin + start_seconds, end_seconds and end_seconds - start_seconds))
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"cannot read the sound of {path}: {error.strerror or error}") from error
-    length = max((start + len(run) for start, run in runs), default=0)
+    length = max([0, *(start + len(run) for start, run in runs)])
     if length > LONGEST_HOURS * 3600 * SAMPLE_RATE:
         hours = length / 3600 / SAMPLE_RATE
         raise MediaError(
