@@ -44,6 +44,8 @@ def prepare(options: argparse.Namespace) -> None:
         vocab_size=options.vocab_size,
         max_rejected=options.max_rejected,
         max_seconds=options.max_seconds,
+        valid_list=options.valid_list,
+        english_ids=options.english_ids,
     )
     say(summary)
 
@@ -268,6 +270,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--max-seconds", type=seconds, default=120.0, metavar="S", help="leave out longer clips (default 120)"
     )
+    sub.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
+    sub.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
 
     sub = command(
         "noise",
