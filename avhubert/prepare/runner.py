@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +42,7 @@ CORPORA: dict[str, Callable[..., tuple[list[SourceClip], list[Rejected]]]] = {
 }
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 MAX_REJECTED = 0.5  # share of the inputs; past it the corpus or the way it is read is wrong
+TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>\.\w+)")  # the name of a file that is being written
 VALID_SHARE = 0.1
 SHEET = 40  # clips on the report's contact sheet
 LISTED = 200  # rows of the report's tables
@@ -118,6 +120,10 @@ def prepare(
     (dst / "journal").mkdir(exist_ok=True)
     journal = dst / "journal" / f"{index}-of-{count}.jsonl"
     with lock_directory(dst) if count == 1 else lock_directory(_made(dst / "journal" / f"{index}-of-{count}.lock.d")):
+        _remove_leftovers(path for clip in clips[index::count] for path in media_paths(dst, clip.id))
+        if count == 1:
+            for found in (*dst.glob(".*.part.*"), *dst.glob("*/.*.part.*")):
+                found.unlink(missing_ok=True)
         _do_all(clips[index::count], dst, journal, workers, max_seconds)
     done = _read_journals(dst, clips)
     missing = [clip for clip in clips if clip.id not in done]
@@ -269,6 +275,16 @@ def _do_all(clips: Sequence[SourceClip], dst: Path, journal: Path, workers: int 
             handle.write(json.dumps(asdict(done), ensure_ascii=False) + "\n")
             handle.flush()
             bar.advance(task)
+
+
+def _remove_leftovers(files: Iterable[Path]) -> None:
+    """Remove what a killed run left of these files under their temporary names; called before any worker starts."""
+    wanted = set(files)
+    for place in {path.parent for path in wanted}:
+        for found in place.glob(".*.part.*"):
+            match = TEMPORARY.fullmatch(found.name)
+            if match and place / (match["stem"] + match["suffix"]) in wanted:
+                found.unlink(missing_ok=True)
 
 
 def _in_parallel(clips: Sequence[SourceClip], dst: Path, workers: int, max_seconds: float) -> Iterator[Done]:
