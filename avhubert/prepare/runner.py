@@ -200,7 +200,7 @@ def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS) 
                 rgb_to_gray(picture) for picture in watch.over(read_frames(clip.path, clip.start, clip.end))
             ]
         else:
-            mouth = _watched(clip, watch)
+            mouth = _watched(clip, watch, samples)
             share, warnings = mouth.found_share, mouth.warnings
             pictures = crops(clip.path, mouth, clip.start, clip.end)
         frames = watch.frames
@@ -220,12 +220,12 @@ def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS) 
     return Done(clip.id, "", frames, len(samples), share, warnings, source)
 
 
-def _watched(clip: SourceClip, watch: Watch) -> MouthTrack:
+def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray) -> MouthTrack:
     """The mouth, or MediaError; where no face is found because the picture is black or frozen, it says that."""
     from avhubert.prepare.mouth import find_mouth
 
     try:
-        return find_mouth(clip.path, clip.start, clip.end, watch=watch)
+        return find_mouth(clip.path, clip.start, clip.end, watch=watch, sound=samples)
     except MediaError as error:
         if watch.finished and watch.fault():
             raise MediaError(watch.fault()) from error
