@@ -43,6 +43,10 @@ def prepare(options: argparse.Namespace) -> None:
         shard=parse_shard(options.shard),
         seed=options.seed,
         vocab_size=options.vocab_size,
+        max_rejected=options.max_rejected,
+        max_seconds=options.max_seconds,
+        valid_list=options.valid_list,
+        english_ids=options.english_ids,
     )
     say(summary)
 
@@ -231,6 +235,20 @@ def positive(text: str) -> int:
     return value
 
 
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
 # --------------------------------------------------------------------------- the parser
 class Parser(argparse.ArgumentParser):
     """A usage error is one sentence and exit code 2."""
@@ -301,6 +319,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--shard", default="0/1", metavar="I/N", help="do the I-th of N parts (job arrays)")
     add_seed(sub)
     sub.add_argument("--vocab-size", type=positive, default=1000, metavar="V", help="tokenizer size (default 1000)")
+    sub.add_argument(
+        "--max-rejected",
+        type=share,
+        default=0.5,
+        metavar="SHARE",
+        help="fail when more than this share of the inputs, 0 to 1, cannot be used (default 0.5)",
+    )
+    sub.add_argument(
+        "--max-seconds", type=seconds, default=120.0, metavar="S", help="leave out longer clips (default 120)"
+    )
+    sub.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
+    sub.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
 
     sub = command(
         "noise",

@@ -44,6 +44,25 @@ def videos(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
 
 
+def read_text(path: Path) -> str:
+    """Text of a small file beside the videos; DataError if it can't be read or isn't UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8 text; convert it") from error
+
+
+def read_ids(path: Path) -> set[str]:
+    """Ids of videos, one a line: paths below the corpus without suffix (one that is there is dropped)."""
+    lines = (line.strip() for line in read_text(path).splitlines())
+    ids = {line[: -len(suffix)] if (suffix := Path(line).suffix) in VIDEO_SUFFIXES else line for line in lines if line}
+    if not ids:
+        raise DataError(f"{path} names no ids; it must hold one a line")
+    return ids
+
+
 def phone_file(video: Path) -> Path | None:
     """The phone times beside a video of the synthetic corpus."""
     path = video.with_suffix(".phones.json")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avhubert.corpora.sources import Rejected, SourceClip, some, videos
+from avhubert.corpora.sources import Rejected, SourceClip, read_ids, some, videos
 from avhubert.errors import DataError
 
-ENGLISH_LIST = "english.txt"  # beside dev/ and test/: one id (path without suffix) a line
+ENGLISH_LIST = "english.txt"  # beside dev/ and test/, unless another list is named
 
 
-def find(src: str | Path) -> tuple[list[SourceClip], list[Rejected]]:
-    """All clips below `src`; split 'en' for those on its `english.txt`, 'other' for the rest.
+def find(src: str | Path, english_ids: Path | None = None) -> tuple[list[SourceClip], list[Rejected]]:
+    """All clips below `src`; split 'en' for those on the list `english_ids` or `english.txt`, 'other' for the rest.
 
     Raises:
-        DataError: no videos, or an English list none of whose ids exist.
+        DataError: no videos, or an English list that is missing or none of whose ids exist.
     """
     src = Path(src)
-    listed = src / ENGLISH_LIST
-    english = set(listed.read_text(encoding="utf-8").split()) if listed.is_file() else set()
+    listed = english_ids or src / ENGLISH_LIST
+    english = read_ids(listed) if english_ids or listed.is_file() else set()
     clips = []
     for video in videos(src):
         identifier = video.relative_to(src).with_suffix("").as_posix()

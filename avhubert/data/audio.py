@@ -28,14 +28,16 @@ WINDOW, HOP, FFT = 400, 160, 512  # 25 ms, 10 ms
 PRE_EMPHASIS = 0.97
 GAP_SECONDS = 0.02  # timestamps that jump further than this start a new run
 LONGEST_HOURS = 24
+SEEK_SECONDS = 1
 
 
 # --------------------------------------------------------------------------- files
-def read_audio(path: str | Path) -> np.ndarray:
-    """First audio track of any container as int16 [N], 16 kHz mono.
+def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> np.ndarray:
+    """First audio track of any container as int16 [N], 16 kHz mono; `start` and `end` in seconds cut a piece out.
 
-    Sample 0 is the container's start (or time 0, if that is later): a track that starts later is padded, one that
-    starts before is cut, and gaps in the timestamps are silent. Mono 16-bit sound at 16 kHz comes out bit for bit.
+    Only the piece is decoded and kept, so that a long file takes no more memory than a short one. Sample 0 is the
+    container's start (or time 0, if that is later) plus `start`: a track that starts later is padded, one that starts
+    before is cut, and gaps in the timestamps are silent. Mono 16-bit sound at 16 kHz comes out bit for bit.
 
     Raises:
         MediaError: not a file, not a video or sound file, no audio track, an empty or damaged one.
@@ -43,9 +45,14 @@ def read_audio(path: str | Path) -> np.ndarray:
     path = Path(path)
     samples = _read_plain_wav(path)
     if samples is None:
-        samples = _decode(path)
+        samples = _decode(path, Fraction(start), None if end is None else Fraction(end))
+    else:
+        samples = samples[round(start * SAMPLE_RATE) :]
+    if end is not None:
+        samples = samples[: round((end - start) * SAMPLE_RATE)]
     if samples.size == 0:
-        raise MediaError(f"the audio track of {path} is empty")
+        within = "" if start == 0 and end is None else f" from {start:.2f} s on"
+        raise MediaError(f"the audio track of {path} is empty{within}")
     return samples
 
 
@@ -63,18 +70,20 @@ def _read_plain_wav(path: Path) -> np.ndarray | None:
         return None
 
 
-def _decode(path: Path) -> np.ndarray:
+def _decode(path: Path, start_seconds: Fraction = Fraction(0), end_seconds: Fraction | None = None) -> np.ndarray:
     if not path.is_file():
         raise MediaError(f"cannot read {path}: there is no such file")
     try:
         with av.open(f"file:{path}", metadata_errors="ignore") as container:  # 'file:' lets a name hold a colon
             if not container.streams.audio:
                 raise MediaError(f"{path} has no audio track")
-            origin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
-            runs = list(_runs(container, origin))
+            begin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
+            if start_seconds > SEEK_SECONDS:  # a little earlier: a decoder's first frames are not yet right
+                container.seek(int((begin + start_seconds - SEEK_SECONDS) * av.time_base), backward=True)
+            runs = list(_runs(container, begin + start_seconds, end_seconds and end_seconds - start_seconds))
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"cannot read the sound of {path}: {error.strerror or error}") from error
-    length = max((start + len(run) for start, run in runs), default=0)
+    length = max([0, *(start + len(run) for start, run in runs)])
     if length > LONGEST_HOURS * 3600 * SAMPLE_RATE:
         hours = length / 3600 / SAMPLE_RATE
         raise MediaError(
@@ -87,11 +96,15 @@ def _decode(path: Path) -> np.ndarray:
     return samples
 
 
-def _runs(container: av.container.InputContainer, origin: Fraction) -> Iterator[tuple[int, np.ndarray]]:
-    """(first sample at 16 kHz, samples) of each stretch of sound without a jump in its timestamps."""
+def _runs(
+    container: av.container.InputContainer, origin: Fraction, end_seconds: Fraction | None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(first sample at 16 kHz, samples) of each stretch of sound without a jump in its timestamps, until the end."""
     run, end = None, Fraction(0)
     for frame in container.decode(audio=0):
         time = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base - origin
+        if end_seconds is not None and time > end_seconds + GAP_SECONDS:
+            break
         if run is None or abs(time - end) > GAP_SECONDS or not run.fits(frame):
             if run is not None:
                 yield run.finish()

@@ -74,7 +74,7 @@ def read_frames(path: str | Path, start: float = 0.0, end: float | None = None) 
 
     Output frame k shows the source frame nearest in time to start + k / 25 (the earlier of two equally near), so any
     rate, also a variable one, keeps its time. A picture that starts after the sound is held still until then.
-    Rotation marked in the file is applied.
+    Rotation marked in the file is applied; interlaced frames are made whole pictures; memory is that of a few frames.
 
     Raises:
         MediaError: not a video, no video track, no frame between `start` and `end`.
@@ -126,7 +126,7 @@ def _timed_frames(path: str | Path, start: float) -> Iterator[tuple[av.VideoFram
         count = 0
         last = -float("inf")
         try:
-            for frame in container.decode(stream):
+            for frame in _progressive(container.decode(stream)):
                 if frame.pts is not None and frame.time_base is not None:
                     time = float(frame.pts * frame.time_base) - begin - start
                 else:
@@ -140,6 +140,37 @@ def _timed_frames(path: str | Path, start: float) -> Iterator[tuple[av.VideoFram
             if count == 0:
                 raise MediaError(f"{path} cannot be decoded: {error.strerror}") from error
             raise MediaError(f"{path} is damaged after {count} frames: {error.strerror}") from error
+
+
+def _progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The same frames; interlaced ones, whose lines are of two times, are made whole by FFmpeg's bwdif."""
+    graph: av.filter.Graph | None = None
+    for frame in frames:
+        if graph is None and frame.interlaced_frame:
+            graph = av.filter.Graph()
+            graph.link_nodes(
+                graph.add_buffer(
+                    width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+                ),
+                graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+                graph.add("buffersink"),
+            ).configure()
+        if graph is None:
+            yield frame
+        else:
+            graph.push(frame)
+            yield from _pulled(graph)
+    if graph is not None:
+        graph.push(None)
+        yield from _pulled(graph)
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    while True:
+        try:
+            yield graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
 
 
 def _rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:

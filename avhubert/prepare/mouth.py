@@ -16,6 +16,7 @@ import numpy as np
 from avhubert.data.video import read_frames, rgb_to_gray
 from avhubert.errors import MediaError
 from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, track
+from avhubert.prepare.quarantine import Watch
 
 SIZE = 96
 MEAN_FACE_SIZE = 256
@@ -27,6 +28,11 @@ MEAN_FACE = np.array(
 
 MIN_FOUND = 0.8  # share of frames with a face below which a warning is given
 MIN_EYES = 24.0  # pixels between the eyes' outer corners below which the mouth is too small to read
+SAMPLES_PER_FRAME = 640
+SPEAKER_WINDOW = 9  # frames
+LEAST_POWER = 100.0  # of samples: below it is silence
+LEAST_SPREAD = 1.0  # dB by which the sound's level must vary to tell anything
+LEAST_SHARED = 2e-4  # of face heights per frame, that a mouth's movement shares with the sound's level
 STILL_GAP = 0.01  # lip movement (standard deviation) relative to the eyes' distance that counts as none
 
 
@@ -81,13 +87,24 @@ def mouth_clip(
 
 
 def find_mouth(
-    path: str | Path, start: float = 0.0, end: float | None = None, model: LandmarkModel | None = None
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    model: LandmarkModel | None = None,
+    watch: Watch | None = None,
+    sound: np.ndarray | None = None,
 ) -> MouthTrack:
-    """First pass: the speaker's landmarks in every frame, gaps filled, turned into transforms and centres."""
-    tracks, frames = track(read_frames(path, start, end), model or default_model())
+    """First pass: the speaker's landmarks in every frame, gaps filled, turned into transforms and centres.
+
+    `watch` sees every picture; `sound`, int16 [N] of the same piece, tells which of several faces speaks.
+    """
+    pictures = read_frames(path, start, end)
+    tracks, frames = track(pictures if watch is None else watch.over(pictures), model or default_model())
     if not tracks:
         raise MediaError(f"no face was found in any of the {frames} frames of {path}")
-    speaker = tracks[0]
+    speaker, heard = tracks[0], False
+    if sound is not None and len(tracks) > 1:
+        speaker, heard = speaking(tracks, sound, frames)
     index = np.array(sorted(speaker.frames))
     known = [speaker.frames[i] for i in index]
     stable = interpolate(index, np.stack([one.stable for one in known]), frames)
@@ -96,7 +113,7 @@ def find_mouth(
     box = interpolate(index, np.stack([one.box for one in known]), frames)
     transforms = stabilise(stable)
     centres = np.einsum("tij,tj->ti", transforms[:, :, :2], mouth) + transforms[:, :, 2]
-    warnings = _warnings(speaker, frames, stable, gap, len(tracks))
+    warnings = _warnings(speaker, frames, stable, gap, len(tracks), heard)
     return MouthTrack(transforms, centres, len(index) / frames, gap, box, tuple(warnings))
 
 
@@ -106,7 +123,7 @@ def crops(path: str | Path, mouth: MouthTrack, start: float = 0.0, end: float | 
         yield crop(picture, transform, centre)
 
 
-def _warnings(speaker: Track, frames: int, stable: np.ndarray, gap: np.ndarray, faces: int) -> list[str]:
+def _warnings(speaker: Track, frames: int, stable: np.ndarray, gap: np.ndarray, faces: int, heard: bool) -> list[str]:
     eyes = float(np.median(np.linalg.norm(stable[:, 1] - stable[:, 4], axis=1)))
     found = []
     share = len(speaker.frames) / frames
@@ -117,8 +134,45 @@ def _warnings(speaker: Track, frames: int, stable: np.ndarray, gap: np.ndarray, 
     if frames > 1 and gap.std() < STILL_GAP * eyes:
         found.append("the mouth does not move: a still picture, or somebody who is silent")
     if faces > 1:
-        found.append(f"{faces} faces were seen; the one seen longest and largest is taken as the speaker")
+        which = "whose mouth moves with the sound" if heard else "seen longest and largest"
+        found.append(f"{faces} faces were seen; the one {which} is taken as the speaker")
     return found
+
+
+# --------------------------------------------------------------------------- the speaker
+def speaking(tracks: list[Track], sound: np.ndarray, frames: int) -> tuple[Track, bool]:
+    """The track whose mouth moves with the sound, int16 [N] at 16 kHz, and True; the first and False if none does.
+
+    Tracks seen in less than half as many frames as the first are not asked. A mouth's movement is the change of its
+    opening relative to the face's height, the sound its level in dB, both as means over 0.36 s.
+    """
+    needed = frames * SAMPLES_PER_FRAME
+    samples = np.pad(sound[:needed].astype(np.float64), (0, max(0, needed - len(sound))))
+    level = 10 * np.log10(np.square(samples).reshape(frames, -1).mean(1) + LEAST_POWER)
+    asked = [one for one in tracks if 2 * len(one.frames) >= len(tracks[0].frames)]
+    scores = [_moves_with(one, level) for one in asked]
+    best = int(np.argmax(scores))
+    return (asked[best], True) if scores[best] >= LEAST_SHARED else (tracks[0], False)
+
+
+def _moves_with(one: Track, level: np.ndarray) -> float:
+    """Covariance of movement and sound over the sound's spread, in units that are the same for all faces.
+
+    Not the correlation: the noise of a still mouth may correlate with anything, but hardly moves.
+    """
+    index = np.array(sorted(one.frames))
+    if len(index) <= SPEAKER_WINDOW:
+        return 0.0
+    height = np.median([one.frames[i].box[3] - one.frames[i].box[1] for i in index])
+    gap = interpolate(index, np.array([one.frames[i].lip_gap for i in index]), len(level)) / max(height, 1.0)
+    moved, heard = _smoothed(np.abs(np.gradient(gap)))[index], _smoothed(level)[index]
+    spread = float(heard.std())
+    return float(np.mean((moved - moved.mean()) * (heard - heard.mean()))) / spread if spread >= LEAST_SPREAD else 0.0
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    padded = np.pad(values, SPEAKER_WINDOW // 2, mode="edge")
+    return np.convolve(padded, np.ones(SPEAKER_WINDOW) / SPEAKER_WINDOW, "valid")
 
 
 # --------------------------------------------------------------------------- geometry

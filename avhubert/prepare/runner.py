@@ -8,35 +8,44 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from avhubert.corpora import folder, lrs3, voxceleb2
-from avhubert.corpora.sources import Rejected, SourceClip, phones_per_frame
+from avhubert.corpora.sources import Rejected, SourceClip, phones_per_frame, read_ids
 from avhubert.data.audio import SAMPLE_RATE, read_audio, write_wav
 from avhubert.data.manifest import Clip, write_dictionary, write_manifest, write_phones, write_transcripts
 from avhubert.data.text import SPECIALS, train_tokenizer
-from avhubert.data.video import FRAME_RATE, probe, read_gray, write_video
-from avhubert.errors import AvhubertError, DataError, MediaError, one_of
+from avhubert.data.video import FRAME_RATE, probe, read_frames, read_gray, rgb_to_gray, write_video
+from avhubert.errors import AvhubertError, ConfigError, DataError, MediaError, one_of
 from avhubert.files import atomic_path, lock_directory, output_directory, write_text
+from avhubert.prepare.quarantine import MAX_LENGTH_DIFFERENCE, MAX_SECONDS, Watch, check, too_long
 from avhubert.report import Page, contact_sheet, progress
 
-CORPORA: dict[str, Callable[[Path], tuple[list[SourceClip], list[Rejected]]]] = {
+if TYPE_CHECKING:
+    from avhubert.prepare.mouth import MouthTrack
+
+CORPORA: dict[str, Callable[..., tuple[list[SourceClip], list[Rejected]]]] = {
     "lrs3": lrs3.find,
     "vox2": voxceleb2.find,
     "folder": folder.find,
 }
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
-MIN_FOUND = 0.8  # share of frames in which the face must be seen
-MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of picture and sound
-MIN_FRAMES = 5
+MAX_REJECTED = 0.5  # share of the inputs; past it the corpus or the way it is read is wrong
+TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>\.\w+)")  # the name of a file that is being written
 VALID_SHARE = 0.1
 SHEET = 40  # clips on the report's contact sheet
+LISTED = 200  # rows of the report's tables
 
 
 @dataclass(frozen=True)
@@ -81,26 +90,41 @@ def prepare(
     shard: tuple[int, int] = (0, 1),
     seed: int = 0,
     vocab_size: int = 1000,
+    max_rejected: float = MAX_REJECTED,
+    max_seconds: float = MAX_SECONDS,
+    valid_list: Path | None = None,
+    english_ids: Path | None = None,
 ) -> Summary:
     """Prepare a corpus into `dst`; can be killed and started again. Shard (I, N) does every N-th clip.
 
     The data directories come last, whole, and don't depend on the number of workers: `lrs3` writes DST/30h and
     DST/433h, `vox2` DST/en and DST/all, `folder` DST itself. What can't be used is named in DST/rejected.tsv with its
-    reason.
+    reason: among others clips longer than `max_seconds`. No manifests are written when more than the share
+    `max_rejected` of the inputs is left out. `valid_list` (lrs3) and `english_ids` (vox2) name files with one id a
+    line; without a list the validation clips are drawn by `seed`.
 
     Raises:
-        ConfigError: `dst` can't be written, or another process is preparing into it.
-        DataError: unknown corpus, no clips in `src`, or none that can be used.
+        ConfigError: `dst` can't be written, another process is preparing into it, or a list is for another corpus.
+        DataError: unknown corpus, no clips in `src`, none that can be used, or too many that can't.
     """
     if corpus not in CORPORA:
         raise DataError(one_of("corpus", corpus, CORPORA))
-    clips, rejected = CORPORA[corpus](Path(src))
+    for option, value, only in (("--valid-list", valid_list, "lrs3"), ("--english-ids", english_ids, "vox2")):
+        if value is not None and corpus != only:
+            raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
+    find = CORPORA[corpus]
+    clips, rejected = find(Path(src)) if english_ids is None else find(Path(src), english_ids)
+    valid = _listed(clips, rejected, valid_list) if valid_list else None
     dst = output_directory(dst).resolve()
     index, count = shard
     (dst / "journal").mkdir(exist_ok=True)
     journal = dst / "journal" / f"{index}-of-{count}.jsonl"
     with lock_directory(dst) if count == 1 else lock_directory(_made(dst / "journal" / f"{index}-of-{count}.lock.d")):
-        _do_all(clips[index::count], dst, journal, workers)
+        _remove_leftovers(path for clip in clips[index::count] for path in media_paths(dst, clip.id))
+        if count == 1:
+            for found in (*dst.glob(".*.part.*"), *dst.glob("*/.*.part.*")):
+                found.unlink(missing_ok=True)
+        _do_all(clips[index::count], dst, journal, workers, max_seconds)
     done = _read_journals(dst, clips)
     missing = [clip for clip in clips if clip.id not in done]
     outcomes = {
@@ -115,13 +139,22 @@ def prepare(
     if not usable:
         first = sorted(outcomes.items())[0]
         raise DataError(f"none of the {len(outcomes)} clips of {src} can be used; the first, {first[0]}: {first[1]}")
-    directories, notes, more = _write_directories(corpus, usable, done, dst, seed, vocab_size)
+    directories, notes, more = _splits(corpus, usable, dst, seed, valid)
     for one in more:
         counted[_kind(one.reason)] += 1
         outcomes[one.id] = one.reason
+    left = [clip for clip in usable if clip.id not in outcomes]
     _write_rejected(dst, outcomes)
-    _write_report(dst, corpus, usable, done, outcomes)
-    return Summary(len(usable) - len(more), counted, tuple(directories), notes=tuple(notes))
+    _write_report(dst, corpus, left, done, outcomes)
+    inputs = len(left) + len(outcomes)
+    if len(outcomes) > max_rejected * inputs:
+        reason, number = counted.most_common(1)[0]
+        raise DataError(
+            f"{len(outcomes)} of {inputs} inputs were left out, more than the share {max_rejected:g} that may be, most "
+            f"often ({number} times): {reason}; see {dst / 'report.html'}, then mend them or raise --max-rejected"
+        )
+    notes += _write_directories(directories, done, dst, vocab_size)
+    return Summary(len(left), counted, tuple(directories), notes=tuple(notes))
 
 
 def _write_rejected(dst: Path, outcomes: dict[str, str]) -> None:
@@ -139,38 +172,64 @@ def _kind(reason: str) -> str:
 
 
 # --------------------------------------------------------------------------- one clip
-def prepare_clip(clip: SourceClip, dst: Path) -> Done:
+def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS) -> Done:
     """Write DST/video/ID.mp4 and DST/audio/ID.wav, or say why not. Runs in a worker."""
-    from avhubert.prepare.mouth import crops, find_mouth
+    from avhubert.prepare.mouth import SIZE, crops
 
     source = _fingerprint(clip.path)
     try:
         media = probe(clip.path)
         if not media.has_video:
             raise MediaError("no video track")
-        if not media.has_audio:
+        sound = clip.path if media.has_audio else clip.path.with_suffix(".wav")
+        if not sound.is_file():
             raise MediaError("no audio track")
-        samples = read_audio(clip.path)[round(clip.start * SAMPLE_RATE) :]
-        if clip.end is not None:
-            samples = samples[: round((clip.end - clip.start) * SAMPLE_RATE)]
-        mouth = find_mouth(clip.path, clip.start, clip.end)
-        frames = len(mouth.centres)
-        difference = len(samples) / SAMPLE_RATE - frames / FRAME_RATE
-        if frames < MIN_FRAMES:
-            raise MediaError(f"too short ({frames} frames)")
-        if mouth.found_share < MIN_FOUND:
-            raise MediaError(f"face in too few frames ({100 * mouth.found_share:.0f} %)")
-        if abs(difference) > MAX_LENGTH_DIFFERENCE:
-            raise MediaError(f"sound and picture differ in length ({difference:+.2f} s)")
+        length = (media.duration_seconds if clip.end is None else clip.end) - clip.start
+        if length > max_seconds + MAX_LENGTH_DIFFERENCE:  # known from the header, before anything is decoded
+            raise MediaError(too_long(max_seconds))
+        # a header may lie: no more is read than may be used
+        latest = clip.start + max_seconds + 1 if clip.end is None else clip.end
+        samples = read_audio(sound, clip.start, latest)
+        watch = Watch(round(max_seconds * FRAME_RATE))
+        is_crop = (media.width, media.height) == (SIZE, SIZE)  # a mouth clip already: taken as it is
+        whole_crop = is_crop and clip.start == 0 and clip.end is None
+        if is_crop:
+            share: float = 1.0
+            warnings: tuple[str, ...] = ()
+            pictures: Iterable[np.ndarray] = [
+                rgb_to_gray(picture) for picture in watch.over(read_frames(clip.path, clip.start, clip.end))
+            ]
+        else:
+            mouth = _watched(clip, watch, samples)
+            share, warnings = mouth.found_share, mouth.warnings
+            pictures = crops(clip.path, mouth, clip.start, clip.end)
+        frames = watch.frames
+        check(watch, share, len(samples) / SAMPLE_RATE)
         samples = samples[: frames * SAMPLES_PER_FRAME]
         video, audio = media_paths(dst, clip.id)
         for path in (video, audio):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(video, crops(clip.path, mouth, clip.start, clip.end))
+        if whole_crop and clip.path.suffix == ".mp4" and media.fps == FRAME_RATE:
+            with atomic_path(video) as temporary:
+                shutil.copyfile(clip.path, temporary)
+        else:
+            write_video(video, pictures)
         write_wav(audio, samples)
     except MediaError as error:
         return Done(clip.id, _without_path(str(error), clip.path), source=source)
-    return Done(clip.id, "", frames, len(samples), mouth.found_share, mouth.warnings, source)
+    return Done(clip.id, "", frames, len(samples), share, warnings, source)
+
+
+def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray) -> MouthTrack:
+    """The mouth, or MediaError; where no face is found because the picture is black or frozen, it says that."""
+    from avhubert.prepare.mouth import find_mouth
+
+    try:
+        return find_mouth(clip.path, clip.start, clip.end, watch=watch, sound=samples)
+    except MediaError as error:
+        if watch.finished and watch.fault():
+            raise MediaError(watch.fault()) from error
+        raise
 
 
 def media_paths(dst: Path, identifier: str) -> tuple[Path, Path]:
@@ -195,7 +254,7 @@ def _start_worker() -> None:
 
 
 # --------------------------------------------------------------------------- all clips
-def _do_all(clips: Sequence[SourceClip], dst: Path, journal: Path, workers: int | None) -> None:
+def _do_all(clips: Sequence[SourceClip], dst: Path, journal: Path, workers: int | None, max_seconds: float) -> None:
     before = _read_journals(dst, clips)
     todo = [
         clip
@@ -212,20 +271,30 @@ def _do_all(clips: Sequence[SourceClip], dst: Path, journal: Path, workers: int 
     BlazeFace()  # fetches the face models, or says what is missing, once and before the workers start
     with open(journal, "a", encoding="utf-8") as handle, progress() as bar:
         task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
-        for done in _in_parallel(todo, dst, min(workers or os.cpu_count() or 1, len(todo))):
+        for done in _in_parallel(todo, dst, min(workers or os.cpu_count() or 1, len(todo)), max_seconds):
             handle.write(json.dumps(asdict(done), ensure_ascii=False) + "\n")
             handle.flush()
             bar.advance(task)
 
 
-def _in_parallel(clips: Sequence[SourceClip], dst: Path, workers: int) -> Iterator[Done]:
+def _remove_leftovers(files: Iterable[Path]) -> None:
+    """Remove what a killed run left of these files under their temporary names; called before any worker starts."""
+    wanted = set(files)
+    for place in {path.parent for path in wanted}:
+        for found in place.glob(".*.part.*"):
+            match = TEMPORARY.fullmatch(found.name)
+            if match and place / (match["stem"] + match["suffix"]) in wanted:
+                found.unlink(missing_ok=True)
+
+
+def _in_parallel(clips: Sequence[SourceClip], dst: Path, workers: int, max_seconds: float) -> Iterator[Done]:
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     waiting = iter(clips)
     running = {}
     try:
         while True:
             for clip in waiting:
-                running[pool.submit(prepare_clip, clip, dst)] = clip
+                running[pool.submit(prepare_clip, clip, dst, max_seconds)] = clip
                 if len(running) >= 2 * workers:
                     break
             if not running:
@@ -265,8 +334,21 @@ def _draw_valid(clips: Sequence[SourceClip], seed: int, share: float = VALID_SHA
     return set(random.Random(seed).sample(names, max(1, round(share * len(names)))))
 
 
+def _listed(clips: Sequence[SourceClip], rejected: Sequence[Rejected], path: Path) -> set[str]:
+    """Ids of the clips that a list names, those of a video in pieces too; DataError if it names what isn't there."""
+    names = read_ids(path)
+    by_video = {clip.id: f"{clip.id.rpartition('/')[0]}/{clip.path.stem}" for clip in clips if clip.split != "test"}
+    unknown = names - set(by_video) - set(by_video.values()) - {one.id for one in rejected}
+    if unknown:
+        raise DataError(
+            f"{path} names {len(unknown)} ids that the corpus has neither in pretrain/ nor in trainval/, such as "
+            f"'{min(unknown)}'; ids are paths without suffix"
+        )
+    return {one for one, video in by_video.items() if one in names or video in names}
+
+
 def _splits(
-    corpus: str, clips: Sequence[SourceClip], dst: Path, seed: int
+    corpus: str, clips: Sequence[SourceClip], dst: Path, seed: int, listed: set[str] | None = None
 ) -> tuple[dict[Path, dict[str, list[SourceClip]]], list[str], list[Rejected]]:
     """Data directory → split → clips; notes; and clips that no split takes."""
     by_split: dict[str, list[SourceClip]] = {}
@@ -278,7 +360,9 @@ def _splits(
             raise DataError(
                 "trainval/ and pretrain/ have fewer than 2 usable clips; training needs one and validation another"
             )
-        valid = _draw_valid(labelled, seed)
+        valid = _draw_valid(labelled, seed) if listed is None else listed
+        if not any(clip.id in valid for clip in labelled) or all(clip.id in valid for clip in labelled):
+            raise DataError("of the clips that can be used all or none are for validation; training needs some of each")
         small = [clip for clip in labelled if clip.id not in valid]
         large = [
             *(clip for clip in by_split.get("pretrain", []) if clip.id not in valid),
@@ -289,7 +373,11 @@ def _splits(
         return {dst / "30h": {"train": small, **others}, dst / "433h": {"train": large, **others}}, [], []
     if corpus == "vox2":
         english = by_split.get("en", [])
-        notes = [] if english else ["no english.txt beside the videos: DST/en is not written"]
+        notes = (
+            []
+            if english
+            else ["no English ids (--english-ids, or english.txt beside the videos): DST/en is not written"]
+        )
         found = {}
         for name, chosen in (("en", english), ("all", list(clips))):
             if len(chosen) > 1:
@@ -325,9 +413,10 @@ def _splits(
 
 
 def _write_directories(
-    corpus: str, clips: Sequence[SourceClip], done: dict[str, Done], dst: Path, seed: int, vocab_size: int
-) -> tuple[list[Path], list[str], list[Rejected]]:
-    directories, notes, rejected = _splits(corpus, clips, dst, seed)
+    directories: dict[Path, dict[str, list[SourceClip]]], done: dict[str, Done], dst: Path, vocab_size: int
+) -> list[str]:
+    """Every data directory, with one tokenizer from the largest training split; returns what a user should know."""
+    notes = []
     largest = max((splits["train"] for splits in directories.values()), key=len)
     texts = [clip.text for clip in largest if clip.text]
     tokenizer = train_tokenizer(texts, vocab_size) if texts else None
@@ -344,7 +433,7 @@ def _write_directories(
         for split, chosen in splits.items():
             if chosen:
                 _write_split(directory, split, sorted(chosen, key=lambda clip: clip.id), done, dst)
-    return list(directories), notes, rejected
+    return notes
 
 
 def _write_split(directory: Path, split: str, clips: Sequence[SourceClip], done: dict[str, Done], dst: Path) -> None:
@@ -369,13 +458,15 @@ def _write_report(
     page.text(f"{len(clips)} clips, {seconds / 3600:.2f} hours, are ready; {len(outcomes)} inputs were left out.")
     if outcomes:
         page.table(("reason", "inputs"), Counter(_kind(reason) for reason in outcomes.values()).most_common())
-        page.table(("left out", "why"), sorted(outcomes.items())[:200])
+        page.table(("left out", "why"), sorted(outcomes.items())[:LISTED])
+        if len(outcomes) > LISTED:
+            page.text(f"The first {LISTED} of {len(outcomes)}; all of them are in rejected.tsv.")
     page.histogram([done[clip.id].frames / FRAME_RATE for clip in clips], "length, seconds")
     page.histogram([100 * done[clip.id].found_share for clip in clips], "frames in which the face was found, %")
     noted = [(clip.id, warning) for clip in clips for warning in done[clip.id].warnings]
     if noted:
         page.heading("Warnings")
-        page.table(("clip", "warning"), noted[:200])
+        page.table(("clip", "warning"), noted[:LISTED])
     page.heading("Mouth clips, those with the fewest faces first")
     worst = sorted(clips, key=lambda clip: (done[clip.id].found_share, clip.id))[:SHEET]
     pictures = []

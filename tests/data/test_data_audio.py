@@ -162,6 +162,7 @@ def test_a_16_khz_wav_is_bit_identical(tmp_path) -> None:
     samples = noise(12345)
     write_wav(tmp_path / "a.wav", samples)
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), samples)
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", 0.25, 0.5), samples[4000:8000])
     (tmp_path / "a.wav").rename(tmp_path / "a.bin")  # not by the quick way for .wav
     np.testing.assert_array_equal(read_audio(tmp_path / "a.bin"), samples)
 
@@ -190,6 +191,34 @@ def test_sound_stays_where_it_was(tmp_path, name: str, codec: str, rate: int, la
     samples = read_audio(write(tmp_path / name, tone(1.2, rate, clicks), codec, rate, layout))
     assert click_times(samples) == pytest.approx(clicks, abs=0.004)
     assert 1.2 * 16000 - 5 <= len(samples) <= 1.2 * 16000 + 2400  # codecs pad their last packet
+
+
+@pytest.mark.parametrize("layout", ["5.1", "7.1", "stereo"])
+def test_any_channels(tmp_path, layout: str) -> None:
+    channels = {"stereo": 2, "5.1": 6, "7.1": 8}[layout]
+    with av.open(str(tmp_path / "a.flac"), "w") as out:
+        stream = out.add_stream("flac", rate=96000, layout=layout)
+        sound = np.repeat(tone(1.0, 96000, (0.4,)), channels)[None]
+        frame = av.AudioFrame.from_ndarray(sound, "s16", layout)
+        frame.sample_rate = 96000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    samples = read_audio(tmp_path / "a.flac")
+    assert abs(len(samples) - 16000) <= 5
+    assert click_times(samples) == pytest.approx([0.4], abs=0.004)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"), [("a.mp4", "aac", 44100), ("a.mkv", "aac", 48000), ("a.flac", "flac", 8000)]
+)
+def test_a_piece_is_what_the_whole_has_there(tmp_path, name: str, codec: str, rate: int) -> None:
+    clicks = (0.5, 3.1, 4.2, 5.5)
+    path = write(tmp_path / name, tone(6.0, rate, clicks), codec, rate, video_from=0.0 if name == "a.mkv" else None)
+    piece = read_audio(path, 3.0, 5.0)
+    assert len(piece) == 32000
+    assert click_times(piece) == pytest.approx([0.1, 1.2], abs=0.004)
+    with pytest.raises(MediaError, match=r"is empty from 9\.00 s on"):
+        read_audio(path, 9.0)
 
 
 def test_a_track_that_starts_late_is_padded(tmp_path) -> None:

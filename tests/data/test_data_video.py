@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def times_of(frames: list[np.ndarray]) -> np.ndarray:
     return np.array([float((frame > 127).mean()) * 1280 / 400 for frame in frames])
 
 
-@pytest.mark.parametrize("rate", [24, 25, 29.97, 30, 50, 60, 12.5])
+@pytest.mark.parametrize("rate", [24, 25, 29.97, 30, 50, 59.94, 60, 12.5])
 def test_any_rate_becomes_25_fps_with_its_time_kept(tmp_path: Path, rate: float) -> None:
     clock_video(tmp_path / "clock.mp4", [i / rate for i in range(round(2 * rate))], rate)
     frames = list(read_frames(tmp_path / "clock.mp4"))
@@ -46,6 +47,63 @@ def test_any_rate_becomes_25_fps_with_its_time_kept(tmp_path: Path, rate: float)
     error = times_of(frames) - np.arange(len(frames)) / 25
     assert np.abs(error[-1]) <= 1 / rate + 0.004  # nothing follows the last source frame
     assert np.abs(error[:-1]).max() <= 0.5 / rate + 0.004  # half a source frame, and what can be read back
+
+
+# FFmpeg's display matrices in mp4's 16.16 and 2.30 fixed point: (a, b, c, d) of turns to the right
+TURNS = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_phone_held_otherwise_is_turned_upright(tmp_path: Path, degrees: int) -> None:
+    upright = np.zeros((64, 32, 3), np.uint8)
+    upright[:16, :16] = 255  # a white corner, top left
+    stored = np.rot90(upright, degrees // 90)  # turned to the left; the file says: turn it to the right
+    write_video(tmp_path / "phone.mp4", [stored] * 3)
+    content = bytearray((tmp_path / "phone.mp4").read_bytes())
+    at = content.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in TURNS[degrees])
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "phone.mp4").write_bytes(content)
+    for frame in read_frames(tmp_path / "phone.mp4"):
+        assert frame.shape == upright.shape
+        assert np.abs(frame.astype(int) - upright).mean() < 4
+
+
+def test_interlaced_frames_have_no_comb_and_keep_their_time(tmp_path: Path) -> None:
+    """A bar moves from field to field: woven, its edge would be at two places in every other line."""
+    with av.open(str(tmp_path / "i.mkv"), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"crf": "1", "threads": "1", "x264-params": "tff=1"})
+        stream.width, stream.height, stream.pix_fmt = 320, 64, "yuv420p"
+        for index in range(20):
+            picture = np.zeros((64, 320, 3), np.uint8)
+            picture[1::2, : 40 + 10 * index] = 255  # the bottom field comes first, as the encoder marks it
+            picture[::2, : 45 + 10 * index] = 255
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode())
+    frames = list(read_frames(tmp_path / "i.mkv"))
+    assert len(frames) == 20
+    for index, frame in enumerate(frames):
+        lines = frame[16:48, :, 0].astype(int)
+        assert np.abs(lines[::2] - lines[1::2]).mean() < 1  # woven: 5 of 320 columns, 4 levels
+        assert abs((lines > 127).sum(1).mean() - (40 + 10 * index)) <= 3
+
+
+def test_10_bits_give_the_gray_of_8(tmp_path: Path) -> None:
+    gray = np.arange(256)
+    luma = np.tile(np.round(64 + gray * 876 / 255).astype("<u2"), (96, 1))  # studio range, 10 bits
+    with av.open(str(tmp_path / "ten.mkv"), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 256, 96, "yuv420p10le"
+        for _ in range(3):
+            frame = av.VideoFrame(256, 96, "yuv420p10le")
+            chroma = np.full((48, 128), 512, "<u2")
+            for plane, values in zip(frame.planes, (luma, chroma, chroma), strict=True):
+                plane.update(values.tobytes())
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    for made in (read_gray(tmp_path / "ten.mkv"), rgb_to_gray(np.stack(list(read_frames(tmp_path / "ten.mkv"))))):
+        assert made.shape == (3, 96, 256)
+        assert np.abs(made.astype(int) - gray).max() <= 2  # FFmpeg's RGB, which is the published path, rounds down
 
 
 def test_a_variable_rate_keeps_its_time(tmp_path: Path) -> None:

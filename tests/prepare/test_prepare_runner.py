@@ -17,6 +17,7 @@ from avhubert.data.text import Tokenizer
 from avhubert.data.video import read_gray, write_video
 from avhubert.errors import ConfigError, DataError
 from avhubert.files import lock_directory
+from avhubert.prepare import runner
 from avhubert.prepare.runner import prepare
 
 
@@ -137,7 +138,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
     still(src / "trainval" / "s" / "notext.mp4")
     (src / "trainval" / "s" / "text.mp4").write_text("not a video")
     transcript(src / "trainval" / "s" / "text.mp4")
-    summary = prepare("lrs3", src, tmp_path / "dst", workers=1)
+    summary = prepare("lrs3", src, tmp_path / "dst", workers=1, max_rejected=0.75)
     reasons = dict(line.split("\t") for line in (tmp_path / "dst" / "rejected.tsv").read_text().splitlines())
     assert len(reasons) == 6
     for name, (_, words) in wrong.items():
@@ -193,6 +194,72 @@ def test_an_unknown_corpus_and_a_busy_folder(tmp_path: Path, corpus: Path) -> No
         prepare("lrs3", corpus, tmp_path)
 
 
+def test_mouth_clips_are_taken_as_they_are(prepared: Path, tmp_path: Path) -> None:
+    src, dst = tmp_path / "my clips", tmp_path / "dst"
+    src.mkdir()
+    clips = read_manifest(prepared / "433h" / "train.tsv")[:3]
+    for number, clip in enumerate(clips):
+        shutil.copy(clip.video, src / f"{number}.mp4")
+        shutil.copy(clip.audio, src / f"{number}.wav")
+    write_video(src / "fast.mov", read_gray(clips[0].video), rate=50)  # of half the length, with sound of that length
+    shutil.copy(clips[0].audio, src / "fast.wav")
+    summary = prepare("folder", src, dst, workers=1)
+    assert summary.rejected == {"sound and picture differ in length": 1}
+    made = {clip.id: clip for split in ("train", "valid", "test") for clip in read_manifest(dst / f"{split}.tsv")}
+    for number, clip in enumerate(clips):
+        one = made[str(number)]
+        assert one.video.read_bytes() == clip.video.read_bytes()
+        assert (one.video_frames, one.audio_samples) == (clip.video_frames, clip.audio_samples)
+
+
+def test_a_given_list_decides_the_validation_clips(corpus: Path, prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "dst")  # its clips are done
+    clips, _ = lrs3.find(corpus)
+    chosen = next(clip.id for clip in clips if clip.split == "trainval")
+    (tmp_path / "valid.txt").write_text(f"{chosen}.mp4\n\n")
+    prepare("lrs3", corpus, tmp_path / "dst", workers=2, valid_list=tmp_path / "valid.txt")
+    for name in ("30h", "433h"):
+        assert [clip.id for clip in read_manifest(tmp_path / "dst" / name / "valid.tsv")] == [chosen]
+        assert chosen not in [clip.id for clip in read_manifest(tmp_path / "dst" / name / "train.tsv")]
+
+
+def test_wrong_lists_are_one_sentence(corpus: Path, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.txt"
+    test = next(clip.id for clip in lrs3.find(corpus)[0] if clip.split == "test")
+    for content, words in [
+        (
+            "trainval/nobody/1\n",
+            "names 1 ids that the corpus has neither in pretrain/ nor in trainval/, such as 'trainv",
+        ),
+        (f"{test}\n", "such as 'test/"),
+        ("", "names no ids; it must hold one a line"),
+    ]:
+        ids.write_text(content)
+        with pytest.raises(DataError, match=words):
+            prepare("lrs3", corpus, tmp_path / "dst", valid_list=ids)
+    with pytest.raises(DataError, match=r"cannot read .*gone: No such file"):
+        prepare("vox2", corpus, tmp_path / "dst", english_ids=tmp_path / "gone")
+    with pytest.raises(ConfigError, match="--valid-list is for the corpus lrs3, not for folder"):
+        prepare("folder", corpus, tmp_path / "dst", valid_list=ids)
+    with pytest.raises(ConfigError, match="--english-ids is for the corpus vox2, not for lrs3"):
+        prepare("lrs3", corpus, tmp_path / "dst", english_ids=ids)
+    assert not (tmp_path / "dst").exists()
+
+
+def test_pieces_of_a_listed_pretrain_video_are_for_validation(tmp_path: Path) -> None:
+    words = "".join(f"W{i} {2 * i} {2 * i + 1}.0 1\n" for i in range(9))
+    for number in range(2):
+        path = tmp_path / "pretrain" / "s" / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"Text: {' '.join(f'W{i}' for i in range(9))}\nConf: 1\n\nWORD START END ASDSCORE\n{words}")
+        path.with_suffix(".mp4").touch()
+    (tmp_path / "ids").write_text("pretrain/s/1\n")
+    clips, rejected = lrs3.find(tmp_path)
+    assert len(clips) == 18
+    listed = runner._listed(clips, rejected, tmp_path / "ids")
+    assert listed == {f"pretrain/s/1_{i:02d}" for i in range(9)}
+
+
 # --------------------------------------------------------------------------- corpora
 def test_a_pretrain_clip_is_split_at_silences_only_when_it_is_long() -> None:
     words = [lrs3.Word("a", 0.1, 1.0), lrs3.Word("b", 1.5, 2.0), lrs3.Word("c", 2.3, 14.9)]
@@ -235,6 +302,8 @@ def test_voxceleb2_reads_the_english_list(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "english.txt").write_text("dev/id0/v/1\ndev/id2/v/1\n")
     clips, _ = voxceleb2.find(tmp_path)
     assert [clip.split for clip in clips] == ["en", "other", "en"]
+    (tmp_path / "other").write_text("dev/id1/v/1\n")
+    assert [clip.split for clip in voxceleb2.find(tmp_path, tmp_path / "other")[0]] == ["other", "en", "other"]
     (tmp_path / "english.txt").write_text("dev/id9/v/1\n")
     with pytest.raises(DataError, match="none of the 1 ids"):
         voxceleb2.find(tmp_path)

@@ -1,0 +1,148 @@
+"""Any tree of videos: every kind of transcript, long videos, odd names; and what is wrong is said."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avhubert.corpora import folder
+from avhubert.corpora.folder import Piece
+from avhubert.data.video import write_video
+from avhubert.errors import DataError
+
+SRT = """1
+00:00:01,000 --> 00:00:02,500
+<i>Hello</i> there,
+
+2
+00:00:02,700 --> 00:00:04,000
+{\\an8}my
+friend
+
+3
+00:01:05,000 --> 00:01:06,000
+Bye
+"""
+VTT = """WEBVTT
+
+NOTE made by hand
+
+intro
+00:01.000 --> 00:02.500 align:start
+Hello THERE
+"""
+
+
+def touched(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_subtitles_become_pieces(tmp_path: Path) -> None:
+    touched(tmp_path, "a.mp4", "b c/ünï.mkv")
+    (tmp_path / "a.srt").write_text(SRT.replace("\n", "\r\n"), encoding="utf-8-sig", newline="")
+    (tmp_path / "b c" / "ünï.vtt").write_text(VTT)
+    clips, rejected = folder.find(tmp_path)
+    assert not rejected
+    assert [(clip.id, clip.start, clip.end, clip.text) for clip in clips] == [
+        ("a_000", 1.0, 4.0, "hello there, my friend"),
+        ("a_001", 65.0, 66.0, "bye"),
+        ("b c/ünï", 1.0, 2.5, "hello there"),
+    ]
+
+
+def test_subtitles_are_joined_up_to_15_seconds_only(tmp_path: Path) -> None:
+    cues = [f"00:{i // 60:02d}:{i % 60:02d}.000 --> 00:{i // 60:02d}:{i % 60:02d}.900\nw{i}\n" for i in range(40)]
+    (tmp_path / "a.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
+    pieces = folder.read_subtitles(tmp_path / "a.vtt")
+    assert [(piece.start, piece.end) for piece in pieces] == [(0, 14.9), (15, 29.9), (30, 39.9)]
+    assert " ".join(piece.text or "" for piece in pieces) == " ".join(f"w{i}" for i in range(40))
+
+
+def test_a_table_names_files_and_pieces(tmp_path: Path) -> None:
+    touched(tmp_path, "train/a b.mp4", "c.mp4", "d.mp4")
+    (tmp_path / "transcripts.csv").write_text(
+        'file,text,start,end\ntrain/a b.mp4,"One, two",0,1.5\ntrain/a b.mp4,Three,2,\nc.mp4,Four,,\ngone.mp4,Five,,\n'
+    )
+    clips, rejected = folder.find(tmp_path)
+    assert [(clip.id, clip.split, clip.start, clip.end, clip.text) for clip in clips] == [
+        ("c", "", 0, None, "four"),
+        ("d", "", 0, None, None),
+        ("train/a b_000", "train", 0, 1.5, "one, two"),
+        ("train/a b_001", "train", 2, None, "three"),
+    ]
+    assert [(one.id, one.reason) for one in rejected] == [
+        ("gone.mp4", "transcripts.csv names it, but there is no such video")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name,text\na,b\n", "must begin with a line that names its columns"),
+        ("", "must begin with a line that names its columns"),
+        ("file,text,start,end\na.mp4,b,x,2\n", "line 2: start and end must be numbers"),
+        ("file,text,start,end\na.mp4,b,3,2\n", "line 2: needs a file, a text, and an end after its start"),
+        ("file,text\na.mp4,\n", "line 2: needs a file, a text"),
+    ],
+)
+def test_a_wrong_table_is_named(tmp_path: Path, content: str, words: str) -> None:
+    touched(tmp_path, "a.mp4")
+    (tmp_path / "transcripts.csv").write_text(content)
+    with pytest.raises(DataError, match=words):
+        folder.find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.srt", b"1\n00:00:01,000 --> soon\nHello\n", "'00:00:01,000 --> soon' is not START --> END"),
+        ("a.srt", b"1\n00:00:02,000 --> 00:00:01,000\nHello\n", "does not end after its start"),
+        ("a.vtt", b"WEBVTT\n", "the subtitles a.vtt hold no text"),
+        ("a.txt", b"\xff\xfe\x00", "a.txt is not UTF-8 text; convert it"),
+    ],
+)
+def test_a_wrong_transcript_leaves_its_video_out(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    touched(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / name).write_bytes(content)
+    clips, rejected = folder.find(tmp_path)
+    assert [clip.id for clip in clips] == ["b"]
+    assert words in rejected[0].reason
+    (tmp_path / "b.mp4").unlink()
+    with pytest.raises(DataError, match=r"none of the 1 videos of .* can be used; the first: "):
+        folder.find(tmp_path)
+
+
+def test_names_stay_apart_and_impossible_ones_are_named(tmp_path: Path) -> None:
+    touched(tmp_path, "a.mp4", "a.mov", "日本 語.mp4", "tab\tname.mp4")
+    clips, rejected = folder.find(tmp_path)
+    assert [(clip.id, clip.path.name) for clip in clips] == [
+        ("a", "a.mov"), ("a_", "a.mp4"), ("日本 語", "日本 語.mp4"),
+    ]  # fmt: skip
+    assert [one.id for one in rejected] == ["tab\\tname.mp4"]
+    assert "rename it" in rejected[0].reason
+
+
+def test_long_videos_are_cut_where_they_are_quiet(tmp_path: Path) -> None:
+    seconds, pauses = 50, (7.0, 13.0, 22.5, 31.0, 44.0)
+    sound = np.random.default_rng(0).integers(-8000, 8000, 16_000 * seconds).astype(np.int16)
+    for pause in pauses:
+        sound[round(16_000 * (pause - 0.2)) : round(16_000 * (pause + 0.2))] = 0
+    write_video(tmp_path / "long.mp4", [np.zeros((16, 16), np.uint8)] * (25 * seconds), audio=sound)
+    write_video(tmp_path / "short.mp4", [np.zeros((16, 16), np.uint8)] * 25, audio=sound[:16_000])
+    clips, _ = folder.find(tmp_path)
+    long = [clip for clip in clips if clip.path.name == "long.mp4"]
+    assert clips[-1] == folder.SourceClip("short", tmp_path / "short.mp4", "")
+    assert long[0].start == 0
+    assert long[-1].end is None
+    for before, after in itertools.pairwise(long):
+        assert before.end == after.start
+        assert min(abs(after.start - pause) for pause in pauses) < 0.2
+        assert 5 <= after.start - before.start <= 15
+    assert 5 <= seconds - long[-1].start <= 15
+    (tmp_path / "long.txt").write_text("all that is said")
+    assert folder._pieces(tmp_path / "long.mp4") == [Piece(0.0, None, "all that is said")]

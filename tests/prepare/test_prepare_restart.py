@@ -1,0 +1,72 @@
+"""Killed at any moment and started again, a preparation ends with the same data, and nothing else lies about."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from avhubert.corpora.synthetic.writer import make_corpus
+from avhubert.prepare.runner import _remove_leftovers, prepare
+
+KILLS = int(os.environ.get("AVHUBERT_KILLS", "3"))  # 20 before a release; each takes 10 s
+
+
+def content(data: Path) -> dict[str, bytes]:
+    """Every file but the journal, the lock and the report, without the root's name in the manifests."""
+    return {
+        str(path.relative_to(data)): path.read_bytes().replace(str(data).encode(), b"ROOT")
+        for path in sorted(data.rglob("*"))
+        if path.is_file() and path.name not in (".lock", "report.html") and path.parent.name != "journal"
+    }
+
+
+def finished(data: Path) -> int:
+    return sum(1 for path in data.rglob("*") if path.is_file() and ".part" not in path.name)
+
+
+@pytest.mark.slow
+def test_many_sigkills_change_nothing(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "corpus", 2 * KILLS + 4, seed=3)
+    prepare("lrs3", tmp_path / "corpus", tmp_path / "undisturbed", workers=1)
+    data, rng = tmp_path / "data", random.Random(0)
+    command = [sys.executable, "-m", "avhubert.cli", "prepare", "lrs3", str(tmp_path / "corpus"), str(data)]
+
+    def started() -> subprocess.Popen:
+        return subprocess.Popen(
+            [*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+
+    inside = 0
+    for _ in range(KILLS):
+        process, before = started(), finished(data)
+        until = time.monotonic() + 120
+        while process.poll() is None and finished(data) == before and time.monotonic() < until:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 1.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        inside += any(data.rglob(".*.part*"))
+    print(f"{KILLS} kills, {inside} of them while a file was written")
+    last = started()
+    _, said = last.communicate()
+    assert last.returncode == 0, said.decode()
+    assert content(data) == content(tmp_path / "undisturbed")
+
+
+def test_only_the_leftovers_of_the_named_files_go(tmp_path: Path) -> None:
+    names = (".a.b.abcd_123.part.mp4", ".a.abcdefgh.part.mp4", ".a.abcdefgh.part.wav", ".a [1].abcdefgh.part.mp4")
+    for name in (*names, "a.mp4"):
+        (tmp_path / name).touch()
+    _remove_leftovers([tmp_path / "a.mp4", tmp_path / "a [1].mp4", tmp_path / "gone" / "b.mp4"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".a.abcdefgh.part.wav",
+        ".a.b.abcd_123.part.mp4",
+        "a.mp4",
+    ]
