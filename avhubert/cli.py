@@ -235,13 +235,6 @@ def positive(text: str) -> int:
     return value
 
 
-def share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1")
-    return value
-
-
 def seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
