@@ -131,6 +131,7 @@ def evaluate(options: argparse.Namespace) -> None:
         snrs=[None if snr == "clean" else snr for snr in options.snr or ["clean"]],
         faults=options.fault,
         out=options.out,
+        normalise=options.normalise,
         decode={name: value for name in settings if (value := getattr(options, name)) is not None},
     )
 
@@ -433,6 +434,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--lm", metavar="LM", help="language model: `avhubert lm`'s file, a Hugging Face model")
     sub.add_argument("--lm-weight", type=float, metavar="W")
     sub.add_argument("--nbest", type=positive, metavar="N", help="hypotheses written of each clip (default 1)")
+    sub.add_argument(
+        "--normalise",
+        choices=("basic", "plain", "english"),
+        default="basic",
+        help="of both texts: basic (lower case; default), plain (no punctuation), english (Whisper's)",
+    )
     sub.add_argument("--out", type=Path, metavar="DIR", help="hypotheses, results.json and report.html")
 
     sub = command(

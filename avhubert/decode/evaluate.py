@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from avhubert.config import MODALITIES, DataConfig, DecodeConfig
 from avhubert.data.batches import ClipDataset, make_batches
 from avhubert.data.faults import parse_fault
 from avhubert.data.manifest import Clip, read_manifest, read_noise_list, read_transcripts
-from avhubert.data.text import normalise_text
+from avhubert.data.text import normaliser
 from avhubert.decode.beam import beam_search, check_lengths
 from avhubert.decode.lm import LanguageModel, load_language_model
 from avhubert.decode.pages import result_page
@@ -41,9 +41,9 @@ def check_modality(recognizer: Recognizer, modality: str) -> None:
         )
 
 
-def references_of(data: Path, split: str, clips: list[Clip]) -> list[str]:
+def references_of(data: Path, split: str, clips: list[Clip], normalise: Callable[[str], str]) -> list[str]:
     """Normalised transcripts; DataError names an empty one, which no error rate can be computed for."""
-    texts = [normalise_text(text) for text in read_transcripts(data / f"{split}.wrd", clips)]
+    texts = [normalise(text) for text in read_transcripts(data / f"{split}.wrd", clips)]
     for clip, text in zip(clips, texts, strict=True):
         if not text:
             where = data / f"{split}.wrd"
@@ -77,22 +77,26 @@ def evaluate(
     faults: Sequence[str] = (),
     out: str | Path | None = None,
     decode: Mapping[str, Any] | None = None,
+    normalise: str = "basic",
     quiet: bool = False,
 ) -> list[Result]:
     """Decode a split in every one of `conditions` and score it.
 
     `noise`: a noise list or folder, or several by name; each utterance's noise is decided by its id and the list, so
     every model hears the same. `faults`: of the picture, see `data.faults`. `decode`: settings in place of the model's
-    own. With `out`, writes `hypotheses-<condition>.json`, `results.json` (with hashes of all that the figures depend
-    on) and `report.html` there. Nothing is left out: a clip that cannot be read is a DataError that names it.
+    own. `normalise`: what both texts go through before they are compared, a name in `data.text.NORMALISERS`. With
+    `out`, writes `hypotheses-<condition>.json`, `results.json` (with hashes of all that the figures depend on) and
+    `report.html` there. Nothing is left out: a clip that cannot be read is a DataError that names it.
 
     Raises:
         DataError: no such split, no transcripts, an empty split; a clip that cannot be read, is empty or too long, or
             lacks every stream of a modality.
-        ConfigError: a modality that the model was not trained for, a fault or a decode setting that does not exist.
+        ConfigError: a modality that the model was not trained for; a fault, normaliser or decode setting that does not
+            exist.
         CheckpointError: `model` is not a recognizer.
     """
     data = Path(data)
+    clean = normaliser(normalise)
     recognizer = load_recognizer(model) if not isinstance(model, Recognizer) else model
     modalities = [modality] if isinstance(modality, str) else list(dict.fromkeys(modality))
     for one in modalities:
@@ -102,7 +106,7 @@ def evaluate(
     clips = read_manifest(data / f"{split}.tsv")
     if not clips:
         raise DataError(f"{data / f'{split}.tsv'} lists no clips; there is nothing to evaluate")
-    references = references_of(data, split, clips)
+    references = references_of(data, split, clips, clean)
     check_lengths([clip.frames for clip in clips], [clip.id for clip in clips])
     for one in modalities:
         _check_streams(clips, one)
@@ -115,13 +119,13 @@ def evaluate(
     for condition in conditions(modalities, list(lists), snrs, faults):
         noises = None if condition.snr is None else lists[condition.noise]
         dataset = _dataset(data, clips, condition, noises)
-        results.append(_one_condition(recognizer, dataset, references, settings, lm, condition, quiet))
+        results.append(_one_condition(recognizer, dataset, references, settings, lm, clean, condition, quiet))
         if not quiet:
             low, high = results[-1].interval
             rates = f"WER {results[-1].wer:.1f} % [{low:.1f}, {high:.1f}], CER {results[-1].cer:.1f} %"
             print(f"{condition}: {rates}, {len(clips)} clips", flush=True)
     if folder:
-        _write(folder, results, clips, data, split, lists, settings, recognizer)
+        _write(folder, results, clips, data, split, lists, settings, normalise, recognizer)
     return results
 
 
@@ -153,6 +157,7 @@ def _one_condition(
     references: Sequence[str],
     settings: DecodeConfig,
     lm: LanguageModel | None,
+    clean: Callable[[str], str],
     condition: Condition,
     quiet: bool,
 ) -> Result:
@@ -181,7 +186,7 @@ def _one_condition(
                 hypotheses = beam_search(recognizer, encoded, mask, settings, lm)
             for index, several in zip(indices, hypotheses, strict=True):
                 kept = several[: settings.nbest or 1]
-                texts = [normalise_text(recognizer.tokenizer.decode(one.tokens)) for one in kept]
+                texts = [clean(recognizer.tokenizer.decode(one.tokens)) for one in kept]
                 found[index] = [(text, float(one.score)) for text, one in zip(texts, kept, strict=True)]
             bar.advance(task, len(indices))
     seconds = time.perf_counter() - started
@@ -201,6 +206,7 @@ def _write(
     split: str,
     lists: Mapping[str | None, Sequence[Path]],
     settings: DecodeConfig,
+    normalise: str,
     recognizer: Recognizer,
 ) -> None:
     provenance = {
@@ -210,6 +216,7 @@ def _write(
         "transcripts_sha256": sha256(data / f"{split}.wrd"),
         "noise_sha256": {name or "noise": _hash_files(paths) for name, paths in lists.items()},
         "decode": asdict(settings),
+        "normalise": normalise,
         "model": recognizer.metadata,
         "model_sha256": _hash_weights(recognizer),
         "avhubert": version("avhubert"),

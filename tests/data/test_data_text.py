@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 
 import pytest
 import sentencepiece
@@ -20,10 +21,11 @@ from avhubert.data.text import (
     is_unspaced,
     list_characters,
     normalise_text,
+    normaliser,
     train_tokenizer,
     unknown_characters,
 )
-from avhubert.errors import DataError
+from avhubert.errors import ConfigError, DataError
 
 WORDS = [
     "bin",
@@ -226,3 +228,33 @@ def test_spacing_goes_by_most_letters() -> None:
     assert is_unspaced(["我用 wifi 上网看书写字吃饭"])
     assert not is_unspaced(["the word 世界 means world"])
     assert not is_unspaced(["", "12 34"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "after"),
+    [
+        ("basic", "It’s  “Well-known”, OK?", "it’s “well-known”, ok?"),
+        ("plain", "It’s  “Well-known”, OK? 'quoted' -- 5 % …", "it's well-known ok quoted 5"),
+        ("plain", "«Привет», мир!", "привет мир"),
+        ("plain", "'-'", ""),
+        ("english", "Mr. Smith's colour isn't twenty-one, um.", "mister smith is color is not 21"),
+    ],
+)
+def test_normalisers_by_name(name: str, text: str, after: str) -> None:
+    if name == "english":
+        pytest.importorskip("whisper_normalizer")
+    assert normaliser(name)(text) == after
+
+
+@given(st.text(), st.sampled_from(["basic", "plain"]))
+def test_a_normalised_text_stays_as_it_is(text: str, name: str) -> None:
+    clean = normaliser(name)
+    assert clean(clean(text)) == clean(text)
+
+
+def test_a_normaliser_that_does_not_exist_or_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"no text normaliser 'latin'; choose one of basic, plain, english"):
+        normaliser("latin")
+    monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
+    with pytest.raises(ConfigError, match=r"pip install 'avhubert\[english\]'"):
+        normaliser("english")("a")

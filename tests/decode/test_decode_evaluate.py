@@ -109,6 +109,17 @@ def test_decode_settings_in_place_of_the_models_own(model: Path, data_dir: Path)
     assert [u.score for u in first.utterances] != [u.score for u in second.utterances]
 
 
+def test_texts_are_normalised_as_asked(model: Path, data_dir: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(data_dir, tmp_path / "data"))
+    (data / "test.wrd").write_text("Ba, mo!\nba - mo\n")
+    found = evaluate(str(model), data, normalise="plain", out=tmp_path / "out", quiet=True)[0]
+    assert [u.reference for u in found.utterances] == ["ba mo", "ba mo"]
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["normalise"] == "plain"
+    (data / "test.wrd").write_text("ba mo\n...\n")
+    with pytest.raises(DataError, match="the reference of clip 'test1' is empty"):
+        evaluate(str(model), data, normalise="plain")
+
+
 def test_what_cannot_be_evaluated(
     model: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
