@@ -95,7 +95,13 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     unknown = sorted(set(content) - {"format", "metadata", *schemas})
     if unknown:
         raise CheckpointError(f"{path}: unknown key {_listed(unknown)}")
-    return content | {name: _section(content, name, schema, path) for name, schema in schemas.items()}
+    metadata = content.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: the key 'metadata' does not hold names and values")
+    if isinstance(metadata.get("labels"), dict):  # as it was written before a model could have several label sets
+        metadata = metadata | {"labels": [metadata["labels"]]}
+    sections = {name: _section(content, name, schema, path) for name, schema in schemas.items()}
+    return content | {"metadata": metadata} | sections
 
 
 def _section(content: dict[str, Any], name: str, schema: type, path: Path) -> Any:

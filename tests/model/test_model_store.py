@@ -164,3 +164,13 @@ def test_decoding_settings_that_came_later_stand_at_their_defaults(small, tmp_pa
     edit_config(lambda c: c["decode"].update(beem=3))(tmp_path)
     with pytest.raises(CheckpointError, match=r"unknown key 'decode\.beem'"):
         load_model(tmp_path)
+
+
+def test_one_label_set_as_it_was_written_before_there_could_be_several(directory):
+    content = json.loads((directory / "config.json").read_text())
+    one = {"rate": 25, "clusters": 4, "centroids": "c"}
+    (directory / "config.json").write_text(json.dumps(content | {"metadata": {"labels": one}}))
+    assert read_config(directory)["metadata"] == {"labels": [one]}
+    (directory / "config.json").write_text(json.dumps(content | {"metadata": "said"}))
+    with pytest.raises(CheckpointError, match="'metadata' does not hold names and values"):
+        read_config(directory)
