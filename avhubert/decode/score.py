@@ -238,8 +238,8 @@ def read_hypotheses(path: str | Path) -> list[Utterance]:
     """Utterances of a `hypotheses-….json` that `avhubert evaluate` wrote; DataError for anything else."""
     rows = read_json(path)
     try:
-        found = [Utterance(**{**row, "others": [tuple(other) for other in row["others"]]}) for row in rows]
-    except (TypeError, KeyError) as error:
+        found = [Utterance(**{**row, "others": [tuple(other) for other in row.get("others", [])]}) for row in rows]
+    except (TypeError, AttributeError) as error:
         raise DataError(f"{path} does not hold hypotheses; give a hypotheses-….json of `avhubert evaluate`") from error
     if not found:
         raise DataError(f"{path} holds no utterances; evaluate again")
