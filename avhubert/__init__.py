@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from avhubert.loading import load
     from avhubert.model.encoder import AVHubert
     from avhubert.model.recognizer import Recognizer
-    from avhubert.transcribe import transcribe
+    from avhubert.transcription.pipeline import transcribe
 
 _HOMES = {
     "AVHubert": "avhubert.model.encoder",
     "Recognizer": "avhubert.model.recognizer",
     "extract_features": "avhubert.extract",
     "load": "avhubert.loading",
-    "transcribe": "avhubert.transcribe",
+    "transcribe": "avhubert.transcription.pipeline",
     "AvhubertError": "avhubert.errors",
     "CheckpointError": "avhubert.errors",
     "ConfigError": "avhubert.errors",

@@ -149,9 +149,14 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def transcribe(options: argparse.Namespace) -> None:
-    from avhubert.transcribe import transcribe_files
+    from avhubert.transcription.command import transcribe_files
 
-    transcribe_files(options.files, options.model, options.modality, options.format, options.out)
+    if options.out is None and (options.burn_in or options.skip_existing):
+        raise ConfigError("--burn-in and --skip-existing need --out, the folder for what is written")
+    transcribe_files(
+        options.files, options.model, options.modality, options.format, options.out, captioned=options.burn_in,
+        keep=options.skip_existing,
+    )  # fmt: skip
 
 
 def lm(options: argparse.Namespace) -> None:
@@ -454,14 +459,18 @@ def parser() -> argparse.ArgumentParser:
     sub = command(
         "transcribe",
         transcribe,
-        "video or sound files to text",
+        "video or sound files of any length and kind to text",
         "avhubert transcribe talk.mp4 --model runs/demo/model --format srt",
     )
-    sub.add_argument("files", nargs="+", metavar="FILE")
-    sub.add_argument("--model", required=True, metavar="MODEL")
-    sub.add_argument("--modality", choices=("auto", *MODALITY_CHOICES), default="auto", help="default: what is there")
+    sub.add_argument("files", nargs="+", metavar="FILE", help="file, folder or pattern such as 'talks/*.mp4'")
+    sub.add_argument("--model", required=True, metavar="MODEL", help="model directory or published checkpoint")
+    sub.add_argument(
+        "--modality", choices=("auto", *MODALITY_CHOICES), default="auto", help="default: what is there and good enough"
+    )
     sub.add_argument("--format", choices=("txt", "srt", "vtt", "json"), default="txt", help="default txt")
     sub.add_argument("--out", type=Path, metavar="DIR", help="write FILE's name there instead of printing")
+    sub.add_argument("--burn-in", action="store_true", help="also the video with captions and the mouth's box")
+    sub.add_argument("--skip-existing", action="store_true", help="leave files whose transcript is in DIR already")
 
     sub = command(
         "lm",

@@ -146,7 +146,7 @@ def _evaluate(out: Path, data: Path) -> None:
 
 
 def _transcribe(out: Path) -> None:
-    from avhubert.transcribe import transcribe
+    from avhubert.transcription.pipeline import transcribe
 
     video = sorted((out / "corpus" / "test").rglob("*.mp4"))[0]
     transcript = transcribe(video, str(out / "model"))

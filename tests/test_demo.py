@@ -19,7 +19,7 @@ from avhubert.data.audio import read_audio
 from avhubert.data.video import read_frames, write_video
 from avhubert.errors import ConfigError
 from avhubert.loading import load_recognizer
-from avhubert.transcribe import transcribe
+from avhubert.transcription.pipeline import transcribe
 
 
 @pytest.fixture(scope="module")

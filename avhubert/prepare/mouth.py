@@ -33,6 +33,7 @@ SPEAKER_WINDOW = 9  # frames
 LEAST_POWER = 100.0  # of samples: below it is silence
 LEAST_SPREAD = 1.0  # dB by which the sound's level must vary to tell anything
 LEAST_SHARED = 2e-4  # of face heights per frame, that a mouth's movement shares with the sound's level
+MOST_TURNED = 0.22  # of the eyes' distance: a nose further from their middle belongs to a face half in profile
 STILL_GAP = 0.01  # lip movement (standard deviation) relative to the eyes' distance that counts as none
 
 
@@ -131,6 +132,8 @@ def _warnings(speaker: Track, frames: int, stable: np.ndarray, gap: np.ndarray, 
         found.append(f"the face is seen in only {100 * share:.0f} % of the frames")
     if eyes < MIN_EYES:
         found.append(f"the face is small ({eyes:.0f} pixels between the eyes' corners); lips may be unreadable")
+    if np.median(np.abs(turned(stable))) > MOST_TURNED:
+        found.append("the face is turned to the side; lips are read best from the front")
     if frames > 1 and gap.std() < STILL_GAP * eyes:
         found.append("the mouth does not move: a still picture, or somebody who is silent")
     if faces > 1:
@@ -203,6 +206,22 @@ def stabilise(stable: np.ndarray, smoothing: int = SMOOTHING) -> np.ndarray:
     full = frames - window + 1
     found = [similarity(stable[i : i + window].mean(0), MEAN_FACE) for i in range(full)]
     return np.stack(found + [found[-1]] * (frames - full))
+
+
+def turned(stable: np.ndarray) -> np.ndarray:
+    """How far the nose lies from the middle of the eyes, along their line, in their distance: [T], 0 from the front."""
+    line = stable[:, 4] - stable[:, 1]
+    nose = stable[:, 0] - (stable[:, 1] + stable[:, 4]) / 2
+    return np.einsum("ti,ti->t", nose, line) / np.maximum(np.einsum("ti,ti->t", line, line), 1e-9)
+
+
+def window_corners(transforms: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The crop's corners in the picture, [T, 4, 2]: top left, top right, bottom right, bottom left."""
+    half = SIZE // 2
+    middle = np.clip(np.rint(centres), half, MEAN_FACE_SIZE - half)
+    corners = middle[:, None] + half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    back = np.linalg.inv(np.concatenate([transforms, np.tile([[[0.0, 0, 1]]], (len(transforms), 1, 1))], 1))
+    return np.einsum("tij,tnj->tni", back[:, :2, :2], corners) + back[:, None, :2, 2]
 
 
 def crop(picture: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.ndarray:

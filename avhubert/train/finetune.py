@@ -23,7 +23,7 @@ from avhubert.loading import load_encoder
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer, ctc_best_path, recognizer_loss
 from avhubert.model.store import TOKENIZER, save_model
-from avhubert.train.inputs import Validation, read_split, step_order
+from avhubert.train.inputs import Validation, lengths, read_split, step_order
 from avhubert.train.loop import INITIAL, Part, open_run, seed_all, train
 from avhubert.train.pretrain import HEADS
 
@@ -62,7 +62,7 @@ def run(config: FinetuneConfig) -> Path:
         training, validation = (read_split(config, split, opened.say, tokenizer) for split in ("train", "valid"))
         seed_all(config.seed, INITIAL)
         recognizer = build_recognizer(config, tokenizer, opened.say)
-        task = Finetuning(config, recognizer, tokenizer, shown)
+        task = Finetuning(config, recognizer, tokenizer, shown, max(lengths(training)))
         order = step_order(config, training)
         steps = functools.partial(Loader(training, config.data.workers).steps, order)
         largest = functools.partial(training.batch, order.largest())
@@ -111,13 +111,21 @@ class Finetuning:
 
     name = "fine-tuning"
 
-    def __init__(self, config: FinetuneConfig, recognizer: Recognizer, tokenizer: Tokenizer, shown: list[str]) -> None:
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        recognizer: Recognizer,
+        tokenizer: Tokenizer,
+        shown: list[str],
+        longest_frames: int,
+    ) -> None:
         self.module: nn.Module = recognizer
         self.selection: str | None = {"accuracy": "accuracy", "wer": "word_accuracy"}[config.train.best_by]
         self._recognizer = recognizer
         self._config = config
         self._tokenizer = tokenizer
         self._shown = shown
+        self._longest_frames = longest_frames
         if config.objective.ctc_weight == 1:  # not even weight decay may change it
             recognizer.decoder.requires_grad_(False)
 
@@ -213,6 +221,7 @@ class Finetuning:
             "seed": config.seed,
             "pretrained": config.model.pretrained,
             "modalities": self._shown,
+            "longest_frames": self._longest_frames,  # of what it learned from: longer speech is cut for it
             "ctc_weight": config.objective.ctc_weight,
             "noise": config.data.noise is not None and config.data.noise_prob > 0,
         }

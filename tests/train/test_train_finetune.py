@@ -56,7 +56,7 @@ def built(settings: list[str], data_dir: Path, *more: str) -> finetune.Finetunin
     config = compose("finetune", "tiny", [*settings, "run_dir=x", *more])
     tokenizer = Tokenizer(data_dir / "tokenizer.model")
     torch.manual_seed(3)
-    return finetune.Finetuning(config, finetune.build_recognizer(config, tokenizer, print), tokenizer, ["av"])
+    return finetune.Finetuning(config, finetune.build_recognizer(config, tokenizer, print), tokenizer, ["av"], 40)
 
 
 # --------------------------------------------------------------------------- decoder, CTC, both
@@ -105,7 +105,7 @@ def test_word_errors_are_those_of_greedy_decoding(
     config = compose("finetune", "tiny", [*settings, *more])
     recognizer = load_recognizer(hybrid)
     valid = read_split(config, "valid", print, recognizer.tokenizer)
-    task = finetune.Finetuning(config, recognizer, recognizer.tokenizer, ["av"])
+    task = finetune.Finetuning(config, recognizer, recognizer.tokenizer, ["av"], 40)
     batch = valid.batch(range(len(valid)))
     said = [line.strip() for line in (Path(config.data.dir) / "valid.wrd").read_text().splitlines()]
     with torch.no_grad():

@@ -1,0 +1,92 @@
+"""`avhubert transcribe`: files, folders, patterns; names of outputs; captions; what is there already."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avhubert.cli import main
+from avhubert.data.audio import write_wav
+from avhubert.data.video import probe, write_video
+from avhubert.errors import DataError
+from avhubert.model.recognizer import Recognizer
+from avhubert.model.store import save_model
+from avhubert.transcription.command import media_files, output_names
+
+
+@pytest.fixture(scope="module")
+def model(recognizer: Recognizer, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    assert recognizer.tokenizer is not None
+    save_model(folder, recognizer, recognizer.tokenizer.serialized)
+    return ["--model", str(folder)]
+
+
+@pytest.fixture
+def tree(talk: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
+    """A folder with sounds, a video below, and other things."""
+    root = tmp_path / "talks of Zoë"
+    (root / "day 2").mkdir(parents=True)
+    pictures, sound = talk
+    write_wav(root / "one.wav", sound)
+    shutil.copy(root / "one.wav", root / "day 2" / "one.wav")
+    write_video(root / "day 2" / "two.mp4", pictures, audio=sound)
+    (root / "notes.txt").write_text("no medium")
+    return root
+
+
+def test_folders_and_patterns(tree: Path) -> None:
+    found = media_files([tree])
+    assert [str(name) for _, name in found] == ["day 2/one.wav", "day 2/two.mp4", "one.wav"]
+    assert next(file for file, _ in media_files([tree / "one.wav", tree])) == tree / "one.wav"
+    assert len(media_files([tree / "one.wav", tree])) == 3
+    assert [str(name) for _, name in media_files([f"{tree}/**/*.wav"])] == ["one.wav", "one.wav"]
+    with pytest.raises(DataError, match=r"no file matches '.*\.mkv'"):
+        media_files([f"{tree}/*.mkv"])
+    (tree / "empty").mkdir()
+    with pytest.raises(DataError, match="no video or sound file in the folder"):
+        media_files([tree / "empty"])
+
+
+def test_outputs_never_share_a_name() -> None:
+    files = [(Path(name), Path(Path(name).name)) for name in ("a/x.mp4", "a/x.wav", "b/y.mp4", "c/y.mp4", "z.mp4")]
+    names = [str(name) for name in output_names(files, "srt")]
+    assert names == ["x.mp4.srt", "x.wav.srt", "b-y.mp4.srt", "c-y.mp4.srt", "z.srt"]
+
+
+def test_two_files_for_one_output_are_refused(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "elsewhere" / "day 2"
+    shutil.copytree(tree / "day 2", other)
+    files = [str(tree / "day 2" / "one.wav"), str(other / "one.wav")]
+    assert main(["transcribe", *files, "--model", "unused", "--out", str(tmp_path / "out")]) == 1
+    assert "two files would be written to" in capsys.readouterr().err
+
+
+def test_a_folder_is_written_as_a_folder(
+    tree: Path, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["transcribe", str(tree), *model, "--format", "srt", "--out", str(out), "--burn-in"]) == 0
+    shown = capsys.readouterr()
+    assert "two.mp4: read from av (sound and lips are both there)" in shown.err
+    assert "one.wav has no picture to draw captions into" in shown.err
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
+    assert written == ["day 2/one.srt", "day 2/two.captioned.mp4", "day 2/two.srt", "one.srt"]
+    info = probe(out / "day 2" / "two.captioned.mp4")
+    assert (info.width, info.height, info.has_audio) == (224, 224, True)
+    (out / "one.srt").write_text("mended by hand")
+    (out / "day 2" / "one.srt").unlink()
+    again = ["transcribe", str(tree), *model, "--format", "srt", "--out", str(out), "--skip-existing"]
+    assert main(again) == 0
+    assert "2 of 3 were there already" in capsys.readouterr().err
+    assert (out / "one.srt").read_text() == "mended by hand"
+    assert (out / "day 2" / "one.srt").exists()
+
+
+@pytest.mark.parametrize("option", ["--burn-in", "--skip-existing"])
+def test_options_that_write_need_a_folder(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe", "x.mp4", "--model", "m", option]) == 2
+    assert "need --out" in capsys.readouterr().err

@@ -1,0 +1,183 @@
+"""Files of every length and kind, a minute at a time; streams that end early, faces that go."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import avhubert
+from avhubert.data.audio import write_wav
+from avhubert.data.video import read_frames, write_video
+from avhubert.errors import CheckpointError, ConfigError, MediaError
+from avhubert.model.recognizer import Recognizer
+from avhubert.transcription import pipeline
+from avhubert.transcription.burn_in import burn_in
+from avhubert.transcription.pipeline import Transcription, transcribe
+
+Talk = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def long(talk: Talk, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six sentences, with a pause after each."""
+    pictures, sound = talk
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    still = np.repeat(pictures[-1:], 30, 0)
+    parts = [*pictures, *still] * 6
+    write_video(path, parts, audio=np.tile(np.concatenate([sound, np.zeros(30 * 640, np.int16)]), 6))
+    return path
+
+
+def test_the_public_function_stays_one_when_called_again(long: Path, recognizer: Recognizer) -> None:
+    assert callable(avhubert.transcribe)
+    from avhubert.transcription import command  # noqa: F401
+
+    assert avhubert.transcribe is transcribe
+
+
+@pytest.mark.parametrize("modality", ["a", "v", "av"])
+def test_minute_by_minute_is_the_same_as_at_once(
+    long: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, modality: str
+) -> None:
+    whole = transcribe(long, recognizer, modality)
+    monkeypatch.setattr(pipeline, "CHUNK_SECONDS", 8)
+    parts = transcribe(long, recognizer, modality)
+    assert whole.modality == parts.modality == modality
+    assert len(whole.segments) == len(parts.segments) == 6
+    for one, other in zip(whole.segments, parts.segments, strict=True):
+        assert other.start == pytest.approx(one.start, abs=0.3)
+        assert other.end == pytest.approx(one.end, abs=0.3)
+    assert all(a.end <= b.start + 1e-6 for a, b in itertools.pairwise(parts.segments))
+    assert [word.segment for word in parts.words] == sorted(word.segment for word in parts.words)
+
+
+def test_segments_stream_before_the_end_is_read(
+    long: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK_SECONDS", 8)
+    running = transcribe(long, recognizer, stream=True)
+    first = next(running)
+    assert first.start == 0
+    assert running.position_seconds < running.duration_seconds - 5
+    rest = list(running)
+    assert running.transcript().segments == [first, *rest]
+
+
+def test_faces_and_their_boxes(long: Path, recognizer: Recognizer, talk: Talk, tmp_path: Path) -> None:
+    running = Transcription(long, recognizer)
+    found = running.transcript()
+    assert (found.modality, found.reason, found.warnings) == ("av", "sound and lips are both there", [])
+    left, top, right, bottom = found.segments[0].box or (0, 0, 0, 0)
+    assert 0 < left < 112 < right < 224
+    assert 0 < top < bottom < 224
+    middle = running.mouths[0].corners[0].mean(0)
+    assert left < middle[0] < right
+    assert (top + bottom) / 2 < middle[1] < bottom  # the mouth is in the lower half of the face
+    burn_in(long, found, running.mouths, tmp_path / "captioned.mp4")
+    before, after = next(read_frames(long)).astype(int), next(read_frames(tmp_path / "captioned.mp4")).astype(int)
+    x, y = running.mouths[0].corners[0][0].round().astype(int)
+    assert np.abs(after - before)[y - 1 : y + 2, x - 1 : x + 2].max() > 40  # the box's corner
+    assert np.abs(after - before)[:40, :40].max() < 20
+
+
+def test_a_face_that_goes_is_told_and_the_sound_read(
+    talk: Talk, recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, sound = talk
+    seconds = len(pictures) / 25
+    wall = np.full_like(pictures, 90)
+    path = tmp_path / "goes.mp4"
+    write_video(path, [*pictures, *wall, *wall], audio=np.tile(sound, 3))
+    monkeypatch.setattr(pipeline, "CHUNK_SECONDS", int(seconds) + 1)
+    found = transcribe(path, recognizer)
+    assert {segment.modality for segment in found.segments} >= {"a"}
+    assert any("no face was found" in warning and "only the sound is used" in warning for warning in found.warnings)
+    asked = transcribe(path, recognizer, "v")
+    assert any("there is no face; it is not read" in warning for warning in asked.warnings)
+    asked = transcribe(path, recognizer, "av")
+    assert any("there is no face; the other stream is read alone" in warning for warning in asked.warnings)
+
+
+def test_sound_that_outlasts_the_picture_and_the_other_way_round(
+    talk: Talk, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    pictures, sound = talk
+    seconds = len(pictures) / 25
+    write_video(tmp_path / "a.mp4", pictures, audio=np.tile(sound, 2))
+    found = transcribe(tmp_path / "a.mp4", recognizer)
+    assert found.segments[-1].end == pytest.approx(2 * seconds, abs=0.1)
+    assert found.segments[-1].modality == "a"
+    write_video(tmp_path / "v.mp4", np.tile(pictures, (2, 1, 1, 1)), audio=sound)
+    found = transcribe(tmp_path / "v.mp4", recognizer, "v")
+    assert found.segments[-1].end == pytest.approx(2 * seconds, abs=0.1)
+
+
+def test_silence_is_not_read(recognizer: Recognizer, tmp_path: Path) -> None:
+    write_wav(tmp_path / "silence.wav", np.zeros(32_000, np.int16))
+    found = transcribe(tmp_path / "silence.wav", recognizer)
+    assert (found.text, found.segments, found.warnings) == ("", [], ["no speech was found"])
+
+
+def test_lips_moved_against_the_sound_are_warned_about(talk: Talk, recognizer: Recognizer, tmp_path: Path) -> None:
+    pictures, sound = talk
+    pictures, sound = np.tile(pictures, (3, 1, 1, 1)), np.tile(sound, 3)
+    write_video(tmp_path / "late.mp4", pictures[:-10], audio=sound[10 * 640 :])
+    found = transcribe(tmp_path / "late.mp4", recognizer, "av")
+    assert any("0.40 s after the sound" in warning or "0.36 s after" in warning for warning in found.warnings)
+
+
+def test_a_dark_picture_is_warned_about(talk: Talk, recognizer: Recognizer, tmp_path: Path) -> None:
+    pictures, sound = talk
+    write_video(tmp_path / "dark.mp4", pictures // 5, audio=sound)
+    assert any("dark" in warning for warning in transcribe(tmp_path / "dark.mp4", recognizer, "av").warnings)
+
+
+@pytest.mark.parametrize(
+    ("modality", "what", "message"),
+    [
+        ("v", "sound", "has no video track; choose --modality a"),
+        ("a", "picture", "has no audio track; choose --modality v"),
+        ("v", "wall", "no face was found"),
+    ],
+)
+def test_what_is_asked_and_missing_is_refused(
+    modality: str, what: str, message: str, recognizer: Recognizer, tmp_path: Path
+) -> None:
+    path = tmp_path / f"{what}.mp4"
+    if what == "sound":
+        path = tmp_path / "sound.wav"
+        write_wav(path, np.zeros(16_000, np.int16))
+    else:
+        write_video(path, [np.full((64, 64, 3), 90, np.uint8)] * 20)
+    with pytest.raises(MediaError, match=message):
+        transcribe(path, recognizer, modality)
+
+
+def test_a_modality_that_the_model_does_not_know_is_refused(recognizer: Recognizer, long: Path) -> None:
+    recognizer.metadata["modalities"] = ["a"]
+    try:
+        with pytest.raises(ConfigError, match="fine-tuned for a, not for 'v'"):
+            transcribe(long, recognizer, "v")
+    finally:
+        del recognizer.metadata["modalities"]
+
+
+def test_no_model_is_named() -> None:
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+        transcribe("x.mp4", "nowhere")
+
+
+@settings(max_examples=8)
+@given(st.lists(st.integers(20, 160), min_size=1, max_size=6), st.integers(0, 999))
+def test_batches_of_windows_give_what_each_alone_gives(recognizer: Recognizer, lengths: list[int], seed: int) -> None:
+    starts = list(itertools.accumulate(lengths, initial=0))
+    windows = [pipeline.Window(a, b, a, b) for a, b in itertools.pairwise(starts)]
+    groups = list(pipeline._batches(windows))
+    assert [window for group in groups for window in group] == windows
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(w.end - w.start for w in group) <= pipeline.FRAMES_PER_BATCH
