@@ -23,7 +23,7 @@ import numpy as np
 import skimage.data
 import torch
 
-from avhubert.corpora.folder import cut_at_silences
+from avhubert.corpora.folder import cut
 from avhubert.corpora.sources import SourceClip
 from avhubert.data.video import read_frames, write_video
 from avhubert.prepare.runner import prepare_clip
@@ -43,9 +43,9 @@ def one(source: Path, scratch: Path, start: float = 0.0, end: float | None = Non
     assert not done.reason, done.reason
 
 
-def peak(source: Path, scratch: Path, cut: bool = False) -> float:
+def peak(source: Path, scratch: Path, long: bool = False) -> float:
     """Megabytes at most in this process after preparing the video, or cutting it and preparing its last piece."""
-    one(source, scratch, *(cut_at_silences(source)[-2] if cut else ()))
+    one(source, scratch, *(cut(source)[-2] if long else ()))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -17,7 +17,8 @@ class SourceClip:
     """A piece of a video to prepare.
 
     id: unique, with '/' between folder names, no suffix; start, end: seconds in the video (None: to its end);
-    text: what is said, None where the corpus has none; phones: a JSON of true phone times, synthetic corpus only.
+    text: what is said, None where the corpus has none; phones: a JSON of true phone times, synthetic corpus only;
+    every_face: whether other faces than the speaker's become clips too.
     """
 
     id: str
@@ -27,6 +28,7 @@ class SourceClip:
     end: float | None = None
     text: str | None = None
     phones: Path | None = None
+    every_face: bool = False
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,17 @@ def _rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
     return np.rot90(picture, turns).copy() if turns else picture
 
 
+def thumbnails(path: str | Path, size: int) -> Iterator[tuple[float, np.ndarray]]:
+    """(seconds from the container's start, uint8 [size, size] gray) of every frame as stored; proportions are lost.
+
+    Raises:
+        MediaError: not a video, no video track, damaged.
+    """
+    convert = VideoReformatter()
+    for frame, time in _timed_frames(path, 0.0):
+        yield time, convert.reformat(frame, width=size, height=size, format="gray", interpolation="AREA").to_ndarray()
+
+
 # --------------------------------------------------------------------------- mouth clips
 def rgb_to_gray(rgb: np.ndarray) -> np.ndarray:
     """uint8 [..., 3] RGB → uint8 [...], by OpenCV's integer weights (ITU-R 601, 14 bits)."""

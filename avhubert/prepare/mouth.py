@@ -16,7 +16,7 @@ import numpy as np
 from avhubert.data.video import read_frames, rgb_to_gray
 from avhubert.errors import MediaError
 from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, track
-from avhubert.prepare.quarantine import Watch
+from avhubert.prepare.quarantine import MAX_FACES, MIN_FOUND, Watch
 
 SIZE = 96
 MEAN_FACE_SIZE = 256
@@ -26,7 +26,6 @@ MEAN_FACE = np.array(
     [[128.870, 137.303], [92.522, 94.369], [112.772, 94.944], [145.525, 94.535], [166.677, 93.566]], np.float64
 )
 
-MIN_FOUND = 0.8  # share of frames with a face below which a warning is given
 MIN_EYES = 24.0  # pixels between the eyes' outer corners below which the mouth is too small to read
 SAMPLES_PER_FRAME = 640
 SPEAKER_WINDOW = 9  # frames
@@ -99,6 +98,19 @@ def find_mouth(
 
     `watch` sees every picture; `sound`, int16 [N] of the same piece, tells which of several faces speaks.
     """
+    return find_mouths(path, start, end, model, watch, sound)[0]
+
+
+def find_mouths(
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    model: LandmarkModel | None = None,
+    watch: Watch | None = None,
+    sound: np.ndarray | None = None,
+) -> list[MouthTrack]:
+    """The same of every face: the speaker's first, then those seen in `MIN_FOUND` of the frames, longest and largest
+    first, at most `MAX_FACES` in all."""
     pictures = read_frames(path, start, end)
     tracks, frames = track(pictures if watch is None else watch.over(pictures), model or default_model())
     if not tracks:
@@ -106,15 +118,23 @@ def find_mouth(
     speaker, heard = tracks[0], False
     if sound is not None and len(tracks) > 1:
         speaker, heard = speaking(tracks, sound, frames)
-    index = np.array(sorted(speaker.frames))
-    known = [speaker.frames[i] for i in index]
-    stable = interpolate(index, np.stack([one.stable for one in known]), frames)
-    mouth = interpolate(index, np.stack([one.mouth for one in known]), frames)
-    gap = interpolate(index, np.array([one.lip_gap for one in known]), frames)
-    box = interpolate(index, np.stack([one.box for one in known]), frames)
+    others = [one for one in tracks if one is not speaker and len(one.frames) >= MIN_FOUND * frames]
+    return [
+        _mouth_track(speaker, frames, len(tracks), heard),
+        *(_mouth_track(one, frames, 1, False) for one in others[: MAX_FACES - 1]),
+    ]
+
+
+def _mouth_track(one: Track, frames: int, faces: int, heard: bool) -> MouthTrack:
+    index = np.array(sorted(one.frames))
+    known = [one.frames[i] for i in index]
+    stable = interpolate(index, np.stack([landmarks.stable for landmarks in known]), frames)
+    mouth = interpolate(index, np.stack([landmarks.mouth for landmarks in known]), frames)
+    gap = interpolate(index, np.array([landmarks.lip_gap for landmarks in known]), frames)
+    box = interpolate(index, np.stack([landmarks.box for landmarks in known]), frames)
     transforms = stabilise(stable)
     centres = np.einsum("tij,tj->ti", transforms[:, :, :2], mouth) + transforms[:, :, 2]
-    warnings = _warnings(speaker, frames, stable, gap, len(tracks), heard)
+    warnings = _warnings(one, frames, stable, gap, faces, heard)
     return MouthTrack(transforms, centres, len(index) / frames, gap, box, tuple(warnings))
 
 

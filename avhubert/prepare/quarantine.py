@@ -11,6 +11,7 @@ from avhubert.data.video import FRAME_RATE
 from avhubert.errors import MediaError
 
 MIN_FOUND = 0.8  # share of frames in which the face must be seen
+MAX_FACES = 8  # of one video that become clips
 MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of picture and sound
 MIN_FRAMES = 5
 MAX_SECONDS = 120.0

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from avhubert.data.text import SPECIALS, train_tokenizer
 from avhubert.data.video import FRAME_RATE, probe, read_frames, read_gray, rgb_to_gray, write_video
 from avhubert.errors import AvhubertError, ConfigError, DataError, MediaError, one_of
 from avhubert.files import atomic_path, lock_directory, output_directory, write_text
-from avhubert.prepare.quarantine import MAX_LENGTH_DIFFERENCE, MAX_SECONDS, Watch, check, too_long
+from avhubert.prepare.quarantine import MAX_FACES, MAX_LENGTH_DIFFERENCE, MAX_SECONDS, Watch, check, too_long
 from avhubert.report import Page, contact_sheet, progress
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Done:
     found_share: float = 0.0
     warnings: tuple[str, ...] = ()
     source: str = ""  # the input's size and time, so that a changed one is done again
+    others: tuple[float, ...] = ()  # found_share of the other faces that became clips
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,12 @@ def prepare(
     (dst / "journal").mkdir(exist_ok=True)
     journal = dst / "journal" / f"{index}-of-{count}.jsonl"
     with lock_directory(dst) if count == 1 else lock_directory(_made(dst / "journal" / f"{index}-of-{count}.lock.d")):
-        _remove_leftovers(path for clip in clips[index::count] for path in media_paths(dst, clip.id))
+        _remove_leftovers(
+            path
+            for clip in clips[index::count]
+            for name in face_ids(clip.id, MAX_FACES if clip.every_face else 1)
+            for path in media_paths(dst, name)
+        )
         if count == 1:
             for found in (*dst.glob(".*.part.*"), *dst.glob("*/.*.part.*")):
                 found.unlink(missing_ok=True)
@@ -135,6 +141,7 @@ def prepare(
     usable = [clip for clip in clips if clip.id in done and not done[clip.id].reason]
     if missing:
         return Summary(len(usable), counted, waiting_for=len(missing))
+    usable = _with_other_faces(usable, done)
     _write_rejected(dst, outcomes)
     if not usable:
         first = sorted(outcomes.items())[0]
@@ -155,6 +162,19 @@ def prepare(
         )
     notes += _write_directories(directories, done, dst, vocab_size)
     return Summary(len(left), counted, tuple(directories), notes=tuple(notes))
+
+
+def _with_other_faces(clips: Sequence[SourceClip], done: dict[str, Done]) -> list[SourceClip]:
+    """The clips, each followed by those of its other faces, which are entered in `done`; nobody knows what they say."""
+    found = []
+    for clip in clips:
+        found.append(clip)
+        speaker = done[clip.id]
+        others = face_ids(clip.id, 1 + len(speaker.others))[1:]
+        for name, share in zip(others, speaker.others, strict=True):
+            found.append(replace(clip, id=name, text=None, phones=None))
+            done[name] = replace(speaker, id=name, found_share=share, warnings=(), others=())
+    return found
 
 
 def _write_rejected(dst: Path, outcomes: dict[str, str]) -> None:
@@ -193,39 +213,45 @@ def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS) 
         watch = Watch(round(max_seconds * FRAME_RATE))
         is_crop = (media.width, media.height) == (SIZE, SIZE)  # a mouth clip already: taken as it is
         whole_crop = is_crop and clip.start == 0 and clip.end is None
+        mouths: list[MouthTrack] = []
+        shown: list[Iterable[np.ndarray]] = []
         if is_crop:
-            share: float = 1.0
-            warnings: tuple[str, ...] = ()
-            pictures: Iterable[np.ndarray] = [
-                rgb_to_gray(picture) for picture in watch.over(read_frames(clip.path, clip.start, clip.end))
-            ]
+            shown = [[rgb_to_gray(picture) for picture in watch.over(read_frames(clip.path, clip.start, clip.end))]]
         else:
-            mouth = _watched(clip, watch, samples)
-            share, warnings = mouth.found_share, mouth.warnings
-            pictures = crops(clip.path, mouth, clip.start, clip.end)
+            mouths = _watched(clip, watch, samples)
+            shown = [crops(clip.path, mouth, clip.start, clip.end) for mouth in mouths]
+        shares = [mouth.found_share for mouth in mouths] or [1.0]
         frames = watch.frames
-        check(watch, share, len(samples) / SAMPLE_RATE)
+        check(watch, shares[0], len(samples) / SAMPLE_RATE)
         samples = samples[: frames * SAMPLES_PER_FRAME]
-        video, audio = media_paths(dst, clip.id)
-        for path in (video, audio):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if whole_crop and clip.path.suffix == ".mp4" and media.fps == FRAME_RATE:
-            with atomic_path(video) as temporary:
-                shutil.copyfile(clip.path, temporary)
-        else:
-            write_video(video, pictures)
-        write_wav(audio, samples)
+        for name, pictures in zip(face_ids(clip.id, len(shown)), shown, strict=True):
+            video, audio = media_paths(dst, name)
+            for path in (video, audio):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            if whole_crop and clip.path.suffix == ".mp4" and media.fps == FRAME_RATE:
+                with atomic_path(video) as temporary:
+                    shutil.copyfile(clip.path, temporary)
+            else:
+                write_video(video, pictures)
+            write_wav(audio, samples)
     except MediaError as error:
         return Done(clip.id, _without_path(str(error), clip.path), source=source)
-    return Done(clip.id, "", frames, len(samples), share, warnings, source)
+    warnings = mouths[0].warnings if mouths else ()
+    return Done(clip.id, "", frames, len(samples), shares[0], warnings, source, tuple(shares[1:]))
 
 
-def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray) -> MouthTrack:
-    """The mouth, or MediaError; where no face is found because the picture is black or frozen, it says that."""
-    from avhubert.prepare.mouth import find_mouth
+def face_ids(identifier: str, faces: int) -> list[str]:
+    """Ids of a source clip's faces: the speaker's has its own."""
+    return [identifier, *(f"{identifier}_face{number}" for number in range(2, faces + 1))]
+
+
+def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray) -> list[MouthTrack]:
+    """The mouths, or MediaError; where no face is found because the picture is black or frozen, it says that."""
+    from avhubert.prepare.mouth import find_mouths
 
     try:
-        return find_mouth(clip.path, clip.start, clip.end, watch=watch, sound=samples)
+        found = find_mouths(clip.path, clip.start, clip.end, watch=watch, sound=samples)
+        return found if clip.every_face else found[:1]
     except MediaError as error:
         if watch.finished and watch.fault():
             raise MediaError(watch.fault()) from error
@@ -262,7 +288,11 @@ def _do_all(clips: Sequence[SourceClip], dst: Path, journal: Path, workers: int 
         if clip.id not in before
         or before[clip.id].reason
         or before[clip.id].source != _fingerprint(clip.path)
-        or not all(path.is_file() for path in media_paths(dst, clip.id))
+        or not all(
+            path.is_file()
+            for name in face_ids(clip.id, 1 + len(before[clip.id].others))
+            for path in media_paths(dst, name)
+        )
     ]
     if not todo:
         return
@@ -323,7 +353,9 @@ def _read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, Done]:
             except ValueError:
                 continue
             if kept["id"] in wanted and not (kept["reason"] and kept["id"] in found and not found[kept["id"]].reason):
-                found[kept["id"]] = Done(**{**kept, "warnings": tuple(kept["warnings"])})
+                found[kept["id"]] = Done(
+                    **{**kept, "warnings": tuple(kept["warnings"]), "others": tuple(kept.get("others", ()))}
+                )
     return found
 
 
@@ -392,7 +424,14 @@ def _splits(
     rejected = []
     if any(clip.text for clip in clips) and not all(clip.text for clip in clips):
         rejected = [
-            Rejected(clip.id, "no transcript beside it while other videos have one") for clip in clips if not clip.text
+            Rejected(
+                clip.id,
+                "another face beside the one that says the transcript"
+                if folder.FACE.search(clip.id)
+                else "no transcript beside it while other videos have one",
+            )
+            for clip in clips
+            if not clip.text
         ]
         clips = [clip for clip in clips if clip.text]
     given = {split: [clip for clip in clips if clip.split == split] for split in folder.SPLITS}

@@ -127,6 +127,35 @@ def test_names_stay_apart_and_impossible_ones_are_named(tmp_path: Path) -> None:
     assert "rename it" in rejected[0].reason
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("AVHUBERT_CACHE", str(folder))
+    return folder
+
+
+def test_long_videos_are_cut_between_scenes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rooms = [np.kron(rng.integers(0, 255, (8, 8)), np.ones((12, 12))).astype(np.uint8) for _ in range(3)]
+    lengths = (150, 225, 90)  # frames: 6, 9 and 3.6 s
+    scenes = [np.roll(room, round(3 * np.sin(i / 8)), 1) for room, n in zip(rooms, lengths, strict=True) for i in range(n)]
+    write_video(tmp_path / "film.mp4", scenes, audio=np.zeros(16_000 * 19, np.int16))
+    clips, _ = folder.find(tmp_path)
+    assert [(clip.start, clip.end) for clip in clips] == [(0.0, 6.0), (6.0, 15.0), (15.0, None)]
+    # a light that goes on slowly is no new scene
+    dawn = [np.full((96, 96), i // 2, np.uint8) for i in range(450)]
+    write_video(tmp_path / "film.mp4", dawn)
+    assert (folder.find(tmp_path)[0][0].start, folder.find(tmp_path)[0][0].end) == (0.0, 5.0)
+
+
+def test_a_long_video_is_cut_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "a.mp4", [np.zeros((16, 16), np.uint8)] * 400, audio=np.zeros(16 * 16_000, np.int16))
+    first = folder.find(tmp_path)
+    assert len(list((cache / "cuts").iterdir())) == 1
+    monkeypatch.setattr(folder, "cut", None)  # would be called otherwise
+    assert folder.find(tmp_path) == first
+
+
 def test_long_videos_are_cut_where_they_are_quiet(tmp_path: Path) -> None:
     seconds, pauses = 50, (7.0, 13.0, 22.5, 31.0, 44.0)
     sound = np.random.default_rng(0).integers(-8000, 8000, 16_000 * seconds).astype(np.int16)
@@ -136,7 +165,7 @@ def test_long_videos_are_cut_where_they_are_quiet(tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", [np.zeros((16, 16), np.uint8)] * 25, audio=sound[:16_000])
     clips, _ = folder.find(tmp_path)
     long = [clip for clip in clips if clip.path.name == "long.mp4"]
-    assert clips[-1] == folder.SourceClip("short", tmp_path / "short.mp4", "")
+    assert clips[-1] == folder.SourceClip("short", tmp_path / "short.mp4", "", every_face=True)
     assert long[0].start == 0
     assert long[-1].end is None
     for before, after in itertools.pairwise(long):
@@ -145,4 +174,4 @@ def test_long_videos_are_cut_where_they_are_quiet(tmp_path: Path) -> None:
         assert 5 <= after.start - before.start <= 15
     assert 5 <= seconds - long[-1].start <= 15
     (tmp_path / "long.txt").write_text("all that is said")
-    assert folder._pieces(tmp_path / "long.mp4") == [Piece(0.0, None, "all that is said")]
+    assert folder._transcribed(tmp_path / "long.mp4") == [Piece(0.0, None, "all that is said")]
