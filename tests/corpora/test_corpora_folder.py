@@ -145,7 +145,7 @@ def test_long_videos_are_cut_between_scenes(tmp_path: Path) -> None:
     # a light that goes on slowly is no new scene
     dawn = [np.full((96, 96), i // 2, np.uint8) for i in range(450)]
     write_video(tmp_path / "film.mp4", dawn)
-    assert (folder.find(tmp_path)[0][0].start, folder.find(tmp_path)[0][0].end) == (0.0, 5.0)
+    assert (folder.find(tmp_path)[0][0].start, folder.find(tmp_path)[0][0].end) == (0.0, 13.0)
 
 
 def test_a_long_video_is_cut_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
