@@ -173,8 +173,13 @@ def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
             return
 
 
+def _to_rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
+    # by way of BGR and bicubic: what OpenCV asks of FFmpeg, level for level also where a sample has 10 bits
+    return convert.reformat(frame, format="bgr24", interpolation="BICUBIC").to_ndarray()[..., ::-1]
+
+
 def _rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
-    picture = convert.reformat(frame, format="rgb24").to_ndarray()
+    picture = np.ascontiguousarray(_to_rgb(frame, convert))
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.rot90(picture, turns).copy() if turns else picture
 
@@ -207,7 +212,7 @@ def _gray_table(u: int, v: int, color_range: int, colorspace: int) -> np.ndarray
         content = np.zeros((plane.height, plane.line_size), np.uint8)
         content[:, : plane.width] = value
         plane.update(content.tobytes())
-    return rgb_to_gray(VideoReformatter().reformat(frame, format="rgb24").to_ndarray())[0]
+    return rgb_to_gray(_to_rgb(frame, VideoReformatter()))[0]
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
@@ -238,7 +243,7 @@ def read_gray(path: str | Path) -> np.ndarray:
                         table = _gray_table(int(u[0, 0]), int(v[0, 0]), int(frame.color_range), int(frame.colorspace))
                         frames.append(table[luma])
                         continue
-                frames.append(rgb_to_gray(convert.reformat(frame, format="rgb24").to_ndarray()))
+                frames.append(rgb_to_gray(_to_rgb(frame, convert)))
         except FFmpegError as error:
             raise MediaError(f"{path} is damaged after {len(frames)} frames: {error.strerror}") from error
     if not frames:

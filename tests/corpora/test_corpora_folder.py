@@ -138,7 +138,9 @@ def test_long_videos_are_cut_between_scenes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rooms = [np.kron(rng.integers(0, 255, (8, 8)), np.ones((12, 12))).astype(np.uint8) for _ in range(3)]
     lengths = (150, 225, 90)  # frames: 6, 9 and 3.6 s
-    scenes = [np.roll(room, round(3 * np.sin(i / 8)), 1) for room, n in zip(rooms, lengths, strict=True) for i in range(n)]
+    scenes = [
+        np.roll(room, round(3 * np.sin(i / 8)), 1) for room, n in zip(rooms, lengths, strict=True) for i in range(n)
+    ]
     write_video(tmp_path / "film.mp4", scenes, audio=np.zeros(16_000 * 19, np.int16))
     clips, _ = folder.find(tmp_path)
     assert [(clip.start, clip.end) for clip in clips] == [(0.0, 6.0), (6.0, 15.0), (15.0, None)]
