@@ -152,7 +152,7 @@ def prepare(
         outcomes[one.id] = one.reason
     left = [clip for clip in usable if clip.id not in outcomes]
     _write_rejected(dst, outcomes)
-    _write_report(dst, corpus, left, done, outcomes)
+    _write_report(dst, corpus, left, done, outcomes, {clip.id: clip for clip in clips})
     inputs = len(left) + len(outcomes)
     if len(outcomes) > max_rejected * inputs:
         reason, number = counted.most_common(1)[0]
@@ -490,7 +490,12 @@ def _write_split(directory: Path, split: str, clips: Sequence[SourceClip], done:
 
 # --------------------------------------------------------------------------- the report
 def _write_report(
-    dst: Path, corpus: str, clips: Sequence[SourceClip], done: dict[str, Done], outcomes: dict[str, str]
+    dst: Path,
+    corpus: str,
+    clips: Sequence[SourceClip],
+    done: dict[str, Done],
+    outcomes: dict[str, str],
+    sources: dict[str, SourceClip],
 ) -> None:
     page = Page(f"Preparation of {corpus}")
     seconds = sum(done[clip.id].frames for clip in clips) / FRAME_RATE
@@ -500,6 +505,13 @@ def _write_report(
         page.table(("left out", "why"), sorted(outcomes.items())[:LISTED])
         if len(outcomes) > LISTED:
             page.text(f"The first {LISTED} of {len(outcomes)}; all of them are in rejected.tsv.")
+        seen = [one for one in sorted(outcomes, key=lambda one: (_kind(outcomes[one]), one)) if one in sources]
+        pictures = ((one, _first_picture(sources[one])) for one in seen[:SHEET])
+        shown = [(one, picture) for one, picture in pictures if picture is not None]
+        if shown:
+            page.heading("What was left out, by reason")
+            for one, picture in shown:
+                page.image(picture, f"{one}: {outcomes[one]}")
     page.histogram([done[clip.id].frames / FRAME_RATE for clip in clips], "length, seconds")
     page.histogram([100 * done[clip.id].found_share for clip in clips], "frames in which the face was found, %")
     noted = [(clip.id, warning) for clip in clips for warning in done[clip.id].warnings]
@@ -508,9 +520,18 @@ def _write_report(
         page.table(("clip", "warning"), noted[:LISTED])
     page.heading("Mouth clips, those with the fewest faces first")
     worst = sorted(clips, key=lambda clip: (done[clip.id].found_share, clip.id))[:SHEET]
-    pictures = []
+    middles = []
     for clip in worst:
         frames = read_gray(media_paths(dst, clip.id)[0])
-        pictures.append(frames[len(frames) // 2])
-    page.image(contact_sheet(pictures), "the middle frame of each")
+        middles.append(frames[len(frames) // 2])
+    page.image(contact_sheet(middles), "the middle frame of each")
     page.write(dst / "report.html")
+
+
+def _first_picture(clip: SourceClip) -> np.ndarray | None:
+    """Its first frame, at most 160 pixels high, RGB; None if it has none."""
+    try:
+        picture = next(read_frames(clip.path, clip.start, clip.end), None)
+    except MediaError:
+        return None
+    return None if picture is None else picture[:: -(-picture.shape[0] // 160), :: -(-picture.shape[0] // 160)]

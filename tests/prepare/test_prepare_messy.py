@@ -41,6 +41,7 @@ def test_every_file_is_used_or_named(
             assert all(4.9 < clip.video_frames / 25 < 15.1 for clip in pieces)
         else:
             assert identifier in clips, (identifier, reasons.get(identifier))
+    assert 'alt="23 wall: no face was found' in page  # with its picture
     assert set(reasons) == {name.rsplit(".", 1)[0] for name, reason in messy.expected.items() if reason}
     assert "05 two people_face2" in clips
     assert summary.rejected.total() == len(reasons)
