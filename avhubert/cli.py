@@ -47,6 +47,7 @@ def prepare(options: argparse.Namespace) -> None:
         max_seconds=options.max_seconds,
         valid_list=options.valid_list,
         english_ids=options.english_ids,
+        landmarks=options.landmarks,
     )
     say(summary)
 
@@ -330,6 +331,9 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
     sub.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
+    sub.add_argument(
+        "--landmarks", type=Path, metavar="DIR", help="68 points a frame, DIR/ID.pkl (dlib's) or .npz, made before"
+    )
 
     sub = command(
         "noise",

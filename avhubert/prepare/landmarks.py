@@ -5,16 +5,18 @@ Coordinates are (x, y) in pixels of the picture, pixel centres at whole numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import pickle
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from avhubert.errors import ConfigError
+from avhubert.errors import ConfigError, MediaError
 from avhubert.prepare import models
 
 MIN_SCORE = 0.5  # of a detection
@@ -22,9 +24,22 @@ DETECT_EVERY = 12  # frames between detections while a face is tracked
 MIN_OVERLAP = 0.3  # of two boxes (intersection over union) to be the same face
 
 # 468-point mesh → the iBUG points that the published crop is stabilised on: nose base, then the eyes' corners
-STABLE_MESH = (2, 33, 133, 362, 263)  # iBUG 33, 36, 39, 42, 45
-MOUTH_MESH = (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178)  # iBUG 48–67
-INNER_LIPS = (13, 14)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a model's points lie on a face, as the numbers of those that are used."""
+
+    stable: tuple[int, ...]
+    mouth: tuple[int, ...]
+    inner_lips: tuple[int, int]
+
+
+IBUG = Layout((33, 36, 39, 42, 45), tuple(range(48, 68)), (62, 66))
+MESH = Layout(
+    (2, 33, 133, 362, 263), (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178),
+    (13, 14),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,15 +74,29 @@ class LandmarkModel(Protocol):
 
 
 # --------------------------------------------------------------------------- BlazeFace and mesh on LiteRT
+def _grid(cells: int, repeats: int) -> np.ndarray:
+    """Anchor centres [cells² · repeats, 2] in 0…1, row by row."""
+    line = (np.arange(cells) + 0.5) / cells
+    x, y = np.meshgrid(line, line)
+    return np.repeat(np.stack([x, y], -1).reshape(-1, 2), repeats, axis=0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Detector:
+    """A face detector's network: its square input in pixels, and the centres of what it answers about."""
+
+    file: str
+    side: int
+    anchors: np.ndarray
+
+
 @cache
-def _anchors() -> np.ndarray:
-    """Anchor centres [896, 2] in 0…1: a 16 × 16 grid with 2 per cell, then 8 × 8 with 6."""
-    centres = []
-    for cells, repeats in ((16, 2), (8, 6)):
-        line = (np.arange(cells) + 0.5) / cells
-        x, y = np.meshgrid(line, line)
-        centres.append(np.repeat(np.stack([x, y], -1).reshape(-1, 2), repeats, axis=0))
-    return np.concatenate(centres).astype(np.float32)
+def _detectors() -> tuple[_Detector, _Detector]:
+    """Short range, for faces of a fifth of the picture and more; full range, for those down to a twentieth."""
+    return (
+        _Detector("detector", 128, np.concatenate([_grid(16, 2), _grid(8, 6)])),
+        _Detector("detector_full_range", 192, _grid(48, 1)),
+    )
 
 
 def _sample(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
@@ -99,7 +128,7 @@ def _sample(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
 
 class BlazeFace:
-    """BlazeFace short-range detector and 468-point mesh (LiteRT, one thread).
+    """BlazeFace detectors, short-range and for small faces full-range, and 468-point mesh (LiteRT, one thread).
 
     Raises ConfigError if LiteRT isn't installed, CheckpointError if the model files can't be had.
     """
@@ -111,10 +140,14 @@ class BlazeFace:
             raise ConfigError(
                 "finding faces needs ai-edge-litert, which is not installed; run: pip install 'avhubert[prepare]'"
             ) from error
-        self._detector = Interpreter(model_path=str(models.path("detector")), num_threads=1)
-        self._mesh = Interpreter(model_path=str(models.path("mesh")), num_threads=1)
-        for interpreter in (self._detector, self._mesh):
+
+        def loaded(file: str) -> Interpreter:
+            interpreter = Interpreter(model_path=str(models.path(file)), num_threads=1)
             interpreter.allocate_tensors()
+            return interpreter
+
+        self._short, self._full = ((detector, loaded(detector.file)) for detector in _detectors())
+        self._mesh = loaded("mesh")
 
     @staticmethod
     def _run(interpreter, picture: np.ndarray) -> dict[int, np.ndarray]:
@@ -124,18 +157,22 @@ class BlazeFace:
         return {output.size: output.reshape(-1) for output in outputs}
 
     def detect(self, picture: np.ndarray) -> list[Face]:
-        """All faces, best first."""
+        """All faces, best first; where the short-range detector sees none, those that the full-range one sees."""
+        return self._detect(*self._short, picture) or self._detect(*self._full, picture)
+
+    def _detect(self, detector: _Detector, interpreter, picture: np.ndarray) -> list[Face]:
         height, width = picture.shape[:2]
         side = max(height, width)  # letterboxed into a square
-        scale = side / 128
+        scale = side / detector.side
         offset = np.array([(width - side) / 2, (height - side) / 2], np.float32)
         matrix = np.array([[scale, 0, offset[0] + scale / 2 - 0.5], [0, scale, offset[1] + scale / 2 - 0.5]])
-        found = self._run(self._detector, _sample(picture, matrix, 128) / 127.5 - 1)
-        scores = 1 / (1 + np.exp(-np.clip(found[896], -80, 80)))
+        found = self._run(interpreter, _sample(picture, matrix, detector.side) / 127.5 - 1)
+        count = len(detector.anchors)
+        scores = 1 / (1 + np.exp(-np.clip(found[count], -80, 80)))
         keep = np.flatnonzero(scores >= MIN_SCORE)
         keep = keep[np.argsort(-scores[keep])]
-        values = found[896 * 16].reshape(896, 8, 2)[keep] / 128
-        values[:, [0, *range(2, 8)]] += _anchors()[keep][:, None]
+        values = found[count * 16].reshape(count, 8, 2)[keep] / detector.side
+        values[:, [0, *range(2, 8)]] += detector.anchors[keep][:, None]
         points = values * side + offset - 0.5
         half = values[:, 1] * side / 2
         boxes = np.concatenate([points[:, 0] - half, points[:, 0] + half], 1)
@@ -228,10 +265,64 @@ def track(pictures: Iterable[np.ndarray], model: LandmarkModel) -> tuple[list[Tr
     return sorted(tracks, key=lambda one: -one.size), count
 
 
-def _landmarks(points: np.ndarray) -> Landmarks:
+def _landmarks(points: np.ndarray, layout: Layout = MESH) -> Landmarks:
     return Landmarks(
-        stable=points[list(STABLE_MESH)],
-        mouth=points[list(MOUTH_MESH)].mean(0),
-        lip_gap=float(np.linalg.norm(points[INNER_LIPS[0]] - points[INNER_LIPS[1]])),
+        stable=points[list(layout.stable)],
+        mouth=points[list(layout.mouth)].mean(0),
+        lip_gap=float(np.linalg.norm(points[layout.inner_lips[0]] - points[layout.inner_lips[1]])),
         box=np.concatenate([points.min(0), points.max(0)]),
     )
+
+
+# --------------------------------------------------------------------------- landmarks on disk
+def read_landmarks(folder: Path, names: Sequence[str]) -> list[np.ndarray | None]:
+    """68 iBUG points float32 [68, 2] of each frame at 25 fps, None where there is no face, of the first of `names`.
+
+    NAME.pkl is a list with an array or None per frame, as the published tools (dlib) write it; NAME.npz holds
+    `landmarks` [T, 68, 2], NaN where there is none.
+
+    Raises:
+        MediaError: no such file, or it holds something else.
+    """
+    for name in names:
+        for path, read in ((folder / f"{name}.pkl", _read_pickle), (folder / f"{name}.npz", _read_npz)):
+            if path.is_file():
+                try:
+                    rows = read(path)
+                    found = [None if row is None else np.asarray(row, np.float32) for row in rows]
+                    if not found or any(row is not None and row.shape != (68, 2) for row in found):
+                        raise ValueError("they are not 68 points a frame")
+                except (OSError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+                    raise MediaError(f"the landmarks {path} cannot be used: {error}") from error
+                return found
+    raise MediaError(f"no landmarks: {folder / names[0]}.pkl (or .npz) is missing")
+
+
+def stored_track(points: Sequence[np.ndarray | None]) -> Track:
+    """Points per frame, as `read_landmarks` gives them, as a track."""
+    return Track({index: _landmarks(row, IBUG) for index, row in enumerate(points) if row is not None})
+
+
+class _OnlyArrays(pickle.Unpickler):
+    """Lists, numbers and numpy arrays; anything else in a pickle could run code."""
+
+    ALLOWED = frozenset(
+        (module, name)
+        for name in ("_reconstruct", "scalar", "ndarray", "dtype")
+        for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+    ) | {("_codecs", "encode")}  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is no array")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def _read_pickle(path: Path) -> Sequence[Any]:
+    with open(path, "rb") as file:
+        return list(_OnlyArrays(file).load())
+
+
+def _read_npz(path: Path) -> Sequence[Any]:
+    with np.load(path, allow_pickle=False) as kept:
+        return [None if np.isnan(row).any() else row for row in kept["landmarks"]]

@@ -6,7 +6,7 @@ Coordinates are (x, y) in pixels. T frames at 25 fps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from avhubert.data.video import read_frames, rgb_to_gray
 from avhubert.errors import MediaError
-from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, track
+from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, stored_track, track
 from avhubert.prepare.quarantine import MAX_FACES, MIN_FOUND, Watch
 
 SIZE = 96
@@ -108,11 +108,23 @@ def find_mouths(
     model: LandmarkModel | None = None,
     watch: Watch | None = None,
     sound: np.ndarray | None = None,
+    points: Sequence[np.ndarray | None] | None = None,
 ) -> list[MouthTrack]:
     """The same of every face: the speaker's first, then those seen in `MIN_FOUND` of the frames, longest and largest
-    first, at most `MAX_FACES` in all."""
+    first, at most `MAX_FACES` in all. `points`: known landmarks of each frame instead, as `read_landmarks` gives them.
+
+    Raises MediaError too if `points` are of another number of frames.
+    """
     pictures = read_frames(path, start, end)
-    tracks, frames = track(pictures if watch is None else watch.over(pictures), model or default_model())
+    passing = pictures if watch is None else watch.over(pictures)
+    if points is None:
+        tracks, frames = track(passing, model or default_model())
+    else:
+        frames = sum(1 for _ in passing)
+        if abs(frames - len(points)) > 1:
+            raise MediaError(f"the landmarks are of {len(points)} frames, the video has {frames} (at 25 fps)")
+        known = stored_track(points[:frames])
+        tracks = [known] if known.frames else []
     if not tracks:
         raise MediaError(f"no face was found in any of the {frames} frames of {path}")
     speaker, heard = tracks[0], False

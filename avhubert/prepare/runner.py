@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Done:
     samples: int = 0
     found_share: float = 0.0
     warnings: tuple[str, ...] = ()
-    source: str = ""  # the input's size and time, so that a changed one is done again
+    source: str = ""  # the input's size and time, and where its landmarks are from: a changed one is done again
     others: tuple[float, ...] = ()  # found_share of the other faces that became clips
 
 
@@ -95,6 +95,7 @@ def prepare(
     max_seconds: float = MAX_SECONDS,
     valid_list: Path | None = None,
     english_ids: Path | None = None,
+    landmarks: Path | None = None,
 ) -> Summary:
     """Prepare a corpus into `dst`; can be killed and started again. Shard (I, N) does every N-th clip.
 
@@ -102,7 +103,8 @@ def prepare(
     DST/433h, `vox2` DST/en and DST/all, `folder` DST itself. What can't be used is named in DST/rejected.tsv with its
     reason: among others clips longer than `max_seconds`. No manifests are written when more than the share
     `max_rejected` of the inputs is left out. `valid_list` (lrs3) and `english_ids` (vox2) name files with one id a
-    line; without a list the validation clips are drawn by `seed`.
+    line; without a list the validation clips are drawn by `seed`. `landmarks`: a folder with a file of 68 points a
+    frame for every clip (or its video), see `landmarks.read_landmarks`, instead of finding faces here.
 
     Raises:
         ConfigError: `dst` can't be written, another process is preparing into it, or a list is for another corpus.
@@ -113,6 +115,8 @@ def prepare(
     for option, value, only in (("--valid-list", valid_list, "lrs3"), ("--english-ids", english_ids, "vox2")):
         if value is not None and corpus != only:
             raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
+    if landmarks is not None and not landmarks.is_dir():
+        raise ConfigError(f"--landmarks names {landmarks}, which is not a folder")
     find = CORPORA[corpus]
     clips, rejected = find(Path(src)) if english_ids is None else find(Path(src), english_ids)
     valid = _listed(clips, rejected, valid_list) if valid_list else None
@@ -130,7 +134,7 @@ def prepare(
         if count == 1:
             for found in (*dst.glob(".*.part.*"), *dst.glob("*/.*.part.*")):
                 found.unlink(missing_ok=True)
-        _do_all(clips[index::count], dst, journal, workers, max_seconds)
+        _do_all(clips[index::count], dst, journal, workers, max_seconds, landmarks)
     done = _read_journals(dst, clips)
     missing = [clip for clip in clips if clip.id not in done]
     outcomes = {
@@ -192,11 +196,11 @@ def _kind(reason: str) -> str:
 
 
 # --------------------------------------------------------------------------- one clip
-def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS) -> Done:
+def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS, landmarks: Path | None = None) -> Done:
     """Write DST/video/ID.mp4 and DST/audio/ID.wav, or say why not. Runs in a worker."""
     from avhubert.prepare.mouth import SIZE, crops
 
-    source = _fingerprint(clip.path)
+    source = _fingerprint(clip.path, landmarks)
     try:
         media = probe(clip.path)
         if not media.has_video:
@@ -218,7 +222,7 @@ def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS) 
         if is_crop:
             shown = [[rgb_to_gray(picture) for picture in watch.over(read_frames(clip.path, clip.start, clip.end))]]
         else:
-            mouths = _watched(clip, watch, samples)
+            mouths = _watched(clip, watch, samples, landmarks)
             shown = [crops(clip.path, mouth, clip.start, clip.end) for mouth in mouths]
         shares = [mouth.found_share for mouth in mouths] or [1.0]
         frames = watch.frames
@@ -245,17 +249,29 @@ def face_ids(identifier: str, faces: int) -> list[str]:
     return [identifier, *(f"{identifier}_face{number}" for number in range(2, faces + 1))]
 
 
-def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray) -> list[MouthTrack]:
+def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray, landmarks: Path | None) -> list[MouthTrack]:
     """The mouths, or MediaError; where no face is found because the picture is black or frozen, it says that."""
     from avhubert.prepare.mouth import find_mouths
 
+    points = None if landmarks is None else _stored(clip, landmarks)
     try:
-        found = find_mouths(clip.path, clip.start, clip.end, watch=watch, sound=samples)
+        found = find_mouths(clip.path, clip.start, clip.end, watch=watch, sound=samples, points=points)
         return found if clip.every_face else found[:1]
     except MediaError as error:
         if watch.finished and watch.fault():
             raise MediaError(watch.fault()) from error
         raise
+
+
+def _stored(clip: SourceClip, folder: Path) -> list[np.ndarray | None]:
+    """The clip's landmarks: a file of its own, or its part of the whole video's."""
+    from avhubert.prepare.landmarks import read_landmarks
+
+    whole = (Path(clip.id).parent / clip.path.stem).as_posix()
+    if clip.id == whole or any((folder / f"{clip.id}.{ending}").is_file() for ending in ("pkl", "npz")):
+        return read_landmarks(folder, [clip.id])
+    first = round(clip.start * FRAME_RATE)
+    return read_landmarks(folder, [whole])[first : None if clip.end is None else round(clip.end * FRAME_RATE)]
 
 
 def media_paths(dst: Path, identifier: str) -> tuple[Path, Path]:
@@ -268,9 +284,9 @@ def _without_path(reason: str, path: Path) -> str:
     return " ".join(reason.replace(str(path), "the file").split())
 
 
-def _fingerprint(path: Path) -> str:
+def _fingerprint(path: Path, landmarks: Path | None) -> str:
     found = path.stat()
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    return f"{found.st_size}-{found.st_mtime_ns}" + ("" if landmarks is None else f"-{landmarks}")
 
 
 def _start_worker() -> None:
@@ -280,14 +296,21 @@ def _start_worker() -> None:
 
 
 # --------------------------------------------------------------------------- all clips
-def _do_all(clips: Sequence[SourceClip], dst: Path, journal: Path, workers: int | None, max_seconds: float) -> None:
+def _do_all(
+    clips: Sequence[SourceClip],
+    dst: Path,
+    journal: Path,
+    workers: int | None,
+    max_seconds: float,
+    landmarks: Path | None,
+) -> None:
     before = _read_journals(dst, clips)
     todo = [
         clip
         for clip in clips
         if clip.id not in before
         or before[clip.id].reason
-        or before[clip.id].source != _fingerprint(clip.path)
+        or before[clip.id].source != _fingerprint(clip.path, landmarks)
         or not all(
             path.is_file()
             for name in face_ids(clip.id, 1 + len(before[clip.id].others))
@@ -298,10 +321,11 @@ def _do_all(clips: Sequence[SourceClip], dst: Path, journal: Path, workers: int 
         return
     from avhubert.prepare.landmarks import BlazeFace
 
-    BlazeFace()  # fetches the face models, or says what is missing, once and before the workers start
+    if landmarks is None:
+        BlazeFace()  # fetches the face models, or says what is missing, once and before the workers start
     with open(journal, "a", encoding="utf-8") as handle, progress() as bar:
         task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
-        for done in _in_parallel(todo, dst, min(workers or os.cpu_count() or 1, len(todo)), max_seconds):
+        for done in _in_parallel(todo, min(workers or os.cpu_count() or 1, len(todo)), dst, max_seconds, landmarks):
             handle.write(json.dumps(asdict(done), ensure_ascii=False) + "\n")
             handle.flush()
             bar.advance(task)
@@ -317,14 +341,14 @@ def _remove_leftovers(files: Iterable[Path]) -> None:
                 found.unlink(missing_ok=True)
 
 
-def _in_parallel(clips: Sequence[SourceClip], dst: Path, workers: int, max_seconds: float) -> Iterator[Done]:
+def _in_parallel(clips: Sequence[SourceClip], workers: int, *settings: Any) -> Iterator[Done]:
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     waiting = iter(clips)
     running = {}
     try:
         while True:
             for clip in waiting:
-                running[pool.submit(prepare_clip, clip, dst, max_seconds)] = clip
+                running[pool.submit(prepare_clip, clip, *settings)] = clip
                 if len(running) >= 2 * workers:
                     break
             if not running:
