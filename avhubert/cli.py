@@ -48,8 +48,15 @@ def prepare(options: argparse.Namespace) -> None:
         valid_list=options.valid_list,
         english_ids=options.english_ids,
         landmarks=options.landmarks,
+        executor=options.executor,
     )
     say(summary)
+
+
+def shards(options: argparse.Namespace) -> None:
+    from avhubert.data.shards import make_shards
+
+    say(make_shards(options.data, options.out, options.shard_mb))
 
 
 def noise(options: argparse.Namespace) -> None:
@@ -317,6 +324,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("dst", type=Path, metavar="DST", help="lrs3: DST/30h, DST/433h; vox2: DST/en, DST/all")
     add_workers(sub)
     sub.add_argument("--shard", default="0/1", metavar="I/N", help="do the I-th of N parts (job arrays)")
+    sub.add_argument("--executor", choices=("local", "ray"), default="local", help="processes here, or a Ray cluster")
     add_seed(sub)
     sub.add_argument("--vocab-size", type=positive, default=1000, metavar="V", help="tokenizer size (default 1000)")
     sub.add_argument(
@@ -334,6 +342,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--landmarks", type=Path, metavar="DIR", help="68 points a frame, DIR/ID.pkl (dlib's) or .npz, made before"
     )
+
+    sub = command(
+        "shards",
+        shards,
+        "a data directory as a few large tars, for training on a cluster",
+        "avhubert shards data/433h /lustre/433h --shard-mb 1000",
+    )
+    sub.add_argument("data", type=Path, metavar="DATA", help="data directory")
+    sub.add_argument("out", type=Path, metavar="OUT", help="the data directory of shards")
+    sub.add_argument("--shard-mb", type=positive, default=1000, metavar="N", help="size of a tar (default 1000)")
 
     sub = command(
         "noise",

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from avhubert.config import MODALITIES
-from avhubert.data.audio import SAMPLE_RATE, audio_features, read_audio
+from avhubert.data.audio import SAMPLE_RATE, audio_features
 from avhubert.data.manifest import Clip
-from avhubert.data.video import read_gray, transform
+from avhubert.data.shards import clip_frames, clip_samples
+from avhubert.data.video import transform
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.files import atomic_path, sha256, write_json
 from avhubert.loading import load
@@ -114,7 +115,7 @@ class MfccExtractor:
             raise DataError(
                 f"clip '{clip.id}' has no sound, so no MFCC; take it out of the manifest, or cluster a model's layer"
             )
-        return mfcc(read_audio(clip.audio))
+        return mfcc(clip_samples(clip.audio))
 
 
 @dataclass(frozen=True)
@@ -142,8 +143,8 @@ def streams(frames: np.ndarray | None, samples: np.ndarray | None) -> Streams:
 def read_streams(clip: Clip, modality: str) -> Streams:
     """The streams of `modality` (av | a | v) that a clip has: one with length 0 in its manifest is not there."""
     wanted = MODALITIES[modality]
-    frames = read_gray(clip.video) if "video" in wanted and clip.video_frames else None
-    samples = read_audio(clip.audio) if "audio" in wanted and clip.audio_samples else None
+    frames = clip_frames(clip.video) if "video" in wanted and clip.video_frames else None
+    samples = clip_samples(clip.audio) if "audio" in wanted and clip.audio_samples else None
     if frames is None and samples is None:
         raise DataError(f"clip '{clip.id}' has no stream for modality '{modality}'; choose another one")
     return streams(frames, samples)

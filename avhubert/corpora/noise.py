@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from avhubert.data.audio import SAMPLE_RATE, read_audio, write_wav
+from avhubert.data.audio import SAMPLE_RATE, write_wav
 from avhubert.data.manifest import read_manifest
+from avhubert.data.shards import clip_samples
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.files import atomic_directory, output_directory, write_text
 from avhubert.report import progress
@@ -147,7 +148,7 @@ def _babble(recordings: list[Path], dst: Path, seed: int, count: int | None, sum
 def _mixture(recordings: list[Path], rng: np.random.Generator) -> np.ndarray:
     """Mean of up to 30 recordings, each from a place of its own and repeated to the length of the longest (≤ 10 s)."""
     chosen = rng.choice(len(recordings), size=min(VOICES, len(recordings)), replace=False)
-    voices = [read_audio(recordings[place]) for place in chosen]
+    voices = [clip_samples(recordings[place]) for place in chosen]
     length = min(max(map(len, voices)), BABBLE_SECONDS * SAMPLE_RATE)
     total = np.zeros(length, np.float64)
     for voice in voices:
@@ -156,7 +157,7 @@ def _mixture(recordings: list[Path], rng: np.random.Generator) -> np.ndarray:
 
 
 def _speech(recordings: list[Path], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
-    lengths = [len(read_audio(path)) for path in _watched(recordings, "reading speech")]
+    lengths = [len(clip_samples(path)) for path in _watched(recordings, "reading speech")]
     long_enough = [index for index, length in enumerate(lengths) if length >= LEAST_SECONDS * SAMPLE_RATE]
     summary.notes.append(
         f"speech: {len(recordings) - len(long_enough)} of {len(recordings)} recordings are shorter than "
@@ -173,7 +174,7 @@ def _speech(recordings: list[Path], dst: Path, seed: int, count: int | None, sum
         [recordings[index] for index in chosen], _shares(len(chosen), 0.2, 1), np.random.default_rng((seed, 2))
     )
     limit = SPEECH_SECONDS * SAMPLE_RATE
-    streams = {split: ((read_audio(path)[:limit] for path in paths), len(paths)) for split, paths in parts.items()}
+    streams = {split: ((clip_samples(path)[:limit] for path in paths), len(paths)) for split, paths in parts.items()}
     _write_category("speech", dst, streams, summary)
 
 
@@ -182,7 +183,7 @@ def _pieces(category: str, recordings: list[Path], dst: Path, seed: int, summary
     places: list[tuple[Path, int]] = []
     left_out = 0
     for path in _watched(recordings, f"reading {category}"):
-        length = len(read_audio(path))
+        length = len(clip_samples(path))
         for start in range(0, length, size):
             if min(size, length - start) >= least:
                 places.append((path, start))
@@ -198,7 +199,7 @@ def _pieces(category: str, recordings: list[Path], dst: Path, seed: int, summary
 
     def clips(chosen: list[tuple[Path, int]]) -> Iterator[np.ndarray]:
         for path, pieces in itertools.groupby(chosen, key=lambda place: place[0]):
-            samples = read_audio(path)
+            samples = clip_samples(path)
             for _, start in pieces:
                 yield samples[start : start + size]
 

@@ -6,6 +6,7 @@ Samples are int16 [N], 16 kHz mono. One video frame at 25 Hz is 640 samples or 4
 from __future__ import annotations
 
 import functools
+import io
 import wave
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -142,12 +143,20 @@ class _Run:
 
 def write_wav(path: str | Path, samples: np.ndarray) -> None:
     """Write int16 [N] as a 16 kHz mono wav, whole or not at all; the same samples give the same bytes."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(wav_bytes(samples))
+
+
+def wav_bytes(samples: np.ndarray) -> bytes:
+    """int16 [N] as the content of a 16 kHz mono wav: 44 bytes of header, then the samples."""
     assert samples.dtype == np.int16, samples.dtype
-    with atomic_path(path) as temporary, wave.open(str(temporary), "wb") as file:
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(SAMPLE_RATE)
         file.writeframes(samples.astype("<i2").tobytes())
+    return content.getvalue()
 
 
 # --------------------------------------------------------------------------- features

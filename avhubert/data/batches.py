@@ -26,8 +26,9 @@ from avhubert.config import MODALITIES, DataConfig, FinetuneDataConfig
 from avhubert.data.audio import audio_features, mix, read_audio, snr_of
 from avhubert.data.faults import parse_fault, with_fault
 from avhubert.data.manifest import DRIFT_SECONDS, FRAME_RATE, Clip, LabelInfo
+from avhubert.data.shards import clip_frames, clip_samples
 from avhubert.data.text import EOS, PAD, Tokenizer
-from avhubert.data.video import CROP, read_gray, transform
+from avhubert.data.video import CROP, transform
 from avhubert.errors import ConfigError, DataError, MediaError
 
 NO_LABEL = -1
@@ -213,7 +214,7 @@ class ClipDataset:
 
     def _video(self, index: int, epoch: int) -> Tensor:
         clip = self.clips[index]
-        frames = read_gray(clip.video)
+        frames = clip_frames(clip.video)
         if abs(len(frames) - clip.video_frames) / FRAME_RATE >= DRIFT_SECONDS:
             raise DataError(
                 f"clip '{clip.id}': {clip.video} has {len(frames)} frames but the manifest says {clip.video_frames}; "
@@ -239,7 +240,7 @@ class ClipDataset:
 
     def _audio(self, index: int, epoch: int, frames: int) -> Tensor:
         clip = self.clips[index]
-        samples = read_audio(clip.audio)
+        samples = clip_samples(clip.audio)
         if self.training:
             noise = self._draw_noise(self._rng(Draw.NOISE, index, epoch))
         else:
@@ -254,7 +255,7 @@ class ClipDataset:
         noise = self.noise_for_test(clip.id)
         if noise is None or not clip.audio_samples:
             return None
-        samples, sources = read_audio(clip.audio), [read_audio(file) for file in noise.files]
+        samples, sources = clip_samples(clip.audio), [read_audio(file) for file in noise.files]
         return snr_of(mix(samples, sources, noise.snr), samples, sources)
 
     def _mask(self, index: int, epoch: int, streams: Sequence[Tensor]) -> None:

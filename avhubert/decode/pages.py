@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from avhubert.data.manifest import Clip
+from avhubert.data.shards import clip_frames
 from avhubert.data.text import is_unspaced
-from avhubert.data.video import read_gray
 from avhubert.decode.score import Condition, Result, Utterance, aligned, by, length, speaker
 from avhubert.report import Page, contact_sheet
 
@@ -101,6 +101,6 @@ def _noise(page: Page, results: Sequence[Result]) -> None:
 
 def _utterance(page: Page, utterance: Utterance, clip: Clip) -> None:
     if clip.video_frames:
-        frames = read_gray(clip.video)
+        frames = clip_frames(clip.video)
         page.image(contact_sheet(list(frames[:: max(1, len(frames) // STRIP)][:STRIP]), STRIP), clip.id)
     page.comparison(aligned(utterance.reference, utterance.hypothesis))

@@ -11,13 +11,10 @@ import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,8 +24,9 @@ from avhubert.data.audio import SAMPLE_RATE, read_audio, write_wav
 from avhubert.data.manifest import Clip, write_dictionary, write_manifest, write_phones, write_transcripts
 from avhubert.data.text import SPECIALS, train_tokenizer
 from avhubert.data.video import FRAME_RATE, probe, read_frames, read_gray, rgb_to_gray, write_video
-from avhubert.errors import AvhubertError, ConfigError, DataError, MediaError, one_of
+from avhubert.errors import ConfigError, DataError, MediaError, one_of
 from avhubert.files import atomic_path, lock_directory, output_directory, write_text
+from avhubert.prepare.executors import EXECUTORS
 from avhubert.prepare.quarantine import MAX_FACES, MAX_LENGTH_DIFFERENCE, MAX_SECONDS, Watch, check, too_long
 from avhubert.report import Page, contact_sheet, progress
 
@@ -96,6 +94,7 @@ def prepare(
     valid_list: Path | None = None,
     english_ids: Path | None = None,
     landmarks: Path | None = None,
+    executor: str = "local",
 ) -> Summary:
     """Prepare a corpus into `dst`; can be killed and started again. Shard (I, N) does every N-th clip.
 
@@ -104,7 +103,8 @@ def prepare(
     reason: among others clips longer than `max_seconds`. No manifests are written when more than the share
     `max_rejected` of the inputs is left out. `valid_list` (lrs3) and `english_ids` (vox2) name files with one id a
     line; without a list the validation clips are drawn by `seed`. `landmarks`: a folder with a file of 68 points a
-    frame for every clip (or its video), see `landmarks.read_landmarks`, instead of finding faces here.
+    frame for every clip (or its video), see `landmarks.read_landmarks`, instead of finding faces here. `executor`:
+    'local' processes or a 'ray' cluster.
 
     Raises:
         ConfigError: `dst` can't be written, another process is preparing into it, or a list is for another corpus.
@@ -115,6 +115,8 @@ def prepare(
     for option, value, only in (("--valid-list", valid_list, "lrs3"), ("--english-ids", english_ids, "vox2")):
         if value is not None and corpus != only:
             raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
+    if executor not in EXECUTORS:
+        raise ConfigError(one_of("executor", executor, EXECUTORS))
     if landmarks is not None and not landmarks.is_dir():
         raise ConfigError(f"--landmarks names {landmarks}, which is not a folder")
     find = CORPORA[corpus]
@@ -134,7 +136,7 @@ def prepare(
         if count == 1:
             for found in (*dst.glob(".*.part.*"), *dst.glob("*/.*.part.*")):
                 found.unlink(missing_ok=True)
-        _do_all(clips[index::count], dst, journal, workers, max_seconds, landmarks)
+        _do_all(clips[index::count], dst, journal, workers, max_seconds, landmarks, executor)
     done = _read_journals(dst, clips)
     missing = [clip for clip in clips if clip.id not in done]
     outcomes = {
@@ -289,12 +291,6 @@ def _fingerprint(path: Path, landmarks: Path | None) -> str:
     return f"{found.st_size}-{found.st_mtime_ns}" + ("" if landmarks is None else f"-{landmarks}")
 
 
-def _start_worker() -> None:
-    import torch
-
-    torch.set_num_threads(1)  # one core a worker
-
-
 # --------------------------------------------------------------------------- all clips
 def _do_all(
     clips: Sequence[SourceClip],
@@ -303,6 +299,7 @@ def _do_all(
     workers: int | None,
     max_seconds: float,
     landmarks: Path | None,
+    executor: str,
 ) -> None:
     before = _read_journals(dst, clips)
     todo = [
@@ -325,7 +322,8 @@ def _do_all(
         BlazeFace()  # fetches the face models, or says what is missing, once and before the workers start
     with open(journal, "a", encoding="utf-8") as handle, progress() as bar:
         task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
-        for done in _in_parallel(todo, min(workers or os.cpu_count() or 1, len(todo)), dst, max_seconds, landmarks):
+        count = min(workers or os.cpu_count() or 1, len(todo))
+        for done in EXECUTORS[executor](prepare_clip, todo, count, dst, max_seconds, landmarks):
             handle.write(json.dumps(asdict(done), ensure_ascii=False) + "\n")
             handle.flush()
             bar.advance(task)
@@ -339,31 +337,6 @@ def _remove_leftovers(files: Iterable[Path]) -> None:
             match = TEMPORARY.fullmatch(found.name)
             if match and place / (match["stem"] + match["suffix"]) in wanted:
                 found.unlink(missing_ok=True)
-
-
-def _in_parallel(clips: Sequence[SourceClip], workers: int, *settings: Any) -> Iterator[Done]:
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
-    waiting = iter(clips)
-    running = {}
-    try:
-        while True:
-            for clip in waiting:
-                running[pool.submit(prepare_clip, clip, *settings)] = clip
-                if len(running) >= 2 * workers:
-                    break
-            if not running:
-                return
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-                del running[future]
-    except BrokenProcessPool as error:
-        names = ", ".join(sorted(clip.id for clip in running.values()))
-        raise AvhubertError(
-            f"a worker died (out of memory, or killed) at one of these clips: {names}; start again to go on"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, Done]:

@@ -1,0 +1,142 @@
+"""Shards give the batches that files give; damaged ones are refused; a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avhubert.cli import main
+from avhubert.config import DataConfig
+from avhubert.data import shards
+from avhubert.data.batches import Batch, ClipDataset, Loader, StepOrder
+from avhubert.data.manifest import read_manifest, read_transcripts
+from avhubert.errors import DataError, MediaError
+
+
+@pytest.fixture(scope="module")
+def sharded(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sharded") / "data"
+    assert main(["shards", str(data_dir), str(out), "--shard-mb", "1"]) == 0
+    return out
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes().replace(str(folder).encode(), b"ROOT")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def tensors(batch: Batch) -> list[torch.Tensor]:
+    return [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batches_are_those_of_the_files(data_dir: Path, sharded: Path, training: bool) -> None:
+    found = []
+    for folder in (data_dir, sharded):
+        clips = read_manifest(folder / "train.tsv")
+        dataset = ClipDataset(clips, DataConfig(), training=training, seed=3)
+        order = StepOrder([clip.frames for clip in clips], 100, 150, 3, None)
+        steps = Loader(dataset, 0).steps(order, 2)
+        found.append([batch for _, parts in zip(range(5), steps, strict=False) for _, batch in parts])
+    assert len(found[0]) == len(found[1]) >= 5
+    for one, other in zip(*found, strict=True):
+        assert one.ids == other.ids
+        for ours, theirs in zip(tensors(one), tensors(other), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_the_data_directory_is_whole(data_dir: Path, sharded: Path) -> None:
+    assert len(list((sharded / "shards").glob("train-*.tar"))) >= 3
+    for split in ("train", "valid", "test"):
+        ours, theirs = (read_manifest(folder / f"{split}.tsv") for folder in (data_dir, sharded))
+        assert [(c.id, c.video_frames, c.audio_samples) for c in ours] == [
+            (c.id, c.video_frames, c.audio_samples) for c in theirs
+        ]
+        assert (sharded / f"{split}.wrd").read_bytes() == (data_dir / f"{split}.wrd").read_bytes()
+    assert (sharded / "tokenizer.model").is_file()
+
+
+def test_any_tar_reader_and_webdataset_read_them(data_dir: Path, sharded: Path) -> None:
+    clips = read_manifest(data_dir / "train.tsv")
+    texts = read_transcripts(data_dir / "train.wrd", clips)
+    tars = sorted((sharded / "shards").glob("train-*.tar"))
+    with tarfile.open(tars[0]) as tar:
+        assert tar.getnames()[:4] == ["000000.json", "000000.npy", "000000.wav", "000000.txt"]
+    webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed (pip install webdataset)")
+    found = list(webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode())
+    assert [sample["txt"] for sample in found] == texts
+    assert [sample["json"]["id"] for sample in found] == [clip.id for clip in clips]
+    for sample, clip in zip(found, clips, strict=True):
+        assert np.array_equal(sample["npy"], shards.clip_frames(clip.video))
+        assert sample["wav"][44:] == shards.clip_samples(clip.audio).tobytes()
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(
+    data_dir: Path, sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "data"
+    written: list[Path] = []
+    real = shards._write_shard
+
+    def dies_at_the_third(tar: Path, *rest) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(tar)
+        real(tar, *rest)
+
+    monkeypatch.setattr(shards, "_write_shard", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        shards.make_shards(data_dir, out, 1)
+    assert not (out / "train.tsv").exists()
+    done = {tar: tar.stat().st_mtime_ns for tar in written}
+    monkeypatch.setattr(shards, "_write_shard", real)
+    shards.make_shards(data_dir, out, 1)
+    assert {tar: tar.stat().st_mtime_ns for tar in written} == done
+    assert content(out) == content(sharded)
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda tar: tar.unlink(), "cannot read the shard .*: No such file"),
+        (lambda tar: tar.write_bytes(tar.read_bytes()[:5000]), "is cut off; make the shards again"),
+        (lambda tar: Path(f"{tar}.json").unlink(), "the index .* is missing or damaged"),
+        (lambda tar: Path(f"{tar}.json").write_text("{}"), "the index .* is missing or damaged"),
+        (lambda tar: tar.write_bytes(bytes(tar.stat().st_size)), "is damaged; make the shards again"),
+        (lambda tar: forget(Path(f"{tar}.json")), r"has no 000000\.\w+; make the shards again"),
+    ],
+)
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_damaged_shards_are_refused_in_one_sentence(sharded: Path, tmp_path: Path, harm, words: str, stream) -> None:
+    shutil.copytree(sharded / "shards", tmp_path / "shards")
+    tar = tmp_path / "shards" / "train-000000.tar"
+    harm(tar)
+    shards._index.cache_clear()
+    read, name = {"video": (shards.clip_frames, "000000.npy"), "audio": (shards.clip_samples, "000000.wav")}[stream]
+    with pytest.raises(MediaError, match=words):
+        read(tar / name)
+
+
+def forget(index: Path) -> None:
+    kept = json.loads(index.read_text())
+    index.write_text(json.dumps(kept | {"members": {}}))
+
+
+def test_what_cannot_be_made_is_said(data_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no train.tsv, valid.tsv or test.tsv"):
+        shards.make_shards(tmp_path, tmp_path / "out")
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "train.tsv").write_text(f"{root}\nlost\tv.mp4\ta.wav\t30\t19200\n")
+    with pytest.raises(MediaError, match=r"clip 'lost': .*v\.mp4 cannot be read"):
+        shards.make_shards(root, tmp_path / "out")
+    assert not (tmp_path / "out" / "train.tsv").exists()

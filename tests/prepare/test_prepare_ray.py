@@ -1,0 +1,76 @@
+"""A real Ray, started on this machine: the same data as without it, also when a worker is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from avhubert.corpora.sources import SourceClip
+from avhubert.corpora.synthetic.writer import make_corpus
+from avhubert.errors import AvhubertError, ConfigError
+from avhubert.prepare.executors import on_ray
+from avhubert.prepare.runner import Done, prepare
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'avhubert[ray]')")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """One for all tests: starting takes seconds."""
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+def content(data: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(data)): path.read_bytes().replace(str(data).encode(), b"ROOT")
+        for path in sorted(data.rglob("*"))
+        if path.is_file() and path.name not in (".lock", "report.html") and path.parent.name != "journal"
+    }
+
+
+@pytest.mark.slow
+def test_ray_prepares_what_local_workers_prepare(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "corpus", 6, seed=5)
+    prepare("lrs3", tmp_path / "corpus", tmp_path / "local", workers=1)
+    prepare("lrs3", tmp_path / "corpus", tmp_path / "ray", workers=2, executor="ray")
+    assert content(tmp_path / "ray") == content(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_a_killed_workers_clips_are_done_by_another(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    kill = int(signal.SIGKILL)
+
+    def work(clip: SourceClip, times: int) -> Done:
+        if clip.id == "3":
+            for number in range(times):
+                mark = Path(folder) / f"died{number}"
+                if not mark.exists():
+                    mark.touch()
+                    os.kill(os.getpid(), kill)
+        return Done(clip.id, frames=int(clip.id))
+
+    clips = [SourceClip(str(number), tmp_path / "x.mp4", "") for number in range(8)]
+    done = sorted(on_ray(work, clips, 2, 1), key=lambda one: one.id)
+    assert [one.frames for one in done] == list(range(8))
+    assert (tmp_path / "died0").exists()
+    with pytest.raises(AvhubertError, match="every worker that took the clip 3 died"):
+        list(on_ray(work, clips, 2, 9))
+
+
+def test_an_unknown_executor_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown executor 'slurm'; known: local, ray"):
+        prepare("folder", tmp_path, tmp_path / "dst", executor="slurm")
+
+
+def test_without_ray_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'avhubert\[ray\]'"):
+        list(on_ray(Done, [SourceClip("a", tmp_path / "a.mp4", "")], 1))
