@@ -27,7 +27,7 @@ def synth(options: argparse.Namespace) -> None:
 
     summary = make_corpus(
         options.dir, options.clips, options.speakers, seed=options.seed, text=options.text, workers=options.workers,
-        language=options.language,
+        language=options.language, extra=options.extra,
     )  # fmt: skip
     say(summary)
 
@@ -311,6 +311,9 @@ def parser() -> argparse.ArgumentParser:
         "--text", default="grid", metavar="KIND", help="grid: six-slot commands, 51 words; sentences: over 1000 words"
     )
     sub.add_argument("--language", default="en", metavar="L", help="en, or ru (grid only)")
+    sub.add_argument(
+        "--extra", nargs="+", default=[], metavar="X", help="glasses, beard, light (moving), hands, faces (a listener)"
+    )
     add_workers(sub)
 
     sub = command(

@@ -10,10 +10,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avhubert.corpora.synthetic.voice import Segment
+
+if TYPE_CHECKING:
+    from avhubert.corpora.synthetic.extras import Extras
 
 SIZE = 224
 FRAME_RATE = 25
@@ -278,10 +282,11 @@ def _cloud(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> np.n
 class Face:
     """One clip's talking face: paint once, then `frames` yields uint8 [224, 224, 3] RGB pictures."""
 
-    def __init__(self, look: Look, rng: np.random.Generator) -> None:
+    def __init__(self, look: Look, rng: np.random.Generator, extras: Extras | None = None) -> None:
         """Paint the still parts; `rng` decides the scene (wall, light), the head's motion, blinks and camera noise."""
         self.look = look
         self._rng = rng
+        self._extras = extras
         axis = np.arange(SIZE, dtype=np.float32)
         y, x = np.meshgrid(axis, axis, indexing="ij")
         angle = rng.uniform(-0.9, 0.9)
@@ -443,6 +448,8 @@ class Face:
             for channel in range(3):  # one by one is three times as fast as broadcasting over pixels of three
                 window[..., channel] *= behind
                 window[..., channel] += head[..., channel]
+            if self._extras is not None:
+                self._extras.under(window, x, y - _jaw_stretch(y, drop, self.look), shade, self.look)
             for side in (-1, 1):
                 part = pose.window(CENTRE + side * EYE_X, EYE_Y, 15, 12)
                 u, v = x[part] - np.float32(CENTRE + side * EYE_X), y[part] - np.float32(EYE_Y)
@@ -450,6 +457,9 @@ class Face:
             part = pose.window(CENTRE, self.look.mouth_y + 10, 33, 33)
             u, v = x[part] - np.float32(CENTRE), y[part] - np.float32(self.look.mouth_y)
             self._draw_mouth(window[part], u, v, shade[part], shapes, t)
+            if self._extras is not None:
+                self._extras.over(window, x, y)
+                self._extras.before(picture, t)
             oy, ox = self._rng.integers(64, size=2)
             picture *= (self._warmth * (self._gain * light)).astype(np.float32)
             picture += self._noise[oy : oy + SIZE, ox : ox + SIZE]

@@ -35,6 +35,7 @@ _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 0x1, 0x2, 0x8000
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _UTF8 = 1
 _LIST_TERMINATED, _WORD, _END, _PHONEME = 0, 1, 5, 7
+_SEED = 1
 _SYLLABLE_MARKS = "ˈˌ"
 _STOPS = "pbtdkɡʔ"
 _CLOSURE_SECONDS = 0.12  # a stop's closure is looked for this far before its burst
@@ -172,6 +173,7 @@ def _synthesise(text: str, voice: Voice) -> tuple[int, np.ndarray, list[tuple[in
             raise ConfigError(f"espeak-ng does not know the voice '{voice.name}'")
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
             library.espeak_SetParameter(parameter, value, 0)
+        library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # of a breathy voice's noise; else the time of day
         chunks: list[np.ndarray] = []
         events: list[tuple[int, int, str]] = []
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from avhubert import files, report
-from avhubert.corpora.synthetic import face, text, voice
+from avhubert.corpora.synthetic import extras, face, text, voice
+from avhubert.corpora.synthetic.face import Face
 from avhubert.errors import ConfigError
 
 SPLITS = ("pretrain", "trainval", "test")
@@ -81,20 +83,33 @@ def make_corpus(
     text: str = "grid",
     workers: int | None = None,
     language: str = "en",
+    extra: Sequence[str] = (),
 ) -> Summary:
     """Write `clips` talking-face videos (never fewer than 4, so that every split has what it needs) under `dst`.
 
     `dst/{pretrain,trainval,test}/SPEAKER/NNNNN.mp4` (224×224, 25 fps, 16 kHz), `.txt` (LRS3's form, words with times)
     and `.phones.json` (`[{"phone", "start", "end"}]`, seconds). A clip is a function of (seed, index), the kind of
-    `text`, the `language` (`text.LANGUAGES`) and the number of speakers; clips already there are kept. `workers`
-    processes, by default one per core: their number changes nothing.
+    `text`, the `language` (`text.LANGUAGES`), what `extra` names (`extras.KINDS`) and the number of speakers; clips
+    already there are kept. `workers` processes, by default one per core: their number changes nothing.
 
     ConfigError: wrong argument, `dst` not writable or holding a corpus made with other settings, espeak-ng missing.
     """
     _check(clips, speakers, seed, text, language, workers)
+    kinds = tuple(sorted(set(extra)))
+    extras.check(kinds)
     dst = files.output_directory(dst)
     with files.lock_directory(dst):
-        _settings(dst, {"format": 1, "speakers": speakers, "seed": seed, "text": text, "language": language})
+        _settings(
+            dst,
+            {
+                "format": 1,
+                "speakers": speakers,
+                "seed": seed,
+                "text": text,
+                "language": language,
+                "extra": list(kinds),
+            },
+        )
         places = [place(index, speakers) for index in range(max(clips, SMALLEST))]
         todo = [item for item in places if not _present(dst / item.stem)]
         for folder in {(dst / item.stem).parent for item in todo}:
@@ -102,7 +117,7 @@ def make_corpus(
         workers = min(workers or _cores(), max(len(todo), 1))
         with report.progress() as bar:
             task = bar.add_task("making talking faces", total=len(todo), unit="clips")
-            for _ in _run([(dst, item, seed, text, language) for item in todo], workers):
+            for _ in _run([(dst, item, seed, text, language, kinds, speakers) for item in todo], workers):
                 bar.advance(task)
     return Summary(
         directory=dst,
@@ -131,7 +146,7 @@ def _settings(dst: Path, settings: dict[str, object]) -> None:
     if not path.exists():
         files.write_json(path, settings)
         return
-    there = {"language": "en", **files.read_json(path)}  # a corpus of an earlier version does not say
+    there = {"language": "en", "extra": [], **files.read_json(path)}  # a corpus of an earlier version does not say
     for key, value in settings.items():
         if there.get(key) != value:
             raise ConfigError(
@@ -147,7 +162,7 @@ def _present(stem: Path) -> bool:
     return all(stem.with_suffix(ending).exists() for ending in (".mp4", ".txt", ".phones.json"))
 
 
-def _run(jobs: list[tuple[Path, Place, int, str, str]], workers: int) -> Iterator[None]:
+def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[None]:
     if workers == 1:
         for job in jobs:
             _make_clip(*job)
@@ -173,11 +188,27 @@ class Performance:
     words: tuple[voice.Segment, ...]
     phones: tuple[voice.Segment, ...]
     shapes: face.MouthShapes
-    face: face.Face
+    face: Face
+    listener: Face | None = None
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        """uint8 [224, 224, 3] RGB, or twice as wide with a silent listener beside the speaker."""
+        if self.listener is None:
+            yield from self.face.frames(self.shapes)
+            return
+        silent = face.mouth_shapes((), len(self.shapes.gap))
+        speaker_first = bool(self.samples[:97].sum() % 2)  # the room's noise decides who sits where
+        for pair in zip(self.face.frames(self.shapes), self.listener.frames(silent), strict=True):
+            yield np.concatenate(pair if speaker_first else pair[::-1], 1)
 
 
-def perform(item: Place, seed: int, kind: str = "grid", language: str = "en") -> Performance:
-    """What is said in a clip, by whom and how, from (seed, index) and the speaker alone."""
+def perform(
+    item: Place, seed: int, kind: str = "grid", language: str = "en", kinds: tuple[str, ...] = (), speakers: int = 2
+) -> Performance:
+    """What is said in a clip, by whom and how, from (seed, index), the speaker and the `extras.KINDS` alone.
+
+    Who listens is another of the `speakers`.
+    """
     rng = np.random.default_rng([seed, item.index, 0])
     words = text.sentence(rng, kind, language)
     own = voice.speaker_voice(seed, item.speaker, language)
@@ -197,21 +228,30 @@ def perform(item: Place, seed: int, kind: str = "grid", language: str = "en") ->
         )
         for part in (speech.words, speech.phones)
     )
+
+    def drawn(speaker: int, stream: int) -> face.Face:
+        look = face.speaker_look(seed, speaker)
+        extra = extras.draw(kinds, seed, speaker, item.index, frames, look) if kinds else None
+        return face.Face(look, np.random.default_rng([seed, item.index, stream]), extra)
+
     return Performance(
         samples=np.clip(np.rint(sound), -32768, 32767).astype(np.int16),
         words=spoken,
         phones=phones,
         shapes=face.mouth_shapes(phones, frames),
-        face=face.Face(face.speaker_look(seed, item.speaker), np.random.default_rng([seed, item.index, 1])),
+        face=drawn(item.speaker, 1),
+        listener=drawn((item.speaker + 1) % speakers, 7) if "faces" in kinds else None,
     )
 
 
-def _make_clip(dst: Path, item: Place, seed: int, kind: str, language: str) -> None:
+def _make_clip(
+    dst: Path, item: Place, seed: int, kind: str, language: str, kinds: tuple[str, ...], speakers: int
+) -> None:
     """Make one clip's files; the text comes last, so a clip that has it is whole."""
-    performance = perform(item, seed, kind, language)
+    performance = perform(item, seed, kind, language, kinds, speakers)
     stem = dst / item.stem
     with files.atomic_path(stem.with_suffix(".mp4")) as path:
-        _write_mp4(path, performance.face.frames(performance.shapes), performance.samples)
+        _write_mp4(path, performance.pictures(), performance.samples)
     phones = [
         {"phone": phone.label, "start": round(phone.start, 4), "end": round(phone.end, 4)}
         for phone in performance.phones
@@ -231,7 +271,6 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) ->
     """H.264 and AAC in one mp4, with nothing in it that depends on when or where it was made."""
     with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=face.FRAME_RATE)
-        video.width = video.height = face.SIZE
         video.pix_fmt = "yuv420p"
         video.thread_count = 1
         video.options = {"crf": "18", "preset": "veryfast", "bf": "0", "flags": "+bitexact"}
@@ -240,6 +279,8 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) ->
         audio.bit_rate = 64000
         audio.options = {"flags": "+bitexact"}
         for index, picture in enumerate(frames):
+            if index == 0:
+                video.height, video.width = picture.shape[:2]
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = index
             frame.time_base = Fraction(1, face.FRAME_RATE)

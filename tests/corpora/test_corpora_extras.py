@@ -1,0 +1,88 @@
+"""Glasses, beards, moving light, hands and listeners: where they should be, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avhubert.cli import main
+from avhubert.corpora.synthetic import extras
+from avhubert.corpora.synthetic.face import EYE_Y, SIZE, speaker_look
+from avhubert.corpora.synthetic.writer import make_corpus, perform, place
+from avhubert.data.audio import read_audio
+from avhubert.data.video import probe
+from avhubert.errors import ConfigError
+from avhubert.files import sha256
+from avhubert.prepare.mouth import find_mouth
+
+SEED = 7
+
+
+def pictures(index: int, *kinds: str) -> np.ndarray:
+    return np.stack(list(perform(place(index, 4), SEED, kinds=kinds, speakers=4).pictures())).astype(int)
+
+
+def changed(index: int, *kinds: str) -> np.ndarray:
+    """How much every pixel is changed, [T, H, W]."""
+    return np.abs(pictures(index, *kinds) - pictures(index)).mean(-1)
+
+
+def who(kind: str) -> int:
+    """A clip whose speaker has it."""
+    for index in range(9):
+        drawn = extras.draw((kind,), SEED, place(index, 4).speaker, index, 50, speaker_look(SEED, index))
+        if (drawn.rim if kind == "glasses" else drawn.beard) is not None:
+            return index
+    raise AssertionError(kind)
+
+
+def test_glasses_are_around_the_eyes_and_a_beard_around_the_mouth() -> None:
+    glasses = changed(who("glasses"), "glasses").mean((0, 2))
+    assert EYE_Y - 25 < glasses.argmax() < EYE_Y + 30
+    assert glasses[150:].max() < 0.05
+    beard = changed(who("beard"), "beard").mean((0, 2))
+    assert 130 < beard.argmax() < 205
+    assert beard[:110].max() < 0.05
+
+
+def test_a_hand_comes_and_goes_and_light_moves() -> None:
+    hand = changed(0, "hands").mean((1, 2))
+    assert hand.max() > 1
+    assert 0.02 < (hand > 0.5).mean() < 0.7
+    light = pictures(0, "light").mean(-1)
+    plain = pictures(0).mean(-1)
+    ratio = light[:, ::40, ::40] / plain[:, ::40, ::40]
+    assert np.ptp(ratio, axis=0).max() > 0.1
+
+
+def test_a_listener_sits_beside_the_speaker_and_is_silent(tmp_path: Path) -> None:
+    assert main(["synth", str(tmp_path / "c"), "--clips", "4", "--seed", "7", "--extra", "faces", "glasses"]) == 0
+    videos = sorted((tmp_path / "c").rglob("*.mp4"))
+    assert {probe(video).width for video in videos} == {2 * SIZE}
+    heard = 0
+    for video in videos:
+        found = find_mouth(video, sound=read_audio(video))
+        assert any("2 faces" in warning for warning in found.warnings)
+        heard += any("moves with the sound" in warning for warning in found.warnings)
+    assert heard >= 3
+    with pytest.raises(ConfigError, match=r"holds a corpus made with extra \['faces', 'glasses'\], not \[\]"):
+        make_corpus(tmp_path / "c", 4, seed=7)
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    kinds = ("hands", "light", "beard")
+    for name, workers in (("one", 1), ("two", 2)):
+        make_corpus(tmp_path / name, 4, seed=7, extra=kinds if workers == 1 else kinds[::-1], workers=workers)
+    one, two = (
+        {path.relative_to(tmp_path / name): sha256(path) for path in sorted((tmp_path / name).rglob("*.mp4"))}
+        for name in ("one", "two")
+    )
+    assert one == two
+
+
+def test_an_unknown_extra_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["synth", str(tmp_path / "c"), "--clips", "4", "--extra", "hat"]) == 2
+    assert "unknown extra 'hat'; known: beard, faces, glasses, hands, light" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
