@@ -41,17 +41,17 @@ def fetch(source: str) -> Path:
     """
     name, revision = _split(source)
     with _sentences(name, revision, CheckpointError):
-        from huggingface_hub import hf_hub_download, snapshot_download
+        from huggingface_hub import snapshot_download
 
-        config = Path(hf_hub_download(name, CONFIG, revision=revision))
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG]))
         try:
-            read_config(config.parent)
+            read_config(found)
         except CheckpointError as error:
             raise CheckpointError(
-                f"{name} on the Hugging Face Hub is not a model of avhubert, or of another version of it: {error}"
+                f"{name} on the Hugging Face Hub is no model that this version reads: {error}"
             ) from error
-        commit = config.parent.name  # of the configuration that was read, so that all files are of one state
-        return Path(snapshot_download(name, revision=commit, allow_patterns=[WEIGHTS, CONFIG, TOKENIZER, CARD]))
+        # the commit that was read, so that all files are of one state
+        return Path(snapshot_download(name, revision=found.name, allow_patterns=[WEIGHTS, CONFIG, TOKENIZER, CARD]))
 
 
 def push_to_hub(
@@ -150,8 +150,6 @@ def _sentences(name: str, revision: str | None, without_extra: type[AvhubertErro
             f"'{name}' is not a folder here, not in the Hugging Face Hub's cache, and the Hub cannot be reached: check "
             "the name and the connection (or unset HF_HUB_OFFLINE), or copy a model directory here"
         ) from error
-    except errors.EntryNotFoundError as error:
-        raise CheckpointError(f"{name} on the Hugging Face Hub is not a model of avhubert: no {CONFIG}") from error
     except errors.HfHubHTTPError as error:
         raise CheckpointError(_refusal(name, error)) from error
     except (errors.HTTPError, ConnectionError) as error:  # no answer at all, or HF_HUB_OFFLINE

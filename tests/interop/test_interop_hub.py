@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub: the real client, a cache laid out here, and a small server that speaks its protocol."""
+"""Models on the Hugging Face Hub: the real client, a cache laid out here, a small server of its protocol."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_model_of_another_kind_is_named_before_its_weights_are_asked_for(cache
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
     lay_out(cache, "some/bert", tmp_path / "other")
-    with pytest.raises(CheckpointError, match="some/bert on the Hugging Face Hub is not a model of avhubert") as raised:
+    with pytest.raises(CheckpointError, match=r"some/bert on the .* is no model that this version reads") as raised:
         avhubert.load("some/bert")
     assert "\n" not in str(raised.value)
 
@@ -162,7 +162,6 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.files: dict[str, dict[str, bytes]] = {}  # of each repository
-        self.stored: dict[str, bytes] = {}  # large files, by SHA-256
         self.created: list[dict] = []
         self.commits: list[tuple[str, list[dict]]] = []
         self.refuses: tuple[int, str] | None = None  # status and the Hub's own code
@@ -203,15 +202,6 @@ class Answer(BaseHTTPRequestHandler):
             self.reply({"url": f"{hub.address}/{name}", "name": name})
         elif path == "api/validate-yaml":
             self.reply({"errors": [], "warnings": []})
-        elif path.startswith("store/"):
-            hub.stored[path.removeprefix("store/")] = body
-            self.reply({})
-        elif path.endswith("/info/lfs/objects/batch"):
-            asked = json.loads(body)
-            objects = [
-                one | {"actions": {"upload": {"href": f"{hub.address}/store/{one['oid']}"}}} for one in asked["objects"]
-            ]
-            self.reply({"transfer": "basic", "objects": objects})
         elif path.startswith("api/models/"):
             self.about(path.removeprefix("api/models/"), body)
         else:
@@ -224,11 +214,8 @@ class Answer(BaseHTTPRequestHandler):
         if name not in hub.files:
             self.reply({"error": "Repository not found"}, 404, X_Error_Code="RepoNotFound")
         elif what == "preupload":
-            files = json.loads(body)["files"]
-            large = [
-                one | {"uploadMode": "lfs" if one["path"].endswith(".safetensors") else "regular"} for one in files
-            ]
-            self.reply({"files": [one | {"shouldIgnore": False} for one in large]})
+            files = json.loads(body)["files"]  # "regular": in the commit itself, as the Hub has small files
+            self.reply({"files": [one | {"uploadMode": "regular", "shouldIgnore": False} for one in files]})
         elif what == "commit":
             lines = [json.loads(line) for line in body.decode().splitlines() if line]
             hub.commits.append((path, lines))
@@ -236,9 +223,9 @@ class Answer(BaseHTTPRequestHandler):
                 value = line["value"]
                 if line["key"] == "file":
                     hub.files[name][value["path"]] = base64.b64decode(value["content"])
-                elif line["key"] == "lfsFile":
-                    hub.files[name][value["path"]] = hub.stored[value["oid"]]
             self.reply({"commitUrl": f"{hub.address}/{name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+        elif what == "revision" and not path.endswith(("/main", COMMIT)):
+            self.reply({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
         elif what == "branch":
             self.reply({})
         elif what == "tree":
@@ -293,7 +280,7 @@ def test_pushed_and_fetched_again(hub: Hub, recognizer: Recognizer, tmp_path: Pa
         recognizer, "lips/tiny", license="cc-by-4.0", results=tmp_path / "results.json", private=True, message="First"
     )
     assert address == f"{hub.address}/lips/tiny/commit/{COMMIT}"
-    assert hub.created[0]["private"] is True
+    assert hub.created[0]["visibility"] == "private"
     [(path, lines)] = hub.commits
     assert path == "lips/tiny/commit/main"
     assert lines[0] == {"key": "header", "value": {"summary": "First", "description": ""}}
@@ -333,7 +320,7 @@ def test_answers_of_the_hub_as_one_sentence(hub: Hub, recognizer: Recognizer, tm
     hub.files["lips/empty"] = {"README.md": b""}
     for name, sentence in (
         ("lips/none", "'lips/none' is neither a folder here nor a model that the Hugging Face Hub shows you"),
-        ("lips/empty", "lips/empty on the Hugging Face Hub is not a model of avhubert: no config.json"),
+        ("lips/empty", "lips/empty on the Hugging Face Hub is no model that this version reads"),
         ("lips/empty@v9", "lips/empty on the Hugging Face Hub has no revision 'v9'"),
     ):
         refused(name, sentence)
