@@ -6,6 +6,7 @@ Exit codes: 0 the work is done, 1 it failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -184,6 +185,19 @@ def models(options: argparse.Namespace) -> None:
 
     for name, path in fetch().items():
         say(f"{name}: {path}")
+
+
+def doctor(options: argparse.Namespace) -> None:
+    from avhubert import doctor as examination
+
+    checks = examination.examine()
+    if options.json:
+        say(json.dumps(examination.as_json(checks), indent=1))
+    else:
+        examination.show(checks)
+    wrong = examination.verdict(checks)
+    if wrong is not None:
+        raise AvhubertError(wrong)
 
 
 def info(options: argparse.Namespace) -> None:
@@ -496,6 +510,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("source", type=Path, metavar="CKPT.pt", help="or a model directory, with --to-fairseq")
     sub.add_argument("out", type=Path, metavar="OUT")
     sub.add_argument("--to-fairseq", action="store_true", help="write the published format")
+
+    sub = command("doctor", doctor, "what this machine has and lacks, and what mends it", "avhubert doctor --json")
+    sub.add_argument("--json", action="store_true", help="for programs")
 
     sub = command("info", info, "what a model or checkpoint is", "avhubert info runs/demo/model")
     sub.add_argument("path", metavar="MODEL")
