@@ -201,7 +201,7 @@ def doctor(options: argparse.Namespace) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
-    from avhubert.loading import describe
+    from avhubert.info import describe
 
     say_figures(describe(options.path))
 
@@ -514,8 +514,8 @@ def parser() -> argparse.ArgumentParser:
     sub = command("doctor", doctor, "what this machine has and lacks, and what mends it", "avhubert doctor --json")
     sub.add_argument("--json", action="store_true", help="for programs")
 
-    sub = command("info", info, "what a model or checkpoint is", "avhubert info runs/demo/model")
-    sub.add_argument("path", metavar="MODEL")
+    sub = command("info", info, "what a model, run, data directory or label folder is", "avhubert info runs/demo/model")
+    sub.add_argument("path", metavar="PATH", help="one of these, a published checkpoint, or a name on the Hub")
 
     sub = command("models", models, "fetch the face models ahead of time", "avhubert models fetch")
     sub.add_argument("action", choices=("fetch",))

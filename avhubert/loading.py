@@ -79,9 +79,9 @@ def load_encoder(source: str | Path) -> AVHubert:
     return model
 
 
-def describe(source: str | Path) -> dict[str, Any]:
+def describe(source: str | Path | AVHubert | Recognizer) -> dict[str, Any]:
     """What a model is, in a few figures."""
-    model = load(source)
+    model = load(source) if isinstance(source, (str, Path)) else source
     encoder = model.encoder if isinstance(model, Recognizer) else model
     config = encoder.config
     told: dict[str, Any] = {

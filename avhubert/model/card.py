@@ -87,13 +87,14 @@ def _provenance(metadata: Mapping[str, Any]) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = [("data", metadata.get("data", UNKNOWN))]
     for key, value in metadata.items():
         if key == "labels" and isinstance(value, list):
-            value = "; ".join(_label_set(labels) for labels in value)
+            value = "; ".join(label_set(labels) for labels in value)
         if key not in _OWN_ROWS and value not in ({}, [], None):
             rows.append((key, value))
     return rows
 
 
-def _label_set(labels: Any) -> str:
+def label_set(labels: Any) -> str:
+    """A label set of the metadata in words, without its hashes."""
     if not isinstance(labels, dict):
         return str(labels)
     return ", ".join(f"{key} {labels[key]}" for key in _LABELS if labels.get(key) is not None)
