@@ -180,6 +180,15 @@ def convert(options: argparse.Namespace) -> None:
     say(f"wrote {options.out}")
 
 
+def export(options: argparse.Namespace) -> None:
+    from avhubert.interop.onnx import export as run
+    from avhubert.loading import load
+
+    for name, difference in run(load(options.model), options.out, options.modality).items():
+        say(f"{name}.onnx  at most {difference:.1e} from the model")
+    say(f"wrote {options.out}; what goes in and out is in {options.out / 'README.md'}")
+
+
 def models(options: argparse.Namespace) -> None:
     from avhubert.prepare.models import fetch
 
@@ -510,6 +519,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("source", type=Path, metavar="CKPT.pt", help="or a model directory, with --to-fairseq")
     sub.add_argument("out", type=Path, metavar="OUT")
     sub.add_argument("--to-fairseq", action="store_true", help="write the published format")
+
+    sub = command("export", export, "model to ONNX, checked with ONNX Runtime", "avhubert export runs/ft/best onnx")
+    sub.add_argument("model", metavar="MODEL", help="model directory, published checkpoint or name on the Hub")
+    sub.add_argument("out", type=Path, metavar="OUT", help="folder that is made")
+    sub.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="what the encoder takes (default av)")
 
     sub = command("doctor", doctor, "what this machine has and lacks, and what mends it", "avhubert doctor --json")
     sub.add_argument("--json", action="store_true", help="for programs")
