@@ -232,8 +232,8 @@ def _write_checked(graph: Graph, path: Path) -> float:
     difference = _difference(graph, path)
     if not difference <= TOLERANCE:
         raise CheckpointError(
-            f"the exported {graph.name} differs by {difference:.2g} from the model, more than {TOLERANCE:g}: nothing was "
-            "kept; please report this"
+            f"the exported {graph.name} differs by {difference:.2g} from the model, more than {TOLERANCE:g}: "
+            "nothing was kept; please report this"
         )
     return difference
 
@@ -332,7 +332,7 @@ def _card(about: Mapping[str, Any]) -> str:
                 lines.append(f"| {graph['file']} | {what[:-1]} `{name}` | {of['type']} | [{shape}] |")
     lines += [
         "",
-        "- `audio`: 26 log filterbank energies of 16 kHz sound at 100 Hz, four frames stacked, and normalised.",
+        "- `audio`: 26 log filterbank energies of 16 kHz sound at 100 Hz, four stacked, each stack normalised.",
         f"- `video`: gray mouth pictures of {SIZE}×{SIZE}, 0 to 1, then less 0.421 and divided by 0.165.",
         "- `padding_mask`: true where a frame is padding, at the end of an utterance only.",
     ]

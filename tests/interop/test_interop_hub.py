@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,7 +22,7 @@ import pytest
 import torch
 
 import avhubert
-from avhubert.cli import main
+from avhubert.cli import main, parser
 from avhubert.config import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.data.text import train_tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
@@ -35,6 +37,7 @@ MODEL = ModelConfig(
     visual_width=4, visual_blocks=[1, 1, 1, 1], encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16,
     encoder_attention_heads=2, conv_pos=4, conv_pos_groups=2,
 )  # fmt: skip
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "hub.md"
 COMMIT, OLDER = "a" * 40, "b" * 40
 
 
@@ -298,6 +301,19 @@ def test_pushed_and_fetched_again(hub: Hub, recognizer: Recognizer, tmp_path: Pa
     assert loaded.metadata["pretrained"] == "iter5"
     for name, tensor in recognizer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_the_documents_example(hub: Hub, recognizer: Recognizer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    recognizer.save_pretrained(tmp_path / "runs" / "demo" / "model")
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "results.json").write_text('{"results": [{"modality": "v", "wer": 40.0}]}')
+    [code] = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    exec(compile(code, str(DOCUMENT), "exec"), {})
+    assert capsys.readouterr().out.strip().endswith(COMMIT)
+    assert isinstance(avhubert.load(tmp_path / "copy"), Recognizer)
+    assert main(["info", "your-org/lips-tiny@main"]) == 0
+    for line in re.findall(r"^avhubert .*", DOCUMENT.read_text(), re.MULTILINE):
+        assert "your-org/lips-tiny" in str(vars(parser().parse_args(shlex.split(line)[1:])))
 
 
 def test_a_branch_and_an_encoder(hub: Hub) -> None:

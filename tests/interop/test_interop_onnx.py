@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from avhubert.cli import main
+from avhubert.cli import main, parser
 from avhubert.config import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.data.text import train_tokenizer
 from avhubert.decode.beam import beam_search
@@ -28,6 +30,7 @@ from avhubert.model.recognizer import Recognizer, ctc_best_path
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 SIZES = ModelConfig(
     visual_width=4, visual_blocks=[1, 1], encoder_layers=2, encoder_embed_dim=16, encoder_ffn_embed_dim=24,
     encoder_attention_heads=2, conv_pos=8, conv_pos_groups=4,
@@ -53,11 +56,47 @@ def recognizer() -> Recognizer:
     return model.eval()
 
 
+def blocks(kind: str) -> list[str]:
+    """What stands in docs/export.md between ```kind and ```."""
+    return re.findall(rf"```{kind}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+
+
 @pytest.fixture(scope="module")
 def exported(recognizer: Recognizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("onnx") / "recognizer"
-    export(recognizer, folder)
-    return folder
+    """The folder that the first command of docs/export.md makes of the model."""
+    folder = tmp_path_factory.mktemp("onnx")
+    recognizer.save_pretrained(folder / "runs" / "demo" / "model")
+    command = shlex.split(blocks("sh")[0].splitlines()[-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert command[0] == "avhubert"
+        assert main(command[1:]) == 0
+    return folder / "onnx"
+
+
+def test_the_documents_commands_are_understood() -> None:
+    lines = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        if line[0] == "avhubert":
+            assert parser().parse_args(line[1:]).out.name.startswith("onnx")
+
+
+def test_the_documents_example(
+    recognizer: Recognizer, exported: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(exported, tmp_path / "onnx")
+    for suffix in (".mp4", ".wav"):
+        shutil.copy(data_dir / f"test0{suffix}", tmp_path / f"clip{suffix}")
+    monkeypatch.chdir(tmp_path)
+    [code] = blocks("python")
+    names: dict[str, Any] = {}
+    exec(compile(code, str(DOCUMENT), "exec"), names)
+    audio, video = (torch.from_numpy(np.ascontiguousarray(names[name])) for name in ("audio", "video"))
+    with torch.no_grad():
+        [[best]] = beam_search(recognizer, recognizer.encode(audio, video), None, DecodeConfig(beam=1))
+    assert len(names["tokens"]) > 0
+    assert names["text"] == recognizer.tokenizer.decode(best.tokens)
 
 
 def batch(utterances: int, frames: int, last: int) -> dict[str, Tensor]:
@@ -118,32 +157,6 @@ def test_steps_of_the_decoder(recognizer: Recognizer, exported: Path, shape: tup
         )
         assert keys.shape[3] == position + 1
         torch.testing.assert_close(torch.from_numpy(logs), wanted[:, position], atol=1e-4, rtol=0)
-
-
-def test_greedy_decoding_finds_what_the_search_does(recognizer: Recognizer, exported: Path) -> None:
-    """As the README beside the graphs says it, by what `export.json` says."""
-    inputs, run = batch(1, 14, 14), runner(exported)
-    about = json.loads((exported / "export.json").read_text())
-    [encoded] = run("encoder", **inputs)
-    memory = dict(zip(("encoder_keys", "encoder_values"), run("decoder_start", encoded=encoded), strict=True))
-    layers, _, heads, _, width = about["graphs"]["decoder_step"]["inputs"]["keys"]["shape"]
-    keys = values = np.zeros((layers, 1, heads, 0, width), np.float32)
-    longest = int(about["longest"]["per_frame"] * encoded.shape[1] + about["longest"]["more"])
-    found, token = [], about["start"]
-    for _ in range(longest):
-        logs, keys, values = run(
-            "decoder_step",
-            token=np.array([[token]]), keys=keys, values=values, padding_mask=inputs["padding_mask"], **memory,
-        )  # fmt: skip
-        token = int(logs[0].argmax())
-        if token == about["end"]:
-            break
-        found.append(token)
-    assert 0 < len(found) <= longest
-    with torch.no_grad():
-        [[best]] = beam_search(recognizer, recognizer.encode(**inputs), inputs["padding_mask"], DecodeConfig(beam=1))
-    text = "".join(about["symbols"][token] for token in found).replace("▁", " ").strip()
-    assert text == recognizer.tokenizer.decode(best.tokens)
 
 
 def test_what_lies_beside_the_graphs(recognizer: Recognizer, exported: Path) -> None:
