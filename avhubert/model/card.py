@@ -119,5 +119,5 @@ def _results(results: Any) -> list[str]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     cells = [[str(value).replace("|", "/").replace("\n", " ") for value in row] for row in rows]
-    lines = [f"| {' | '.join(head)} |".replace("|  |", "| |"), "|" + "---|" * len(head)]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in cells])

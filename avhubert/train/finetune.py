@@ -211,6 +211,7 @@ class Finetuning:
             "stage": "fine-tuning",
             "step": step,
             "seed": config.seed,
+            "data": config.data.dir,
             "pretrained": config.model.pretrained,
             "modalities": self._shown,
             "ctc_weight": config.objective.ctc_weight,

@@ -217,6 +217,17 @@ def test_a_graph_that_computes_something_else_is_refused(
         exporting._write_checked(ctc_graph(recognizer), tmp_path / "x.onnx")
 
 
+def test_large_weights_lie_beside_their_graph(
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "INSIDE", 100)
+    (tmp_path / "first").mkdir()
+    assert exporting._write_checked(ctc_graph(recognizer), tmp_path / "first" / "ctc.onnx") < 1e-4
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["ctc.onnx", "ctc.onnx.data"]
+    (tmp_path / "first").rename(tmp_path / "second")  # as `export` does in the end
+    assert exporting._difference(ctc_graph(recognizer), tmp_path / "second" / "ctc.onnx") < 1e-4
+
+
 def ctc_graph(recognizer: Recognizer) -> Graph:
     """The smallest of the graphs."""
     assert recognizer.ctc is not None
