@@ -523,7 +523,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("export", export, "model to ONNX, checked with ONNX Runtime", "avhubert export runs/ft/best onnx")
     sub.add_argument("model", metavar="MODEL", help="model directory, published checkpoint or name on the Hub")
     sub.add_argument("out", type=Path, metavar="OUT", help="folder that is made")
-    sub.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="what the encoder takes (default av)")
+    sub.add_argument("--modality", choices=MODALITY_CHOICES, help="what the encoder takes (default: as it was tuned)")
 
     sub = command("doctor", doctor, "what this machine has and lacks, and what mends it", "avhubert doctor --json")
     sub.add_argument("--json", action="store_true", help="for programs")

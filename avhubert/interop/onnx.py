@@ -29,6 +29,7 @@ from avhubert.files import atomic_directory, write_json, write_text
 from avhubert.model.decoder import FIRST_POSITION, PAD, AttentionDecoder, DecoderLayer, sinusoid
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import BLANK, EOS, Recognizer
+from avhubert.report import progress
 
 FORMAT = 1
 ABOUT, CARD, TOKENIZER = "export.json", "README.md", "tokenizer.model"
@@ -185,16 +186,17 @@ def graphs(model: AVHubert | Recognizer, modality: str) -> list[Graph]:
 
 
 # --------------------------------------------------------------------------- writing and checking
-def export(model: AVHubert | Recognizer, out: str | Path, modality: str = "av") -> dict[str, float]:
+def export(model: AVHubert | Recognizer, out: str | Path, modality: str | None = None) -> dict[str, float]:
     """Write `model` into the new folder `out`: the graphs, `export.json`, a README and a recognizer's tokenizer.
 
-    `modality` (av, a, v): the streams that the encoder takes; a missing one costs nothing. Returns each graph's largest
-    absolute difference from the model.
+    `modality` (av, a, v): the streams that the encoder takes; a missing one costs nothing. None: both, or the one that
+    the model was fine-tuned on. Returns each graph's largest absolute difference from the model.
 
     Raises:
         ConfigError: the extra is not installed, an unknown modality, `out` exists, a recognizer without tokenizer.
         CheckpointError: a graph does not compute what the model does.
     """
+    modality = modality or usual_modality(model.metadata)
     if modality not in STREAMS:
         raise ConfigError(one_of("modality", modality, STREAMS))
     if isinstance(model, Recognizer) and model.tokenizer is None:
@@ -204,9 +206,9 @@ def export(model: AVHubert | Recognizer, out: str | Path, modality: str = "av") 
     _need_extra()
     differences = {}
     try:
-        with atomic_directory(out) as folder:
+        with atomic_directory(out) as folder, progress() as bar:
             found = graphs(model, modality)
-            for graph in found:
+            for graph in bar.track(found, description="exporting"):
                 differences[graph.name] = _write_checked(graph, folder / f"{graph.name}.onnx")
             about = _about(model, modality, found, differences)
             write_json(folder / ABOUT, about)
@@ -216,6 +218,14 @@ def export(model: AVHubert | Recognizer, out: str | Path, modality: str = "av") 
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}; choose another place") from error
     return differences
+
+
+def usual_modality(metadata: Mapping[str, Any]) -> str:
+    """`av`, or what a model was fine-tuned on where that lacks a stream."""
+    known = metadata.get("modalities")  # a list in fine-tuning, which may mix them
+    if isinstance(known, list) and known and "av" not in known:
+        return str(known[0])
+    return {"video": "v", "audio": "a"}.get(str(metadata.get("fine_tuned_on")), "av")
 
 
 def _need_extra() -> None:
