@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError, MediaError
     from avhubert.extract import extract_features
+    from avhubert.interop.hub import push_to_hub
     from avhubert.loading import load
     from avhubert.model.encoder import AVHubert
     from avhubert.model.recognizer import Recognizer
@@ -20,6 +21,7 @@ _HOMES = {
     "Recognizer": "avhubert.model.recognizer",
     "extract_features": "avhubert.extract",
     "load": "avhubert.loading",
+    "push_to_hub": "avhubert.interop.hub",
     "transcribe": "avhubert.transcription.pipeline",
     "AvhubertError": "avhubert.errors",
     "CheckpointError": "avhubert.errors",
@@ -38,6 +40,7 @@ __all__ = [
     "Recognizer",
     "extract_features",
     "load",
+    "push_to_hub",
     "transcribe",
 ]
 

@@ -6,6 +6,7 @@ Exit codes: 0 the work is done, 1 it failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -192,6 +193,15 @@ def convert(options: argparse.Namespace) -> None:
     say(f"wrote {options.out}")
 
 
+def export(options: argparse.Namespace) -> None:
+    from avhubert.interop.onnx import export as run
+    from avhubert.loading import load
+
+    for name, difference in run(load(options.model), options.out, options.modality).items():
+        say(f"{name}.onnx  at most {difference:.1e} from the model")
+    say(f"wrote {options.out}; what goes in and out is in {options.out / 'README.md'}")
+
+
 def models(options: argparse.Namespace) -> None:
     from avhubert.prepare.models import fetch
 
@@ -199,8 +209,21 @@ def models(options: argparse.Namespace) -> None:
         say(f"{name}: {path}")
 
 
+def doctor(options: argparse.Namespace) -> None:
+    from avhubert import doctor as examination
+
+    checks = examination.examine()
+    if options.json:
+        say(json.dumps(examination.as_json(checks), indent=1))
+    else:
+        examination.show(checks)
+    wrong = examination.verdict(checks)
+    if wrong is not None:
+        raise AvhubertError(wrong)
+
+
 def info(options: argparse.Namespace) -> None:
-    from avhubert.loading import describe
+    from avhubert.info import describe
 
     say_figures(describe(options.path))
 
@@ -531,8 +554,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("out", type=Path, metavar="OUT")
     sub.add_argument("--to-fairseq", action="store_true", help="write the published format")
 
-    sub = command("info", info, "what a model or checkpoint is", "avhubert info runs/demo/model")
-    sub.add_argument("path", metavar="MODEL")
+    sub = command("export", export, "model to ONNX, checked with ONNX Runtime", "avhubert export runs/ft/best onnx")
+    sub.add_argument("model", metavar="MODEL", help="model directory, published checkpoint or name on the Hub")
+    sub.add_argument("out", type=Path, metavar="OUT", help="folder that is made")
+    sub.add_argument("--modality", choices=MODALITY_CHOICES, help="what the encoder takes (default: as it was tuned)")
+
+    sub = command("doctor", doctor, "what this machine has and lacks, and what mends it", "avhubert doctor --json")
+    sub.add_argument("--json", action="store_true", help="for programs")
+
+    sub = command("info", info, "what a model, run, data directory or label folder is", "avhubert info runs/demo/model")
+    sub.add_argument("path", metavar="PATH", help="one of these, a published checkpoint, or a name on the Hub")
 
     sub = command("models", models, "fetch the face models ahead of time", "avhubert models fetch")
     sub.add_argument("action", choices=("fetch",))

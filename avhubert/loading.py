@@ -1,13 +1,14 @@
-"""A model directory, a run directory or a published checkpoint (.pt) → AVHubert or Recognizer, ready to use."""
+"""A model directory, a run directory, a published checkpoint (.pt) or a name on the Hugging Face Hub → AVHubert or
+Recognizer, ready to use."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from avhubert.data.text import Tokenizer
 from avhubert.errors import CheckpointError, DataError
-from avhubert.interop import fairseq
+from avhubert.interop import fairseq, hub
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
 from avhubert.model.store import CONFIG, TOKENIZER, load_model, read_config
@@ -16,13 +17,16 @@ from avhubert.model.store import CONFIG, TOKENIZER, load_model, read_config
 def load(source: str | Path) -> AVHubert | Recognizer:
     """A model in evaluation mode on the CPU; a recognizer comes with `.tokenizer` and `.decode_settings`.
 
-    `source`: a model directory, a run directory (its newest weights), or a published checkpoint. `.metadata` says where
-    the model comes from.
+    `source`: a model directory, a run directory (its newest weights), a published checkpoint, or "org/name" or
+    "org/name@revision" of the Hugging Face Hub (extra `hub`; from its cache where there is no internet). What lies on
+    this disk comes first. `.metadata` says where the model comes from.
 
     Raises:
-        CheckpointError: `source` is none of these, or damaged.
+        CheckpointError: `source` is none of these, damaged, or cannot be fetched.
     """
     path = Path(source)
+    if not path.exists() and hub.is_name(source):
+        path = hub.fetch(str(source))
     if path.is_file() and path.suffix in (".pt", ".pth"):
         return fairseq.load(path)
     if path.is_dir() and (path / CONFIG).is_file():
@@ -35,7 +39,8 @@ def load(source: str | Path) -> AVHubert | Recognizer:
     if path.is_file():
         what = "is a file of another kind"
     raise CheckpointError(
-        f"{source} {what}; give a model directory (model.safetensors, config.json) or a published checkpoint (.pt)"
+        f"{source} {what}; give a model directory (model.safetensors, config.json), a published checkpoint (.pt) or a "
+        "name on the Hugging Face Hub (org/name)"
     )
 
 
@@ -74,9 +79,9 @@ def load_encoder(source: str | Path) -> AVHubert:
     return model
 
 
-def describe(source: str | Path) -> dict[str, Any]:
+def describe(source: str | Path | AVHubert | Recognizer) -> dict[str, Any]:
     """What a model is, in a few figures."""
-    model = load(source)
+    model = load(source) if isinstance(source, (str, Path)) else source
     encoder = model.encoder if isinstance(model, Recognizer) else model
     config = encoder.config
     told: dict[str, Any] = {
@@ -93,5 +98,4 @@ def describe(source: str | Path) -> dict[str, Any]:
         told["decoding"] = f"beam {settings.beam}, length penalty {settings.lenpen:g}"
     elif config.num_classes:
         told["classes"] = ", ".join(map(str, config.num_classes))
-    metadata = cast("dict[str, Any]", model.metadata)
-    return told | {name: value for name, value in metadata.items() if value not in ({}, [], None)}
+    return told | {name: value for name, value in model.metadata.items() if value not in ({}, [], None)}

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "avhubert"
 
 EVERYWHERE = {"errors", "config", "files", "report"}
-PIPELINES = {"extract", "transcription", "iterate", "demo", "serve", "cli"}
+PIPELINES = {"extract", "transcription", "iterate", "demo", "serve", "doctor", "info", "cli"}
 # what the four common modules may use from outside
 LIGHT = {"numpy", "omegaconf", "hydra", "yaml", "matplotlib", "rich"}
 
@@ -95,7 +95,9 @@ def test_common_modules_stay_light(module: str) -> None:
     assert not heavy, f"avhubert.{module} may not import {sorted(heavy)}"
 
 
-@pytest.mark.parametrize("module", ["cli", "errors", "config", "files", "report", "demo", "extract"])
+@pytest.mark.parametrize(
+    "module", ["cli", "errors", "config", "files", "report", "demo", "extract", "doctor"]
+)
 def test_pipelines_import_rooms_lazily(module: str) -> None:
     """At module level only the common modules and the standard library: `avhubert --help` stays quick."""
     tree = ast.parse((PACKAGE / f"{module}.py").read_text())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,13 +133,14 @@ class AVHubert(nn.Module):
     """Audio-visual HuBERT.
 
     With `config.num_classes` it also has what only pre-training needs: `head` (cluster heads) and `mask_embedding`.
-    Raises ConfigError for sizes that do not go together.
+    `metadata` says where the weights come from. Raises ConfigError for sizes that do not go together.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         _check(config)
         self.config = config
+        self.metadata: dict[str, Any] = {}
         dim = config.encoder_embed_dim
         self.audio = nn.Linear(config.audio_feat_dim, dim)
         self.visual = VisualFrontEnd(dim, config.visual_width, config.visual_blocks, config.visual_activation)
@@ -269,6 +271,12 @@ class AVHubert(nn.Module):
             return self(given[0], given[1], mask, layer=layer)
         finally:
             self.train(training)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a model directory that `avhubert.load` reads. ConfigError where it cannot be written."""
+        from avhubert.model.store import save_model
+
+        save_model(directory, self, metadata=self.metadata)
 
 
 def needed(padding_mask: Tensor | None, device: torch.device) -> Tensor | None:

@@ -5,6 +5,7 @@ Shapes: B utterances, T frames, L tokens (with `</s>`), V symbols.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,17 @@ class Recognizer(nn.Module):
     ) -> Tensor:
         """Features of the encoder: see `AVHubert.extract_features`."""
         return self.encoder.extract_features(audio, video, padding_mask, layer)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write a model directory that `avhubert.load` reads; without a `tokenizer` it could not be used.
+
+        ConfigError where there is none, or the directory cannot be written.
+        """
+        from avhubert.model.store import save_model
+
+        if self.tokenizer is None:
+            raise ConfigError("this recognizer has no tokenizer: set model.tokenizer before it is saved")
+        save_model(directory, self, self.tokenizer.serialized, self.metadata)
 
 
 def shift(tokens: Tensor) -> Tensor:

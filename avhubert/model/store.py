@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from avhubert import files
 from avhubert.config import DecodeConfig, DecoderConfig, ModelConfig, from_dict, to_dict
 from avhubert.errors import CheckpointError, ConfigError, DataError
+from avhubert.model.card import card
 from avhubert.model.encoder import AVHubert
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ def save_model(
     tokenizer: bytes | None = None,
     metadata: dict[str, Any] | None = None,
     weights: dict[str, Tensor] | None = None,
+    name: str | None = None,
 ) -> None:
     """Write `model` into `directory` (made if needed; other files in it stay), each file whole or not at all.
 
     `tokenizer`: a serialized SentencePiece model. `metadata`: what can be said of the model in JSON, such as its data
     and steps; it goes into `config.json` and the card. `weights`: the model's whole state where `model` itself has only
-    a part of it (several devices). Raises ConfigError where the directory cannot be written.
+    a part of it (several devices). `name`: what the card says to load it by, where that is not a directory. Raises
+    ConfigError where the directory cannot be written.
     """
     directory = files.output_directory(directory)
     config = _config(model, metadata or {})
@@ -46,7 +49,7 @@ def save_model(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
     with files.atomic_path(directory / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-    files.write_text(directory / CARD, _card(model, config))
+    files.write_text(directory / CARD, card(config, sum(p.numel() for p in model.parameters()), name))
     files.write_json(directory / CONFIG, config)  # last: what has it is a model directory
 
 
@@ -164,34 +167,3 @@ def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:_MENTIONED])
     return shown if len(names) <= _MENTIONED else f"{shown} and {len(names) - _MENTIONED} more"
-
-
-def _card(model: AVHubert | Recognizer, config: dict[str, Any]) -> str:
-    sizes = config["model"]
-    recognizer = "decoder" in config
-    lines = [
-        f"# {'Audio-visual speech recognizer' if recognizer else 'AV-HuBERT, pre-trained'}",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| Parameters | {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M |",
-        f"| Encoder | {sizes['encoder_layers']} layers, width {sizes['encoder_embed_dim']} |",
-        f"| Visual front end | width {sizes['visual_width']}, blocks {sizes['visual_blocks']} |",
-    ]
-    if recognizer:
-        decoder = config["decoder"]
-        ctc = " and CTC" if decoder["ctc"] else ""
-        lines.append(f"| Decoder | {decoder['layers']} layers{ctc}, {decoder['vocab_size']} tokens |")
-    lines += [f"| {key} | {str(value).replace('|', '/')} |" for key, value in config["metadata"].items()]
-    lines += [
-        "",
-        "Input: 25 fps gray mouth clips of 88×88 and 16 kHz sound. Load it with `avhubert.load(directory)`.",
-        "",
-        "**Intended use.** Research, and tools that the people shown agreed to: captioning, assistance.",
-        "",
-        "**Sensitive.** Lip reading can take words from people who are not heard and did not consent. Do not use it",
-        "on recordings made without consent, nor for decisions about people: it errs often, and unevenly between",
-        "speakers.",
-        "",
-    ]
-    return "\n".join(lines)

@@ -219,6 +219,7 @@ class Finetuning:
             "stage": "fine-tuning",
             "step": step,
             "seed": config.seed,
+            "data": config.data.dir,
             "pretrained": config.model.pretrained,
             "modalities": self._shown,
             "longest_frames": self._longest_frames,  # of what it learned from: longer speech is cut for it

@@ -246,6 +246,7 @@ class Pretraining:
             "stage": "pre-training",
             "step": step,
             "seed": config.seed,
+            "data": config.data.dir,
             "modalities": config.data.modalities,
             "labels": [dataclasses.asdict(info) for info in self._infos],
             "masking": to_dict(config.masking),

@@ -174,3 +174,33 @@ def test_one_label_set_as_it_was_written_before_there_could_be_several(directory
     (directory / "config.json").write_text(json.dumps(content | {"metadata": "said"}))
     with pytest.raises(CheckpointError, match="'metadata' does not hold names and values"):
         read_config(directory)
+
+
+def test_the_card_says_what_is_known_and_what_is_not(small, tmp_path):
+    results = [
+        {"modality": "v", "snr": None, "wer": 42.25, "interval": [40.0, 44.5], "clips": 54, "data": "x/433h"},
+        {"modality": "av", "snr": -5, "noise": "babble", "wer": 12.0, "fault": "blur"},
+    ]
+    labels = {"rate": 25, "clusters": 50, "source": "iter1", "layer": 9, "centroids": "c" * 64}
+    save_model(tmp_path, small(), metadata={"license": "mit", "data": "lrs3", "results": results, "labels": [labels]})
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith('---\nlicense: "mit"\nlibrary_name: avhubert\npipeline_tag: feature-extraction\ntags:\n')
+    for line in (
+        "| data | lrs3 |",
+        "| labels | clusters 50, source iter1, layer 9, rate 25 |",
+        "| 433h, test | v | clean | 42.2 | 40.0 to 44.5 | 54 |",
+        "| unknown, test | av | -5 dB babble, picture: blur | 12.0 |  |  |",
+        "**Licence.** These weights: mit. The data that they learned from has its own terms.",
+    ):
+        assert line in card.splitlines()
+    save_model(tmp_path, small(), name="org/name")
+    card = (tmp_path / "README.md").read_text()
+    assert 'license: "unknown"' in card
+    assert "| data | unknown |" in card
+    assert "Not stated: ask who trained it" in card
+    assert 'avhubert.load("org/name")' in card
+    assert "Results" not in card
+    save_model(tmp_path, small(), metadata={"converted_from": "base.pt"})
+    card = (tmp_path / "README.md").read_text()
+    assert 'license: "other"' in card
+    assert "whose licence they keep" in card
