@@ -1,0 +1,130 @@
+"""An upload is opened with care: only as a video or sound file, no longer than allowed, by what is really in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+
+from avhubert.errors import AvhubertError, CheckpointError, MediaError
+from avhubert.serve.limits import Refused
+
+if TYPE_CHECKING:
+    from avhubert.model.recognizer import Recognizer
+    from avhubert.transcription.result import Transcript
+
+# FFmpeg also reads lists of other files and addresses, which an upload must not make the server open
+FORMATS = (
+    "aac", "aiff", "amr", "asf", "avi", "caf", "flac", "flv", "m4v", "matroska", "mov", "mp3", "mpeg", "mpegts", "mxf",
+    "ogg", "w64", "wav", "webm",
+)  # fmt: skip
+OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+MOST_PIXELS = 4096 * 2304  # of a picture
+MOST_FPS = 250
+SLACK_SECONDS = 1.0  # containers round
+
+
+class Stopped(Exception):
+    """The job was given up while it ran."""
+
+
+def check(path: Path, max_seconds: float, stop: threading.Event) -> None:
+    """Read a file once, as far as allowed, keeping nothing.
+
+    Raises:
+        MediaError: not a video or sound file, or a damaged one.
+        Refused: longer or larger than allowed, by its header or by what is decoded.
+        Stopped: `stop` was set meanwhile.
+    """
+    try:
+        with av.open(f"file:{path}", options=OPTIONS, metadata_errors="ignore") as container:
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            if not streams:
+                raise MediaError(f"{path} has neither a video nor an audio track")
+            for stream in streams:
+                claimed = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+                claimed = max(claimed, (container.duration or 0) / av.time_base)
+                if claimed > max_seconds + SLACK_SECONDS or stream.frames > max_seconds * MOST_FPS:
+                    raise _too_long(max_seconds)
+            for video in container.streams.video[:1]:
+                _check_size(video.codec_context.width, video.codec_context.height)
+                video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+                video.thread_type = "AUTO"
+            _decode(container, streams, max_seconds, stop)
+    except av.FFmpegError as error:
+        raise MediaError(f"{path} cannot be read as a video or sound file: {error.strerror}") from error
+
+
+def _decode(container: av.container.InputContainer, streams: list, max_seconds: float, stop: threading.Event) -> None:
+    first = (container.start_time or 0) / av.time_base
+    lasted = {stream.index: 0.0 for stream in streams}
+    for frame, index in _frames(container, streams):
+        if stop.is_set():
+            raise Stopped
+        if isinstance(frame, av.VideoFrame):
+            _check_size(frame.width, frame.height)
+            lasted[index] += 1 / MOST_FPS
+        else:
+            lasted[index] += frame.samples / max(1, frame.sample_rate)
+        shown = frame.time - first if frame.time is not None else 0.0
+        if max(shown, lasted[index]) > max_seconds + SLACK_SECONDS:
+            raise _too_long(max_seconds)
+
+
+def _frames(container: av.container.InputContainer, streams: list) -> Iterator[tuple]:
+    """Frames with their stream's index; where a stream is damaged in its midst, what comes before."""
+    for packet in container.demux(streams):
+        try:
+            for frame in packet.decode():
+                yield frame, packet.stream_index
+        except av.InvalidDataError:
+            continue  # the transcription says so, with the place
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise Refused(413, f"its pictures of {width}×{height} are larger than the {MOST_PIXELS / 1e6:.0f} million "
+                      "pixels that this server takes")  # fmt: skip
+
+
+def _too_long(max_seconds: float) -> Refused:
+    return Refused(413, f"the recording is longer than the {max_seconds:g} s that this server takes")
+
+
+def transcribe_upload(
+    path: Path, recognizer: Recognizer, modality: str, max_seconds: float, stop: threading.Event
+) -> Transcript:
+    """`avhubert.transcribe` of a file whose sender is unknown.
+
+    Raises:
+        Refused: with a status and a sentence that doesn't tell where the file lies.
+        Stopped: `stop` was set meanwhile.
+    """
+    from avhubert.transcription.pipeline import transcribe
+
+    try:
+        check(path, max_seconds, stop)
+        running = transcribe(path, recognizer, modality, stream=True)
+        for _ in running:
+            if stop.is_set():
+                raise Stopped
+        found = running.transcript()
+    except AvhubertError as error:
+        raise refusal(error, path) from error
+    return replace(found, warnings=[nameless(warning, path) for warning in found.warnings])
+
+
+def refusal(error: AvhubertError, path: Path) -> Refused:
+    """What went wrong with a file, for whoever sent it."""
+    if isinstance(error, CheckpointError):  # a face model is damaged or gone: that is ours to mend
+        return Refused(503, "the server lacks a model that this needs; its operator has to see to it")
+    return Refused(422 if isinstance(error, MediaError) else 400, nameless(str(error), path))
+
+
+def nameless(text: str, path: Path) -> str:
+    """A sentence about a file here, for somebody elsewhere."""
+    return text.replace(str(path), "the file").replace("--modality ", "modality ")
