@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 import signal
 import socket
@@ -22,7 +21,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from avhubert import __version__
 from avhubert.errors import ConfigError, one_of
 from avhubert.serve.limits import Guard, Limits, PatientProtocol, Refused, sentence
-from avhubert.serve.media import Stopped, transcribe_upload
+from avhubert.serve.media import Checker, Stopped, transcribe_upload
 from avhubert.serve.worker import Job, Place, Worker
 from avhubert.transcription.result import render
 
@@ -33,10 +32,9 @@ MODALITIES = ("auto", "v", "a", "av")
 FORMATS = {"json": "json", "verbose_json": "json", "txt": "txt", "text": "txt", "srt": "srt", "vtt": "vtt"}
 TYPES = {"json": "application/json", "txt": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 SHUTDOWN_SECONDS = 3
-log = logging.getLogger("avhubert.serve")
 
 
-def create_app(recognizer: Recognizer, name: str, limits: Limits, worker: Worker) -> FastAPI:
+def create_app(recognizer: Recognizer, name: str, limits: Limits, worker: Worker, checker: Checker) -> FastAPI:
     """The API alone. `name` of the model, as /health tells it."""
     # the pages of documentation that FastAPI would add load scripts from elsewhere
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -70,7 +68,7 @@ def create_app(recognizer: Recognizer, name: str, limits: Limits, worker: Worker
         place = worker.admit()
         try:
             path, modality, form = await _received(request, place)
-            work = partial(transcribe_upload, path, recognizer, modality, limits.max_seconds)
+            work = partial(transcribe_upload, path, recognizer, modality, checker, limits.max_seconds)
             job = worker.submit(place, work)
         except BaseException:
             place.leave()
@@ -184,8 +182,8 @@ def assemble(
     uploads, jobs = folder / "page", folder / "jobs"
     uploads.mkdir()
     jobs.mkdir()
-    worker = Worker(limits.queue, jobs)
-    app = create_app(recognizer, name, limits, worker)
+    worker, checker = Worker(limits.queue, jobs), Checker()
+    app = create_app(recognizer, name, limits, worker, checker)
     return Guard(app, limits, token, uploads), worker
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,45 +31,117 @@ OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 MOST_PIXELS = 4096 * 2304  # of a picture
 MOST_FPS = 250
 SLACK_SECONDS = 1.0  # containers round
+MOST_BYTES = 1_500_000_000  # of memory, to check a file
+POLL_SECONDS = 0.1
+COVER = av.stream.Disposition.attached_pic  # a song's picture
 
 
 class Stopped(Exception):
     """The job was given up while it ran."""
 
 
-def check(path: Path, max_seconds: float, stop: threading.Event) -> None:
+class Checker:
+    """`check` in a process of its own with little memory: a file made to break its reader breaks only that.
+
+    To be used by one thread.
+    """
+
+    def __init__(self) -> None:
+        self._process: BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def check(self, path: Path, max_seconds: float, stop: threading.Event) -> None:
+        """Refused as `check` says; Stopped when `stop` is set meanwhile."""
+        if self._pipe is None:
+            self._start()
+        assert self._pipe is not None
+        try:
+            self._pipe.send((path, max_seconds))
+            while not self._pipe.poll(POLL_SECONDS):
+                if stop.is_set():
+                    self.close()
+                    raise Stopped
+            refused = self._pipe.recv()
+        except (EOFError, OSError):
+            self.close()
+            refused = (422, "the file cannot be read: its reader failed at it")
+        if refused is not None:
+            raise Refused(*refused)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_check_all, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def close(self) -> None:
+        """End the process; the next `check` starts another."""
+        if self._process is not None and self._pipe is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._process = self._pipe = None
+
+
+def _check_all(pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends this process
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+    while True:
+        try:
+            path, max_seconds = pipe.recv()
+        except EOFError:
+            return
+        refused: tuple[int, str] | None = None
+        try:
+            check(path, max_seconds)
+        except Refused as error:
+            refused = error.status, error.sentence
+        except AvhubertError as error:
+            refused = 422, nameless(str(error), path)
+        except MemoryError:
+            refused = 413, "the file needs more memory to be read than this server gives it"
+        pipe.send(refused)
+
+
+def check(path: Path, max_seconds: float) -> None:
     """Read a file once, as far as allowed, keeping nothing.
 
     Raises:
         MediaError: not a video or sound file, or a damaged one.
         Refused: longer or larger than allowed, by its header or by what is decoded.
-        Stopped: `stop` was set meanwhile.
+        MemoryError: too much is needed.
     """
     try:
         with av.open(f"file:{path}", options=OPTIONS, metadata_errors="ignore") as container:
-            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            pictures = [one for one in container.streams.video if not one.disposition & COVER][:1]
+            streams = [*pictures, *container.streams.audio[:1]]
             if not streams:
                 raise MediaError(f"{path} has neither a video nor an audio track")
             for stream in streams:
                 claimed = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
                 claimed = max(claimed, (container.duration or 0) / av.time_base)
-                if claimed > max_seconds + SLACK_SECONDS or stream.frames > max_seconds * MOST_FPS:
+                if claimed > max_seconds + SLACK_SECONDS:
                     raise _too_long(max_seconds)
-            for video in container.streams.video[:1]:
+            for video in pictures:
+                if video.frames > max_seconds * MOST_FPS:
+                    raise _too_long(max_seconds)
                 _check_size(video.codec_context.width, video.codec_context.height)
                 video.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-                video.thread_type = "AUTO"
-            _decode(container, streams, max_seconds, stop)
+                video.codec_context.thread_count = 2
+            _decode(container, streams, max_seconds)
+    except av.error.MemoryError as error:
+        raise MemoryError from error
+    except av.error.ArgumentError as error:
+        raise MediaError(f"{path} is of a kind that is not taken; send a video or sound file") from error
     except av.FFmpegError as error:
         raise MediaError(f"{path} cannot be read as a video or sound file: {error.strerror}") from error
 
 
-def _decode(container: av.container.InputContainer, streams: list, max_seconds: float, stop: threading.Event) -> None:
+def _decode(container: av.container.InputContainer, streams: list, max_seconds: float) -> None:
     first = (container.start_time or 0) / av.time_base
     lasted = {stream.index: 0.0 for stream in streams}
     for frame, index in _frames(container, streams):
-        if stop.is_set():
-            raise Stopped
         if isinstance(frame, av.VideoFrame):
             _check_size(frame.width, frame.height)
             lasted[index] += 1 / MOST_FPS
@@ -76,13 +153,13 @@ def _decode(container: av.container.InputContainer, streams: list, max_seconds: 
 
 
 def _frames(container: av.container.InputContainer, streams: list) -> Iterator[tuple]:
-    """Frames with their stream's index; where a stream is damaged in its midst, what comes before."""
+    """Frames with their stream's index; damaged ones are passed over: the transcription tells of them."""
     for packet in container.demux(streams):
         try:
             for frame in packet.decode():
                 yield frame, packet.stream_index
         except av.InvalidDataError:
-            continue  # the transcription says so, with the place
+            continue
 
 
 def _check_size(width: int, height: int) -> None:
@@ -96,7 +173,12 @@ def _too_long(max_seconds: float) -> Refused:
 
 
 def transcribe_upload(
-    path: Path, recognizer: Recognizer, modality: str, max_seconds: float, stop: threading.Event
+    path: Path,
+    recognizer: Recognizer,
+    modality: str,
+    checker: Checker,
+    max_seconds: float,
+    stop: threading.Event,
 ) -> Transcript:
     """`avhubert.transcribe` of a file whose sender is unknown.
 
@@ -107,7 +189,7 @@ def transcribe_upload(
     from avhubert.transcription.pipeline import transcribe
 
     try:
-        check(path, max_seconds, stop)
+        checker.check(path, max_seconds, stop)
         running = transcribe(path, recognizer, modality, stream=True)
         for _ in running:
             if stop.is_set():
