@@ -145,10 +145,12 @@ def _decode(container: av.container.InputContainer, streams: list, max_seconds: 
         if isinstance(frame, av.VideoFrame):
             _check_size(frame.width, frame.height)
             lasted[index] += 1 / MOST_FPS
+            shown = float((frame.duration or 0) * (frame.time_base or 0))
         else:
             lasted[index] += frame.samples / max(1, frame.sample_rate)
-        shown = frame.time - first if frame.time is not None else 0.0
-        if max(shown, lasted[index]) > max_seconds + SLACK_SECONDS:
+            shown = 0.0
+        ends = shown + (frame.time - first if frame.time is not None else 0.0)
+        if max(ends, lasted[index]) > max_seconds + SLACK_SECONDS:
             raise _too_long(max_seconds)
 
 
