@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -168,6 +169,18 @@ def transcribe(options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def serve(options: argparse.Namespace) -> None:
+    try:
+        from avhubert.serve.api import serve as run
+        from avhubert.serve.limits import Limits
+    except ImportError as error:
+        raise ConfigError(f"`avhubert serve` needs {error.name}: pip install 'avhubert[serve]'") from error
+    run(
+        options.model, options.host, options.port, options.token,
+        Limits(options.max_mb, options.max_seconds, options.queue, options.timeout),
+    )  # fmt: skip
+
+
 def lm(options: argparse.Namespace) -> None:
     from avhubert.decode.lm import train_ngram
 
@@ -269,6 +282,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return value
+
+
+def above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
 
 
@@ -519,6 +539,24 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="DIR", help="write FILE's name there instead of printing")
     sub.add_argument("--burn-in", action="store_true", help="also the video with captions and the mouth's box")
     sub.add_argument("--skip-existing", action="store_true", help="leave files whose transcript is in DIR already")
+
+    sub = command(
+        "serve",
+        serve,
+        "a web page and an HTTP API that transcribe what is sent to them",
+        "avhubert serve --model runs/demo/model --port 8000",
+    )
+    sub.add_argument("--model", required=True, metavar="MODEL")
+    sub.add_argument("--host", default="127.0.0.1", metavar="H", help="default 127.0.0.1: this machine alone")
+    sub.add_argument("--port", type=int, default=8000, metavar="P", help="default 8000; 0: any that is free")
+    sub.add_argument(
+        "--token", default=os.environ.get("AVHUBERT_TOKEN") or None, metavar="T",
+        help="ask every client for it; default $AVHUBERT_TOKEN, else none",
+    )  # fmt: skip
+    sub.add_argument("--max-mb", type=above_zero, default=100.0, metavar="N", help="largest upload (default 100)")
+    sub.add_argument("--max-seconds", type=seconds, default=300.0, metavar="S", help="longest recording (default 300)")
+    sub.add_argument("--queue", type=positive, default=16, metavar="N", help="requests that may wait (default 16)")
+    sub.add_argument("--timeout", type=seconds, default=300.0, metavar="S", help="for an answer (default 300)")
 
     sub = command(
         "lm",

@@ -95,9 +95,7 @@ def test_common_modules_stay_light(module: str) -> None:
     assert not heavy, f"avhubert.{module} may not import {sorted(heavy)}"
 
 
-@pytest.mark.parametrize(
-    "module", ["cli", "errors", "config", "files", "report", "demo", "extract", "doctor"]
-)
+@pytest.mark.parametrize("module", ["cli", "errors", "config", "files", "report", "demo", "extract", "doctor"])
 def test_pipelines_import_rooms_lazily(module: str) -> None:
     """At module level only the common modules and the standard library: `avhubert --help` stays quick."""
     tree = ast.parse((PACKAGE / f"{module}.py").read_text())
