@@ -123,6 +123,7 @@ def _keep(file: UploadFile, path: Path) -> None:
 async def _result(request: Request, job: Job, timeout: float) -> Any:
     """The job's result, unless it takes too long or nobody waits for it any more."""
     done = asyncio.wrap_future(job.future)
+    done.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # heard, even where nobody waits
     gone = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({done, gone}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

@@ -92,7 +92,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recognizer = Recognizer.from_config(
         config, DecoderConfig(layers=1, ffn_embed_dim=32, attention_heads=2, vocab_size=7, ctc=True)
     ).eval()
-    recognizer.decode_settings = DecodeConfig(beam=1, max_len_a=0.0, max_len_b=6)
+    recognizer.decode_settings = DecodeConfig(beam=1, min_len=6, max_len_a=0.0, max_len_b=6, no_repeat_ngram=1)
     folder = tmp_path_factory.mktemp("model") / "tiny"
     save_model(folder, recognizer, tokenizer)
     return folder

@@ -101,7 +101,7 @@ def test_no_media(server: Server) -> None:
     assert server.emptied()
 
 
-@pytest.mark.parametrize("name", ["../../escaped.wav", "/etc/passwd", "a\x00b", "C:\\con", "x" * 5000, "-rf ~;$(id)"])
+@pytest.mark.parametrize("name", ["../../escaped.wav", "/etc/passwd", "a\x00b", "C:\\con", "x" * 2000, "-rf ~;$(id)"])
 def test_the_name_of_a_file_is_no_path(server: Server, sound: Path, name: str) -> None:
     boundary, content = b"b0undary", sound.read_bytes()
     body = b'--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n%s\r\n--%s--\r\n' % (
@@ -120,7 +120,9 @@ def test_a_large_upload_is_refused_by_its_length_alone(server: Server) -> None:
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", server.port), 10) as link:
         link.sendall(head.encode())
-        answer = link.recv(4096)
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += link.recv(4096)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"larger than the 2 MB that this server takes" in answer
     assert time.monotonic() - began < 2
@@ -296,4 +298,5 @@ def test_a_port_that_is_taken(server: Server, model: Path) -> None:
     command = [sys.executable, "-m", "avhubert.cli", "serve", "--model", str(model), "--port", str(server.port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "Address already in use; choose another --host or --port" in done.stderr
+    assert f"cannot listen on 127.0.0.1:{server.port}: Address already in use" in done.stderr
+    assert "choose another --host or --port" in done.stderr
