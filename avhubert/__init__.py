@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from avhubert.loading import load
     from avhubert.model.encoder import AVHubert
     from avhubert.model.recognizer import Recognizer
+    from avhubert.transcription.people import transcribe_people
     from avhubert.transcription.pipeline import transcribe
 
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "load": "avhubert.loading",
     "push_to_hub": "avhubert.interop.hub",
     "transcribe": "avhubert.transcription.pipeline",
+    "transcribe_people": "avhubert.transcription.people",
     "AvhubertError": "avhubert.errors",
     "CheckpointError": "avhubert.errors",
     "ConfigError": "avhubert.errors",
@@ -42,6 +44,7 @@ __all__ = [
     "load",
     "push_to_hub",
     "transcribe",
+    "transcribe_people",
 ]
 
 

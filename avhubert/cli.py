@@ -163,9 +163,14 @@ def transcribe(options: argparse.Namespace) -> None:
 
     if options.out is None and (options.burn_in or options.skip_existing):
         raise ConfigError("--burn-in and --skip-existing need --out, the folder for what is written")
+    if options.people:
+        if options.burn_in:
+            raise ConfigError("--burn-in shows one person's captions; leave it or --people out")
+        if options.out is None and options.format != "txt":
+            raise ConfigError("--people writes a file for each person; give --out, the folder for them")
     transcribe_files(
         options.files, options.model, options.modality, options.format, options.out, captioned=options.burn_in,
-        keep=options.skip_existing,
+        keep=options.skip_existing, people=options.people,
     )  # fmt: skip
 
 
@@ -539,6 +544,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, metavar="DIR", help="write FILE's name there instead of printing")
     sub.add_argument("--burn-in", action="store_true", help="also the video with captions and the mouth's box")
     sub.add_argument("--skip-existing", action="store_true", help="leave files whose transcript is in DIR already")
+    sub.add_argument("--people", action="store_true", help="one transcript for each person who is seen, by their lips")
 
     sub = command(
         "serve",

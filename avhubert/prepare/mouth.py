@@ -109,9 +109,11 @@ def find_mouths(
     watch: Watch | None = None,
     sound: np.ndarray | None = None,
     points: Sequence[np.ndarray | None] | None = None,
+    every: bool = False,
 ) -> list[MouthTrack]:
     """The same of every face: the speaker's first, then those seen in `MIN_FOUND` of the frames, longest and largest
     first, at most `MAX_FACES` in all. `points`: known landmarks of each frame instead, as `read_landmarks` gives them.
+    `every`: all of them are wanted, so there is no warning that others were seen, and each has to be seen so long.
 
     Raises MediaError too if `points` are of another number of frames.
     """
@@ -130,7 +132,10 @@ def find_mouths(
     speaker, heard = tracks[0], False
     if sound is not None and len(tracks) > 1:
         speaker, heard = speaking(tracks, sound, frames)
-    others = [one for one in tracks if one is not speaker and len(one.frames) >= MIN_FOUND * frames]
+    long = [one for one in tracks if len(one.frames) >= MIN_FOUND * frames]
+    if every:
+        return [_mouth_track(one, frames, 1, False) for one in long[:MAX_FACES]]
+    others = [one for one in long if one is not speaker]
     return [
         _mouth_track(speaker, frames, len(tracks), heard),
         *(_mouth_track(one, frames, 1, False) for one in others[: MAX_FACES - 1]),

@@ -6,15 +6,20 @@ import contextlib
 import glob
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avhubert.errors import AvhubertError, DataError, MediaError
 from avhubert.files import output_directory, write_text
 from avhubert.report import progress
 from avhubert.transcription.pipeline import Transcription
 from avhubert.transcription.result import Transcript, render
+
+if TYPE_CHECKING:
+    from avhubert.model.recognizer import Recognizer
+    from avhubert.transcription.pipeline import Mouth
 
 SUFFIXES = frozenset(
     f".{ending}"
@@ -77,21 +82,26 @@ def transcribe_files(
     out: str | Path | None = None,
     captioned: bool = False,
     keep: bool = False,
+    people: bool = False,
 ) -> None:
     """Transcribe each file; print, or write `out`/NAME.`form` (and NAME.captioned.mp4 if `captioned`).
 
-    keep: files whose transcript is in `out` already are not done again. A file that fails is named with its reason, the
-    others are still done, and at the end an AvhubertError tells how many failed.
+    keep: files whose transcript is in `out` already are not done again. people: one transcript for each person who is
+    seen, NAME.person1.`form` and so on from left to right. A file that fails is named with its reason, the others are
+    still done, and at the end an AvhubertError tells how many failed.
     """
     from avhubert.loading import load_recognizer
+    from avhubert.transcription.people import check_lips
 
     files = media_files(named)
     folder = output_directory(out) if out else None
-    names = output_names(files, form)
+    names = output_names(files, f"person1.{form}" if people else form)
     if len(set(names)) < len(names):
         twice = next(name for name, times in Counter(names).items() if times > 1)
         raise DataError(f"two files would be written to {twice}; transcribe them into different folders")
     recognizer = load_recognizer(model)
+    if people:
+        check_lips(recognizer, modality)
     failed, kept = 0, 0
     with progress() if sys.stderr.isatty() else contextlib.nullcontext() as bar:
         for (file, _), name in zip(files, names, strict=True):
@@ -100,36 +110,76 @@ def transcribe_files(
                 kept += 1
                 continue
             try:
-                running = Transcription(file, recognizer, modality)
-                transcript = _watched(running, bar)
+                said = []
+                for label, running in _readings(file, recognizer, modality, people, bar):
+                    transcript = _watched(running, bar)
+                    _tell(f"{file}{label and ', '}{label}", transcript, modality)
+                    said.append((label, transcript))
             except MediaError as error:
                 failed += 1
                 print(f"avhubert: {error}", file=sys.stderr)
                 continue
-            for warning in transcript.warnings:
-                print(f"avhubert: warning: {file}: {warning}", file=sys.stderr)
-            if modality == "auto":
-                print(f"avhubert: {file}: read from {transcript.modality} ({transcript.reason})", file=sys.stderr)
-            text = render(transcript, form)
-            if target is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if captioned:
-                    from avhubert.transcription.burn_in import burn_in
-
-                    picture = target.with_name(f"{target.stem}.captioned.mp4")
-                    try:
-                        burn_in(file, transcript, running.mouths, picture)
-                        print(picture)
-                    except MediaError as error:
-                        print(f"avhubert: warning: {error}", file=sys.stderr)
-                write_text(target, text)
-                print(target)
-            else:
-                sys.stdout.write(text if len(files) == 1 or form != "txt" else f"{file}: {text}")
+            if target is None:
+                for label, transcript in said:
+                    text = render(transcript, form)
+                    before = [str(file)] if len(files) > 1 else []
+                    before += [label] if label else []
+                    sys.stdout.write(f"{', '.join(before)}: {text}" if before and form == "txt" else text)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if captioned:
+                _burn_in(file, said[0][1], running.mouths, target.with_name(f"{target.stem}.captioned.mp4"))
+            # the first person's last: where it stands, all are there
+            for number, (_, transcript) in reversed(list(enumerate(said, 1))):
+                one = target.with_name(target.name.replace(f".person1.{form}", f".person{number}.{form}"))
+                write_text(one, render(transcript, form))
+                print(one)
     if kept:
         print(f"avhubert: {kept} of {len(files)} were there already", file=sys.stderr)
     if failed:
         raise AvhubertError(f"{failed} of {len(files)} files could not be transcribed")
+
+
+def _readings(
+    file: Path, recognizer: Recognizer, modality: str, people: bool, bar: Any
+) -> Iterator[tuple[str, Transcription]]:
+    """What is read in a file: the speaker, without a label; or each person, by number."""
+    from avhubert.data.video import probe
+    from avhubert.transcription.people import PersonTranscription, find_people
+
+    if not people:
+        yield "", Transcription(file, recognizer, modality)
+        return
+    media = probe(file)
+    if not media.has_video:
+        raise MediaError(f"{file} has no video track, so no person is seen; leave --people out")
+    watch = None
+    if bar is not None:
+        task = bar.add_task(f"faces of {file.name}", total=round(media.duration_seconds) or None, unit="s")
+        watch = partial(_advance, bar, task)
+    for number, person in enumerate(find_people(file, watch), 1):
+        yield f"person {number}", PersonTranscription(file, recognizer, modality, person)
+
+
+def _advance(bar: Any, task: Any, seconds: float) -> None:
+    bar.update(task, completed=round(seconds))
+
+
+def _tell(what: str, transcript: Transcript, modality: str) -> None:
+    for warning in transcript.warnings:
+        print(f"avhubert: warning: {what}: {warning}", file=sys.stderr)
+    if modality == "auto":
+        print(f"avhubert: {what}: read from {transcript.modality} ({transcript.reason})", file=sys.stderr)
+
+
+def _burn_in(file: Path, transcript: Transcript, mouths: Sequence[Mouth], picture: Path) -> None:
+    from avhubert.transcription.burn_in import burn_in
+
+    try:
+        burn_in(file, transcript, mouths, picture)
+        print(picture)
+    except MediaError as error:
+        print(f"avhubert: warning: {error}", file=sys.stderr)
 
 
 def _watched(running: Transcription, bar: Any) -> Transcript:

@@ -68,7 +68,7 @@ def transcribe(
 
 
 @dataclass
-class _Chunk:
+class Chunk:
     """Up to a minute of one file: figures per frame, and what the recognizer reads."""
 
     start: int  # frame
@@ -80,6 +80,18 @@ class _Chunk:
     track: MouthTrack | None
     moved: np.ndarray | None  # [frames]
     problem: MediaError | None  # why there is no mouth
+
+    @staticmethod
+    def of(
+        start: int, frames: int, final: bool, samples: np.ndarray | None, mouth: np.ndarray | None,
+        track: MouthTrack | None, problem: MediaError | None,
+    ) -> Chunk:  # fmt: skip
+        """With the figures that follow from sound and track."""
+        level = None if samples is None else loudness(samples, frames)
+        moved = None
+        if track is not None:
+            moved = movement(track.lip_gap, float(np.median(np.ptp(track.box[:, 1::2], 1))))
+        return Chunk(start, frames, final, samples, level, mouth, track, moved, problem)
 
 
 @dataclass
@@ -180,7 +192,7 @@ class Transcription(Iterator[Segment]):
         elif self._without_speech > CHUNK_SECONDS * FRAME_RATE:
             self.warnings.append(f"{self._without_speech / FRAME_RATE:.0f} s without speech were not read")
 
-    def _read(self, start: int) -> _Chunk | None:
+    def _read(self, start: int) -> Chunk | None:
         """The minute from frame `start` on; None past the end."""
         begin = start / FRAME_RATE
         end = begin + CHUNK_SECONDS
@@ -194,7 +206,7 @@ class Transcription(Iterator[Segment]):
                 mouth = np.stack(list(crops(self.file, track, begin, end)))
             except MediaError as error:
                 problem = error
-                if self._ended(begin):
+                if ended(self.file, begin):
                     problem = None if start else error
                     self._sees = start == 0
         whole = CHUNK_SECONDS * FRAME_RATE
@@ -208,17 +220,7 @@ class Transcription(Iterator[Segment]):
             frames, final = whole, not self._lasts(end)
         else:
             return None
-        return _Chunk(
-            start=start,
-            frames=frames,
-            final=final,
-            samples=samples,
-            level=None if samples is None else loudness(samples, frames),
-            mouth=mouth,
-            track=track,
-            moved=None if track is None else movement(track.lip_gap, float(np.median(np.ptp(track.box[:, 1::2], 1)))),
-            problem=problem,
-        )
+        return Chunk.of(start, frames, final, samples, mouth, track, problem)
 
     def _sound(self, begin: float, end: float) -> np.ndarray | None:
         from avhubert.data.audio import read_audio
@@ -230,19 +232,11 @@ class Transcription(Iterator[Segment]):
                 raise
             return None  # the picture outlasts it
 
-    def _ended(self, begin: float) -> bool:
-        from avhubert.data.video import read_frames
-
-        try:
-            return next(read_frames(self.file, begin, begin + 1), None) is None
-        except MediaError:
-            return True
-
     def _lasts(self, end: float) -> bool:
         """Whether the picture goes on after `end` seconds."""
-        return self._sees and not self._ended(end)
+        return self._sees and not ended(self.file, end)
 
-    def _modality(self, chunk: _Chunk) -> str:
+    def _modality(self, chunk: Chunk) -> str:
         """What this minute is read from; '' if it cannot be; says so."""
         begin, end = chunk.start / FRAME_RATE, (chunk.start + chunk.frames) / FRAME_RATE
         when = "" if chunk.final and chunk.start == 0 else f"{_minutes(begin)} to {_minutes(end)}: "
@@ -279,7 +273,7 @@ class Transcription(Iterator[Segment]):
         self._read_from[modality, reason] += chunk.frames
         return modality
 
-    def _keep_place(self, chunk: _Chunk) -> None:
+    def _keep_place(self, chunk: Chunk) -> None:
         from avhubert.prepare.mouth import window_corners
 
         assert chunk.track is not None
@@ -287,22 +281,25 @@ class Transcription(Iterator[Segment]):
         self.mouths.append(Mouth(chunk.start, chunk.track.box.astype(np.float32), corners.astype(np.float32)))
 
     # ----------------------------------------------------------------------- decoding
-    def _windows(self, chunk: _Chunk, modality: str) -> list[Window]:
+    def _windows(self, chunk: Chunk, modality: str) -> list[Window]:
         """Windows as long as the model knows speech to be, at most 15 s; none where nothing can be read."""
         if not modality:
             return []
-        known = int(self._recognizer.metadata.get("longest_frames") or LONGEST)
-        longest = max(SHORTEST_LIMIT, min(LONGEST, known))
-        return windows(chunk.level if "a" in modality else None, chunk.moved if "v" in modality else None, longest)
+        level, moved = chunk.level if "a" in modality else None, chunk.moved if "v" in modality else None
+        return windows(level, moved, self._longest())
 
-    def _segments_of(self, chunk: _Chunk, read: list[Window], modality: str, number: int) -> Iterator[Segment]:
+    def _longest(self) -> int:
+        known = int(self._recognizer.metadata.get("longest_frames") or LONGEST)
+        return max(SHORTEST_LIMIT, min(LONGEST, known))
+
+    def _segments_of(self, chunk: Chunk, read: list[Window], modality: str, number: int) -> Iterator[Segment]:
         for group in _batches(read):
             for window, (hypothesis, encoded) in zip(group, self._best(chunk, group, modality), strict=True):
                 yield self._segment(chunk, window, hypothesis, encoded, modality, number)
                 number += 1
             self.position_seconds = (chunk.start + group[-1].core_end) / FRAME_RATE
 
-    def _best(self, chunk: _Chunk, group: list[Window], modality: str) -> list[tuple[Hypothesis, Tensor]]:
+    def _best(self, chunk: Chunk, group: list[Window], modality: str) -> list[tuple[Hypothesis, Tensor]]:
         """The best hypothesis and the encoded frames [T, D] of each window."""
         import torch
 
@@ -338,7 +335,7 @@ class Transcription(Iterator[Segment]):
         return [(best[0], one[:length]) for best, one, length in zip(found, encoded, lengths, strict=True)]
 
     def _segment(
-        self, chunk: _Chunk, window: Window, best: Hypothesis, encoded: Tensor, modality: str, number: int
+        self, chunk: Chunk, window: Window, best: Hypothesis, encoded: Tensor, modality: str, number: int
     ) -> Segment:
         from avhubert.decode.align import AlignedWord, align
 
@@ -366,6 +363,16 @@ class Transcription(Iterator[Segment]):
             box,  # type: ignore[arg-type]
             tuple(words),
         )
+
+
+def ended(file: str | Path, begin: float) -> bool:
+    """Whether a video has no picture from `begin` seconds on."""
+    from avhubert.data.video import read_frames
+
+    try:
+        return next(read_frames(file, begin, begin + 1), None) is None
+    except MediaError:
+        return True
 
 
 def _joined(before: Segment, after: Segment, cut_seconds: float) -> tuple[Segment, Segment]:
