@@ -34,7 +34,7 @@ def train(settings: list[str], run: Path, ranks: int, *more: str) -> Path:
     done = subprocess.run(
         [*launch, *arguments], capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, f"{done.stderr[:6000]}\n…\n{done.stderr[-2000:]}"
     return run
 
 
