@@ -284,18 +284,23 @@ def read_landmarks(folder: Path, names: Sequence[str]) -> list[np.ndarray | None
     Raises:
         MediaError: no such file, or it holds something else.
     """
-    for name in names:
-        for path, read in ((folder / f"{name}.pkl", _read_pickle), (folder / f"{name}.npz", _read_npz)):
-            if path.is_file():
-                try:
-                    rows = read(path)
-                    found = [None if row is None else np.asarray(row, np.float32) for row in rows]
-                    if not found or any(row is not None and row.shape != (68, 2) for row in found):
-                        raise ValueError("they are not 68 points a frame")
-                except (OSError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-                    raise MediaError(f"the landmarks {path} cannot be used: {error}") from error
-                return found
-    raise MediaError(f"no landmarks: {folder / names[0]}.pkl (or .npz) is missing")
+    path = landmark_file(folder, names)
+    if path is None:
+        raise MediaError(f"no landmarks: {folder / names[0]}.pkl (or .npz) is missing")
+    try:
+        rows = _read_pickle(path) if path.suffix == ".pkl" else _read_npz(path)
+        found = [None if row is None else np.asarray(row, np.float32) for row in rows]
+        if not found or any(row is not None and row.shape != (68, 2) for row in found):
+            raise ValueError("they are not 68 points a frame")
+    except Exception as error:  # damaged bytes make the readers of both formats raise anything
+        raise MediaError(f"the landmarks {path} cannot be used: {error or type(error).__name__}") from error
+    return found
+
+
+def landmark_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """The file that `read_landmarks` reads, None if there is none."""
+    paths = (folder / f"{name}.{ending}" for name in names for ending in ("pkl", "npz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def stored_track(points: Sequence[np.ndarray | None]) -> Track:
@@ -307,10 +312,13 @@ class _OnlyArrays(pickle.Unpickler):
     """Lists, numbers and numpy arrays; anything else in a pickle could run code."""
 
     ALLOWED = frozenset(
-        (module, name)
-        for name in ("_reconstruct", "scalar", "ndarray", "dtype")
-        for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
-    ) | {("_codecs", "encode")}  # fmt: skip
+        {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+        | {
+            (f"{package}.{module}", name)
+            for package in ("numpy.core", "numpy._core")
+            for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
+        }
+    )
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:

@@ -56,7 +56,7 @@ class Done:
     samples: int = 0
     found_share: float = 0.0
     warnings: tuple[str, ...] = ()
-    source: str = ""  # the input's size and time, and where its landmarks are from: a changed one is done again
+    source: str = ""  # size and time of the input and of its landmarks: a changed one is done again
     others: tuple[float, ...] = ()  # found_share of the other faces that became clips
 
 
@@ -202,7 +202,7 @@ def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS, 
     """Write DST/video/ID.mp4 and DST/audio/ID.wav, or say why not. Runs in a worker."""
     from avhubert.prepare.mouth import SIZE, crops
 
-    source = _fingerprint(clip.path, landmarks)
+    source = _fingerprint(clip, landmarks)
     try:
         media = probe(clip.path)
         if not media.has_video:
@@ -267,13 +267,18 @@ def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray, landmarks: Pat
 
 def _stored(clip: SourceClip, folder: Path) -> list[np.ndarray | None]:
     """The clip's landmarks: a file of its own, or its part of the whole video's."""
-    from avhubert.prepare.landmarks import read_landmarks
+    from avhubert.prepare.landmarks import landmark_file, read_landmarks
 
-    whole = (Path(clip.id).parent / clip.path.stem).as_posix()
-    if clip.id == whole or any((folder / f"{clip.id}.{ending}").is_file() for ending in ("pkl", "npz")):
+    whole = _whole_video(clip)
+    if clip.id == whole or landmark_file(folder, [clip.id]):
         return read_landmarks(folder, [clip.id])
     first = round(clip.start * FRAME_RATE)
     return read_landmarks(folder, [whole])[first : None if clip.end is None else round(clip.end * FRAME_RATE)]
+
+
+def _whole_video(clip: SourceClip) -> str:
+    """The name that the landmarks of the clip's whole video have."""
+    return (Path(clip.id).parent / clip.path.stem).as_posix()
 
 
 def media_paths(dst: Path, identifier: str) -> tuple[Path, Path]:
@@ -286,9 +291,15 @@ def _without_path(reason: str, path: Path) -> str:
     return " ".join(reason.replace(str(path), "the file").split())
 
 
-def _fingerprint(path: Path, landmarks: Path | None) -> str:
-    found = path.stat()
-    return f"{found.st_size}-{found.st_mtime_ns}" + ("" if landmarks is None else f"-{landmarks}")
+def _fingerprint(clip: SourceClip, landmarks: Path | None) -> str:
+    """What tells whether the inputs of a clip are those that it was made from."""
+    files = [clip.path]
+    if landmarks is not None:
+        from avhubert.prepare.landmarks import landmark_file
+
+        files += [file] if (file := landmark_file(landmarks, [clip.id, _whole_video(clip)])) else []
+    sizes = [f"{found.st_size}-{found.st_mtime_ns}" for found in (file.stat() for file in files)]
+    return "-".join(sizes) + ("" if landmarks is None else "-landmarks")
 
 
 # --------------------------------------------------------------------------- all clips
@@ -307,7 +318,7 @@ def _do_all(
         for clip in clips
         if clip.id not in before
         or before[clip.id].reason
-        or before[clip.id].source != _fingerprint(clip.path, landmarks)
+        or before[clip.id].source != _fingerprint(clip, landmarks)
         or not all(
             path.is_file()
             for name in face_ids(clip.id, 1 + len(before[clip.id].others))

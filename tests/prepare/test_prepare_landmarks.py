@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pickle
 import shutil
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from avhubert.cli import main
 from avhubert.corpora.synthetic.writer import make_corpus
@@ -132,6 +136,23 @@ def test_what_is_missing_or_does_not_fit_is_left_out_and_named(
         find_mouths(video, points=[None] * frames)
 
 
+def test_changed_landmarks_are_used(folder: tuple[Path, Path, dict[str, list[np.ndarray]]], tmp_path: Path) -> None:
+    src, _, found = folder
+    marks = tmp_path / "marks"
+    (marks / "day").mkdir(parents=True)
+    for name, rows in found.items():
+        (marks / f"{name}.pkl").write_bytes(pickle.dumps(rows))
+    dst = tmp_path / "dst"
+    prepare("folder", src, dst, workers=1, landmarks=marks)
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in (dst / "video").rglob("*.mp4")}
+    assert len(before) == 3
+    (marks / "day" / "1.pkl").write_bytes(pickle.dumps([row + np.float32([0, 9]) for row in found["day/1"]]))
+    prepare("folder", src, dst, workers=1, landmarks=marks)
+    changed = [path.stem for path, (inode, _) in before.items() if path.stat().st_ino != inode]
+    assert changed == ["1"]
+    assert (dst / "video" / "day" / "1.mp4").read_bytes() != before[dst / "video" / "day" / "1.mp4"][1]
+
+
 class Harmful:
     def __reduce__(self) -> tuple:
         return (print, ("run",))
@@ -144,6 +165,8 @@ class Harmful:
         (pickle.dumps([np.zeros((5, 2))]), "they are not 68 points a frame"),
         (pickle.dumps([]), "they are not 68 points a frame"),
         (pickle.dumps(3), "not iterable"),
+        (b"cnumpy\nload\n.", "it holds a numpy.load, which is no array"),
+        (b"cnumpy._core.multiarray\nfromfile\n.", "it holds a numpy._core.multiarray.fromfile, which is no array"),
         (b"", "Ran out of input"),
     ],
 )
@@ -154,6 +177,27 @@ def test_wrong_landmarks_are_refused_unread(
     with pytest.raises(MediaError, match=words):
         read_landmarks(tmp_path, ["a"])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("ending", ["pkl", "npz"])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_landmarks_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, ending: str, data: st.DataObject
+) -> None:
+    """Cut or overwritten bytes either leave points that can be read or are refused by one sentence."""
+    kept = io.BytesIO()
+    rows = np.arange(272, dtype=np.float64).reshape(2, 68, 2)
+    kept.write(pickle.dumps(list(rows))) if ending == "pkl" else np.savez(kept, landmarks=rows)
+    content = bytearray(kept.getvalue())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))]
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / f"a.{ending}").write_bytes(content)
+    with contextlib.suppress(MediaError):
+        found = read_landmarks(folder, ["a"])
+        assert all(row is None or row.shape == (68, 2) for row in found)
 
 
 def test_pickles_of_old_and_new_numpy_are_read(tmp_path: Path) -> None:
