@@ -391,7 +391,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
     sub.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
     sub.add_argument(
-        "--landmarks", type=Path, metavar="DIR", help="68 points a frame, DIR/ID.pkl (dlib's) or .npz, made before"
+        "--landmarks", metavar="DIR", help="68 points a frame, DIR/ID.pkl or .npz; or dlib:DIR with dlib's model files"
     )
 
     sub = command(

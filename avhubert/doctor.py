@@ -23,6 +23,7 @@ DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis
 ENCODERS = ("libx264", "aac")  # of the clips that `prepare` writes
 PURPOSES = {
     "prepare": "finding faces: `prepare`, `transcribe` of video",
+    "dlib": "dlib's detectors and 68 points: `prepare --landmarks dlib:DIR`",
     "synth": "the voice of the drawn corpus: `demo`, `synth`",
     "hub": "models by name from the Hugging Face Hub",
     "onnx": "`export`",

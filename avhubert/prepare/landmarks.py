@@ -22,13 +22,15 @@ from avhubert.prepare import models
 MIN_SCORE = 0.5  # of a detection
 DETECT_EVERY = 12  # frames between detections while a face is tracked
 MIN_OVERLAP = 0.3  # of two boxes (intersection over union) to be the same face
-
-# 468-point mesh → the iBUG points that the published crop is stabilised on: nose base, then the eyes' corners
+REGION = 1.5  # side of the square in which landmarks are looked for, in sides of the face's box
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a model's points lie on a face, as the numbers of those that are used."""
+    """Where a model's points lie on a face, as the numbers of those that are used.
+
+    stable: those that the published crop is stabilised on: nose base, then the eyes' corners from left to right.
+    """
 
     stable: tuple[int, ...]
     mouth: tuple[int, ...]
@@ -66,7 +68,13 @@ class Landmarks:
 
 
 class LandmarkModel(Protocol):
-    """What `track` needs: detect faces in a picture, and place landmarks inside a region."""
+    """What `track` needs: detect faces in a picture, and place landmarks inside a region.
+
+    layout: of the landmarks; detect_every: frames between detections while a face is followed; 1: none is followed.
+    """
+
+    layout: Layout
+    detect_every: int
 
     def detect(self, picture: np.ndarray) -> list[Face]: ...
 
@@ -132,6 +140,9 @@ class BlazeFace:
 
     Raises ConfigError if LiteRT isn't installed, CheckpointError if the model files can't be had.
     """
+
+    layout: Layout = MESH
+    detect_every = DETECT_EVERY
 
     def __init__(self) -> None:
         try:
@@ -201,21 +212,21 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _region_of_face(face: Face) -> np.ndarray:
-    """The mesh's square: 1.5 times the box, turned by the line of the eyes."""
+    """A square around the face, turned by the line of the eyes."""
     centre = (face.box[:2] + face.box[2:]) / 2
     line = face.eyes[1] - face.eyes[0]
-    return np.array([*centre, 1.5 * float((face.box[2:] - face.box[:2]).max()), np.arctan2(line[1], line[0])])
+    return np.array([*centre, REGION * float((face.box[2:] - face.box[:2]).max()), np.arctan2(line[1], line[0])])
 
 
-def _region_of_points(points: np.ndarray) -> np.ndarray:
+def _region_of_points(points: np.ndarray, layout: Layout) -> np.ndarray:
     """The same from the landmarks of the frame before."""
-    line = points[263] - points[33]
+    line = points[layout.stable[4]] - points[layout.stable[1]]
     angle = float(np.arctan2(line[1], line[0]))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     upright = points @ turn.T
     low, high = upright.min(0), upright.max(0)
     centre = (low + high) / 2 @ turn
-    return np.array([*centre, 1.5 * float((high - low).max()), angle])
+    return np.array([*centre, REGION * float((high - low).max()), angle])
 
 
 # --------------------------------------------------------------------------- tracks
@@ -240,11 +251,12 @@ def track(pictures: Iterable[np.ndarray], model: LandmarkModel) -> tuple[list[Tr
     own landmarks. The speaker is, for now, the face that is seen longest and largest.
     """
     tracks: list[Track] = []
+    followed = model.detect_every > 1
     count = 0
     for count, picture in enumerate(pictures, 1):
         index = count - 1
         active = [one for one in tracks if one.region is not None]
-        if not active or index % DETECT_EVERY == 0:
+        if not active or index % model.detect_every == 0:
             for face in model.detect(picture):
                 same = max(tracks, key=lambda one: overlap(one.box, face.box), default=None)
                 if same is None or overlap(same.box, face.box) < MIN_OVERLAP:
@@ -259,13 +271,16 @@ def track(pictures: Iterable[np.ndarray], model: LandmarkModel) -> tuple[list[Tr
             if presence <= 0:
                 one.region = None
                 continue
-            one.frames[index] = _landmarks(points)
-            one.region, one.box = _region_of_points(points), one.frames[index].box
+            one.frames[index] = _landmarks(points, model.layout)
+            if followed:
+                one.region, one.box = _region_of_points(points, model.layout), one.frames[index].box
+            else:
+                one.region = None
     tracks = [one for one in tracks if one.frames]
     return sorted(tracks, key=lambda one: -one.size), count
 
 
-def _landmarks(points: np.ndarray, layout: Layout = MESH) -> Landmarks:
+def _landmarks(points: np.ndarray, layout: Layout) -> Landmarks:
     return Landmarks(
         stable=points[list(layout.stable)],
         mouth=points[list(layout.mouth)].mean(0),

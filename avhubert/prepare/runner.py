@@ -93,7 +93,7 @@ def prepare(
     max_seconds: float = MAX_SECONDS,
     valid_list: Path | None = None,
     english_ids: Path | None = None,
-    landmarks: Path | None = None,
+    landmarks: str | Path | None = None,
     executor: str = "local",
 ) -> Summary:
     """Prepare a corpus into `dst`; can be killed and started again. Shard (I, N) does every N-th clip.
@@ -103,8 +103,8 @@ def prepare(
     reason: among others clips longer than `max_seconds`. No manifests are written when more than the share
     `max_rejected` of the inputs is left out. `valid_list` (lrs3) and `english_ids` (vox2) name files with one id a
     line; without a list the validation clips are drawn by `seed`. `landmarks`: a folder with a file of 68 points a
-    frame for every clip (or its video), see `landmarks.read_landmarks`, instead of finding faces here. `executor`:
-    'local' processes or a 'ray' cluster.
+    frame for every clip (or its video), see `landmarks.read_landmarks`, or 'dlib:' and a folder with dlib's model
+    files, instead of the default detector. `executor`: 'local' processes or a 'ray' cluster.
 
     Raises:
         ConfigError: `dst` can't be written, another process is preparing into it, or a list is for another corpus.
@@ -117,8 +117,10 @@ def prepare(
             raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
     if executor not in EXECUTORS:
         raise ConfigError(one_of("executor", executor, EXECUTORS))
-    if landmarks is not None and not landmarks.is_dir():
-        raise ConfigError(f"--landmarks names {landmarks}, which is not a folder")
+    if landmarks is not None:
+        folder = _dlib_models(landmarks) or Path(landmarks)
+        if not folder.is_dir():
+            raise ConfigError(f"--landmarks names {folder}, which is not a folder")
     find = CORPORA[corpus]
     clips, rejected = find(Path(src)) if english_ids is None else find(Path(src), english_ids)
     valid = _listed(clips, rejected, valid_list) if valid_list else None
@@ -198,7 +200,9 @@ def _kind(reason: str) -> str:
 
 
 # --------------------------------------------------------------------------- one clip
-def prepare_clip(clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS, landmarks: Path | None = None) -> Done:
+def prepare_clip(
+    clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS, landmarks: str | Path | None = None
+) -> Done:
     """Write DST/video/ID.mp4 and DST/audio/ID.wav, or say why not. Runs in a worker."""
     from avhubert.prepare.mouth import SIZE, crops
 
@@ -251,18 +255,31 @@ def face_ids(identifier: str, faces: int) -> list[str]:
     return [identifier, *(f"{identifier}_face{number}" for number in range(2, faces + 1))]
 
 
-def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray, landmarks: Path | None) -> list[MouthTrack]:
+def _watched(clip: SourceClip, watch: Watch, samples: np.ndarray, landmarks: str | Path | None) -> list[MouthTrack]:
     """The mouths, or MediaError; where no face is found because the picture is black or frozen, it says that."""
     from avhubert.prepare.mouth import find_mouths
 
-    points = None if landmarks is None else _stored(clip, landmarks)
+    points = model = None
+    if landmarks is not None:
+        if models := _dlib_models(landmarks):
+            from avhubert.prepare.dlib68 import dlib68
+
+            model = dlib68(models)
+        else:
+            points = _stored(clip, Path(landmarks))
     try:
-        found = find_mouths(clip.path, clip.start, clip.end, watch=watch, sound=samples, points=points)
+        found = find_mouths(clip.path, clip.start, clip.end, model, watch, samples, points)
         return found if clip.every_face else found[:1]
     except MediaError as error:
         if watch.finished and watch.fault():
             raise MediaError(watch.fault()) from error
         raise
+
+
+def _dlib_models(landmarks: str | Path) -> Path | None:
+    """The folder of dlib's model files, if they are to find the landmarks."""
+    kind, _, folder = str(landmarks).partition(":")
+    return Path(folder) if kind == "dlib" else None
 
 
 def _stored(clip: SourceClip, folder: Path) -> list[np.ndarray | None]:
@@ -291,15 +308,18 @@ def _without_path(reason: str, path: Path) -> str:
     return " ".join(reason.replace(str(path), "the file").split())
 
 
-def _fingerprint(clip: SourceClip, landmarks: Path | None) -> str:
+def _fingerprint(clip: SourceClip, landmarks: str | Path | None) -> str:
     """What tells whether the inputs of a clip are those that it was made from."""
-    files = [clip.path]
+    files, kind = [clip.path], ""
     if landmarks is not None:
         from avhubert.prepare.landmarks import landmark_file
 
-        files += [file] if (file := landmark_file(landmarks, [clip.id, _whole_video(clip)])) else []
-    sizes = [f"{found.st_size}-{found.st_mtime_ns}" for found in (file.stat() for file in files)]
-    return "-".join(sizes) + ("" if landmarks is None else "-landmarks")
+        kind = "-landmarks"
+        if _dlib_models(landmarks):
+            kind = "-dlib"
+        elif file := landmark_file(Path(landmarks), [clip.id, _whole_video(clip)]):
+            files.append(file)
+    return "-".join(f"{found.st_size}-{found.st_mtime_ns}" for found in (file.stat() for file in files)) + kind
 
 
 # --------------------------------------------------------------------------- all clips
@@ -309,7 +329,7 @@ def _do_all(
     journal: Path,
     workers: int | None,
     max_seconds: float,
-    landmarks: Path | None,
+    landmarks: str | Path | None,
     executor: str,
 ) -> None:
     before = _read_journals(dst, clips)
@@ -327,10 +347,15 @@ def _do_all(
     ]
     if not todo:
         return
-    from avhubert.prepare.landmarks import BlazeFace
-
+    # fetches the face models, or says what is missing, once and before the workers start
     if landmarks is None:
-        BlazeFace()  # fetches the face models, or says what is missing, once and before the workers start
+        from avhubert.prepare.landmarks import BlazeFace
+
+        BlazeFace()
+    elif models := _dlib_models(landmarks):
+        from avhubert.prepare.dlib68 import Dlib68
+
+        Dlib68(models)
     with open(journal, "a", encoding="utf-8") as handle, progress() as bar:
         task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
         count = min(workers or os.cpu_count() or 1, len(todo))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from avhubert.cli import main
 from avhubert.corpora import folder, lrs3, voxceleb2
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest, read_phones, read_transcripts
@@ -315,3 +316,33 @@ def test_folder_keeps_given_splits(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     clips, _ = folder.find(tmp_path)
     assert {clip.id: clip.split for clip in clips} == {"train/a": "train", "test/b": "test", "c": ""}
+
+
+def test_voxceleb2_gives_the_english_clips_and_all(corpus: Path, tmp_path: Path) -> None:
+    src = tmp_path / "vox2"
+    names = [
+        "dev/mp4/id00012/21Uxsk56VDQ/00001",
+        "dev/mp4/id00012/21Uxsk56VDQ/00002",
+        "dev/mp4/id00015/0fijmz4vTVU/00001",
+        "test/mp4/id00017/01dfn2spqyE/00001",
+    ]
+    for name, video in zip(names, sorted(corpus.rglob("*.mp4")), strict=False):
+        (src / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, src / f"{name}.mp4")
+    broken = "dev/mp4/id00015/0fijmz4vTVU/00002"
+    (src / f"{broken}.mp4").touch()
+    english = [names[0], names[1], names[3]]
+    (src / "english.txt").write_text("\n".join(english) + "\n")
+    command = ["prepare", "vox2", str(src), str(tmp_path / "dst"), "--max-rejected", "0.5", "--workers", "1"]
+    assert main(command) == 0
+    for directory, expected in (("en", english), ("all", names)):
+        clips = {split: read_manifest(tmp_path / "dst" / directory / f"{split}.tsv") for split in ("train", "valid")}
+        assert sorted(clip.id for part in clips.values() for clip in part) == expected
+        assert all(clips.values())
+        assert not (tmp_path / "dst" / directory / "test.tsv").exists()
+        assert not list((tmp_path / "dst" / directory).glob("*.wrd"))
+        for clip in (*clips["train"], *clips["valid"]):
+            assert read_gray(clip.video).shape == (clip.frames, 96, 96)
+    (line,) = (tmp_path / "dst" / "rejected.tsv").read_text().splitlines()
+    assert line.startswith(f"{broken}\tthe file cannot be read as a video or sound file")
+    assert broken in (tmp_path / "dst" / "report.html").read_text()
