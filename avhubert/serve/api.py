@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import socket
@@ -185,6 +186,11 @@ def assemble(
     jobs.mkdir()
     worker, checker = Worker(limits.queue, jobs), Checker()
     app = create_app(recognizer, name, limits, worker, checker)
+    # Gradio reads these when it is imported; without the first it would make a folder beside ours
+    os.environ["GRADIO_TEMP_DIR"], os.environ["GRADIO_ANALYTICS_ENABLED"] = str(uploads), "False"
+    from avhubert.serve.page import mount
+
+    app = mount(app, recognizer, name, limits, worker, checker, uploads)
     return Guard(app, limits, token, uploads), worker
 
 

@@ -23,6 +23,8 @@ SLOWEST_BYTES = 100_000  # a second
 LINGER_SECONDS = 2.0  # a refused body is thrown away for so long, that the client may read the answer
 OPEN_PATHS = ("/health",)  # asked without the token, by whoever watches the server
 UPLOAD_PATH = "/gradio_api/upload"  # of the page
+# Gradio's page names scripts and fonts of other hosts, which it can do without
+POLICY = b"default-src 'self' blob: data: 'unsafe-inline' 'unsafe-eval'"
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,8 @@ class _Exchange:
             return
         if message["type"] == "http.response.start":
             self.started = True
-            if self.unread:
-                message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+            headers = [*message.get("headers", []), (b"content-security-policy", POLICY)]
+            message = {**message, "headers": [*headers, (b"connection", b"close")] if self.unread else headers}
         elif self.unread and not message.get("more_body", False):
             # the whole answer first; a connection that is closed with bytes unread would take it back
             await self._send({**message, "more_body": True})
