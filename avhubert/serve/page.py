@@ -37,10 +37,11 @@ NOISES = ("none", "white noise", "babble of this recording's own voice")
 VOICES = 6  # of the babble
 MARGIN = 4  # pixels of the 96 × 96 crop that the model doesn't see
 SCALE = 3  # of the crop on the page
+PICTURE = 320  # pixels of height on the page
 KEPT_SECONDS = 600  # uploads and crops are deleted after so long
 LOOK = """
 .avh {display: flex; gap: 1.5em; flex-wrap: wrap}
-.avh section {flex: 1; min-width: 14em}
+.avh section {flex: 1; min-width: 9em}
 .avh h3 {margin: 0 0 .4em 0}
 .avh p {line-height: 2.6; font-size: 1.15em; margin: 0}
 .avh ruby rt {font-size: .55em; opacity: .7}
@@ -105,7 +106,9 @@ def mount(
         gr.Markdown(f"# avhubert\nWhat is said in a video, from sound and lips. Model: `{name}`. {CONSENT}")
         with gr.Row():
             with gr.Column():
-                video = gr.Video(label="A video, or the camera", sources=["upload", "webcam"], elem_id="video")
+                video = gr.Video(
+                    label="A video, or the camera", sources=["upload", "webcam"], elem_id="video", height=PICTURE
+                )
                 what = gr.Radio(choices, value=AUTO, label="Read from", elem_id="what")
                 noise = gr.Radio(list(NOISES), value=NOISES[0], label="Noise added to the sound", elem_id="noise")
                 snr = gr.Slider(-10, 20, value=0, step=1, label="Signal-to-noise ratio (dB)", elem_id="snr")
@@ -113,7 +116,7 @@ def mount(
             with gr.Column():
                 crop = gr.Video(
                     label="The mouth as the model sees it", interactive=False, loop=True, elem_id="crop",
-                    height=SCALE * (96 - 2 * MARGIN) + 40,
+                    height=PICTURE,
                 )  # fmt: skip
                 said = gr.HTML(elem_id="said")
         button.click(
