@@ -40,6 +40,7 @@ SCALE = 3  # of the crop on the page
 PICTURE = 320  # pixels of height on the page
 KEPT_SECONDS = 600  # uploads and crops are deleted after so long
 LOOK = """
+#video video {max-height: 17em}
 .avh {display: flex; gap: 1.5em; flex-wrap: wrap}
 .avh section {flex: 1; min-width: 9em}
 .avh h3 {margin: 0 0 .4em 0}
