@@ -75,9 +75,9 @@ def _layer_of_units(label_model: LabelModel, layer: int | None, units: str | Pat
 
 
 def _manifests(data_dir: Path, split: str | None) -> dict[str, list[Clip]]:
-    from avhubert.data.manifest import read_manifest
+    from avhubert.data.manifest import read_manifest, splits
 
-    present = [path.stem for path in sorted(data_dir.glob("*.tsv"))]
+    present = [path.stem for path in splits(data_dir)]
     if not present:
         raise DataError(
             f"{data_dir} has no manifest (train.tsv, valid.tsv or test.tsv); give a data directory or a file"

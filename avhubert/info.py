@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from avhubert.data.manifest import splits
 from avhubert.errors import DataError
 from avhubert.files import read_json, sha256
 
@@ -113,15 +114,9 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 # --------------------------------------------------------------------------- data, labels, noise, recipes
-def _splits(path: Path) -> list[Path]:
-    """Manifests or noise lists, in the order of use."""
-    order = {"train": 0, "valid": 1, "test": 2}
-    return sorted(path.glob("*.tsv"), key=lambda file: (order.get(file.stem, 3), file.stem))
-
-
 def _is_noise(path: Path) -> bool:
     """Noise lists are lines of one path each; a manifest's lines after the first have tabs."""
-    lines = [line for file in _splits(path) for line in file.read_text("utf-8", "replace").splitlines()[:2] if line]
+    lines = [line for file in splits(path) for line in file.read_text("utf-8", "replace").splitlines()[:2] if line]
     return bool(lines) and all(line.endswith(".wav") and "\t" not in line for line in lines)
 
 
@@ -129,7 +124,7 @@ def _noise(path: Path) -> dict[str, Any]:
     from avhubert.data.manifest import read_noise_list
 
     told: dict[str, Any] = {"kind": "noise lists"}
-    for file in _splits(path):
+    for file in splits(path):
         found = read_noise_list(file, file.stem)
         told[file.stem] = f"{len(found):,} entries, {len(set(found)):,} files"
     return told
@@ -140,7 +135,7 @@ def _data(path: Path) -> dict[str, Any]:
     from avhubert.data.text import Tokenizer
 
     told: dict[str, Any] = {"kind": "data directory"}
-    for file in _splits(path):
+    for file in splits(path):
         clips = read_manifest(file)
         hours = sum(max(clip.video_frames / FRAMES, clip.audio_samples / SAMPLES) for clip in clips)
         length = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
@@ -210,8 +205,8 @@ def _recipe(path: Path) -> dict[str, Any]:
 KINDS: list[tuple[Callable[[Path], bool], Callable[[Path], dict[str, Any]]]] = [
     (lambda path: (path / "resolved.yaml").is_file(), _run),
     (lambda path: (path / "config.json").is_file(), _model),
-    (lambda path: (path / "labels.json").is_file() and not _splits(path), _labels),
+    (lambda path: (path / "labels.json").is_file() and not splits(path), _labels),
     (lambda path: (path / "iterations.json").is_file(), _recipe),
     (_is_noise, _noise),
-    (lambda path: bool(_splits(path)), _data),
+    (lambda path: bool(splits(path)), _data),
 ]

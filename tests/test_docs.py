@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -44,6 +45,7 @@ for one in "$@"; do [ "$last" = --clips ] && [ "$one" -gt 16 ] && one=16; args+=
 case "$1" in
   pretrain) more="{FEW} {SMALL}"; [[ "$*" == *model.pretrained=* ]] && more="{FEW}";;
   finetune) more="{FEW}";;
+  pseudo-label) more="--min-confidence -99";;
   iterate) more="{FEW} {SMALL} clusters=[8,8,8,8,8]";;
 esac
 exec "$PYTHON" -m avhubert.cli "${{args[@]}}" $more""",
@@ -92,9 +94,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done("demo", "--size", "smoke", "--out", "runs/demo")
         videos = sorted((runs / "demo" / "corpus").rglob("*.mp4"))
         shutil.copy(videos[0], folder / "talk.mp4")
-        (folder / "recordings" / "day").mkdir(parents=True)
+        (folder / "recordings").mkdir()
         for number, video in enumerate(videos[:4]):
-            shutil.copy(video, folder / "recordings" / "day" / f"{number}.mp4")
+            shutil.copy(video, folder / "recordings" / f"{number}.mp4")
         shutil.copy(next((runs / "demo" / "data" / "video").rglob("*.mp4")), folder / "clip.mp4")
         shutil.copy(next((runs / "demo" / "data" / "audio").rglob("*.wav")), folder / "clip.wav")
         (folder / "corpora").mkdir()
@@ -107,8 +109,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "corpora" / "english.txt").write_text("\n".join(names[:3]))
         done("prepare", "lrs3", "corpora/lrs3", "data")
         done("prepare", "vox2", "corpora/vox2", "data/vox", "--english-ids", "corpora/english.txt")
-        for copied, name in (("model", "tuned"), ("pretrain2", "iter5")):
-            shutil.copytree(runs / "demo" / copied, runs / name, ignore=shutil.ignore_patterns("state", ".lock"))
+        labels = ("data.dir=data/433h", "data.labels=runs/demo/labels/iter1")
+        done("pretrain", "--config-name", "tiny_iter1", "run_dir=runs/iter5", *labels, *FEW.split(), *SMALL.split())
+        shutil.copytree(runs / "demo" / "model", runs / "tuned")
+        config = json.loads((runs / "tuned" / "config.json").read_text())
+        config["decode"] |= {
+            "min_len": 4,
+            "max_len_a": 0.0,
+            "max_len_b": 4,
+            "no_repeat_ngram": 1,
+        }  # it always says something
+        (runs / "tuned" / "config.json").write_text(json.dumps(config))
         done("convert", "runs/demo/model", "base_vox_433h.pt", "--to-fairseq")
         done("convert", "runs/iter5", "base_vox_iter5.pt", "--to-fairseq")
     finally:

@@ -107,6 +107,12 @@ def test_a_data_directory(data_dir: Path, tmp_path: Path) -> None:
     assert told["tokenizer"] == "none"
 
 
+def test_what_was_left_out_is_no_manifest(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir, tmp_path / "data")
+    (tmp_path / "data" / "rejected.tsv").write_text("day/1\tno audio track\n")
+    assert describe(tmp_path / "data") == describe(data_dir)
+
+
 def test_labels(labels_dir: Path, tmp_path: Path) -> None:
     told = describe(labels_dir)
     assert told["kind"] == "labels"

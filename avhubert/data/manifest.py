@@ -23,6 +23,8 @@ SAMPLE_RATE = 16_000
 SPECIALS = 4  # a cluster dictionary begins with <s> <pad> </s> <unk>: class = position in the file + 4
 DRIFT_SECONDS = 0.1  # labels and frames of a clip may differ by less than this
 
+REJECTED = "rejected.tsv"  # what `avhubert prepare` left out, which may lie beside the manifests
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -78,6 +80,13 @@ def _check_rows(rows: int, clips: int, path: str | Path, what: str) -> None:
 
 
 # --------------------------------------------------------------------------- manifests
+def splits(folder: str | Path) -> list[Path]:
+    """The manifests (or noise lists) in a folder, in the order of use: train, valid, test, others by name."""
+    order = {"train": 0, "valid": 1, "test": 2}
+    found = (file for file in Path(folder).glob("*.tsv") if file.name != REJECTED)
+    return sorted(found, key=lambda file: (order.get(file.stem, 3), file.stem))
+
+
 def read_manifest(path: str | Path) -> list[Clip]:
     """Clips of a `.tsv`: first line the root, then `id, video, audio, video_frames, audio_samples` with tabs between.
 

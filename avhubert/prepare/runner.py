@@ -21,7 +21,7 @@ import numpy as np
 from avhubert.corpora import folder, lrs3, voxceleb2
 from avhubert.corpora.sources import Rejected, SourceClip, phones_per_frame, read_ids
 from avhubert.data.audio import SAMPLE_RATE, read_audio, write_wav
-from avhubert.data.manifest import Clip, write_dictionary, write_manifest, write_phones, write_transcripts
+from avhubert.data.manifest import REJECTED, Clip, write_dictionary, write_manifest, write_phones, write_transcripts
 from avhubert.data.text import SPECIALS, train_tokenizer
 from avhubert.data.video import FRAME_RATE, probe, read_frames, read_gray, rgb_to_gray, write_video
 from avhubert.errors import ConfigError, DataError, MediaError, one_of
@@ -186,7 +186,7 @@ def _with_other_faces(clips: Sequence[SourceClip], done: dict[str, Done]) -> lis
 
 
 def _write_rejected(dst: Path, outcomes: dict[str, str]) -> None:
-    write_text(dst / "rejected.tsv", "".join(f"{name}\t{why}\n" for name, why in sorted(outcomes.items())))
+    write_text(dst / REJECTED, "".join(f"{name}\t{why}\n" for name, why in sorted(outcomes.items())))
 
 
 def _made(path: Path) -> Path:
