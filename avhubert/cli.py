@@ -6,6 +6,7 @@ Exit codes: 0 the work is done, 1 it failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import sys
@@ -306,10 +307,39 @@ def seconds(text: str) -> float:
 
 # --------------------------------------------------------------------------- the parser
 class Parser(argparse.ArgumentParser):
-    """A usage error is one sentence and exit code 2."""
+    """A usage error is one sentence and exit code 2, which tells what a misspelt word may have meant."""
+
+    given: Sequence[str] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        self.given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
-        self.exit(2, f"avhubert: {message} (see `{self.prog} --help`)\n")
+        self.exit(2, f"avhubert: {self._misspelt(self.given) or f'{message} (see `{self.prog} --help`)'}\n")
+
+    def _misspelt(self, words: Sequence[str]) -> str:
+        """argparse tells first of what is missing, which is often there under a wrong name."""
+        if self._subparsers is not None and words and not words[0].startswith("-"):
+            (action,) = self._subparsers._group_actions
+            known = dict(action.choices or ())
+            if words[0] in known:
+                return known[words[0]]._misspelt(words[1:])
+            return (
+                f"there is no command '{words[0]}'{_meant(words[0], list(known)) or ': ' + ', '.join(known)} "
+                f"(see `{self.prog} --help`)"
+            )
+        options = list(self._option_string_actions)
+        for word in words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and not any(one.startswith(name) for one in options):
+                return f"there is no option {name}{_meant(name, options)} (see `{self.prog} --help`)"
+        return ""
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -630,6 +660,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AvhubertError as error:
         print(f"avhubert: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 1
     except OSError as error:  # a full disk, a lost mount: the system's own words are the clearest
         print(f"avhubert: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         return 1

@@ -118,3 +118,31 @@ def test_wrong_input_is_one_sentence_and_an_exit_code(
     assert "Traceback" not in error
     assert len(error.splitlines()) == 1
     assert os.listdir(tmp_path) == ["file"]  # nothing half-made
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("transcribe x.mp4 --modle m", "there is no option --modle; did you mean --model?"),
+        ("transcribe x.mp4 --model m --foo=1", "there is no option --foo (see `avhubert transcribe --help`)"),
+        ("trancribe x.mp4", "there is no command 'trancribe'; did you mean transcribe? (see `avhubert --help`)"),
+        ("xyz", "there is no command 'xyz': demo, synth, prepare, "),
+        ("transcribe x.mp4", "the following arguments are required: --model"),
+        ("prepare lrs3 a b --work x", "argument --workers: "),
+    ],
+)
+def test_misspelt_words_are_told(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+    script = f"""exec {{ {sys.executable} -m avhubert.cli doctor; echo "code $?" >&2; }} | true"""
+    done = subprocess.run(["bash", "-c", script.replace("exec ", "")], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert "Broken pipe" not in done.stderr
+    assert "Exception ignored" not in done.stderr
