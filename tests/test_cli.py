@@ -124,7 +124,7 @@ def test_wrong_input_is_one_sentence_and_an_exit_code(
     ("words", "told"),
     [
         ("transcribe x.mp4 --modle m", "there is no option --modle; did you mean --model?"),
-        ("transcribe x.mp4 --model m --foo=1", "there is no option --foo (see `avhubert transcribe --help`)"),
+        ("transcribe x.mp4 --model m --zzz=1", "there is no option --zzz (see `avhubert transcribe --help`)"),
         ("trancribe x.mp4", "there is no command 'trancribe'; did you mean transcribe? (see `avhubert --help`)"),
         ("xyz", "there is no command 'xyz': demo, synth, prepare, "),
         ("transcribe x.mp4", "the following arguments are required: --model"),
