@@ -46,7 +46,7 @@ def create_app(recognizer: Recognizer, name: str, limits: Limits, worker: Worker
 
     @app.exception_handler(StarletteHTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, _plain(error, request), dict(error.headers or {}))
+        return _error(error.status_code, _plain(error), dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
@@ -77,6 +77,10 @@ def create_app(recognizer: Recognizer, name: str, limits: Limits, worker: Worker
         transcript = await _result(request, job, limits.timeout)
         return Response(render(transcript, form), media_type=TYPES[form])
 
+    @app.api_route("/health", methods=["POST", "PUT", "PATCH", "DELETE"])
+    async def only_asked(request: Request) -> None:  # the page behind would answer in its own way
+        raise Refused(405, f"/health does not take {request.method}", {"allow": "GET"})
+
     @app.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     async def nothing(rest: str) -> Response:
         raise Refused(404, "there is nothing here; the API is POST /v1/transcriptions and GET /health")
@@ -88,9 +92,7 @@ def _error(status: int, text: str, headers: dict[str, str]) -> Response:
     return Response(sentence(text), status, headers, "application/json")
 
 
-def _plain(error: HTTPException, request: Request) -> str:
-    if error.status_code == 405:
-        return f"{request.url.path} does not take {request.method}"
+def _plain(error: HTTPException) -> str:
     if error.status_code == 404:
         return "there is nothing here"
     return f"the request cannot be understood: {error.detail}"
