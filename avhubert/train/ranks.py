@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 from collections.abc import Iterator
@@ -46,8 +47,19 @@ def make_fabric(config: TrainConfig) -> Fabric:
         precision=None if scaling else precision,  # type: ignore[arg-type]
         plugins=[MixedPrecision("16-mixed", "cuda", scaler)] if scaling else None,
     )
+    first = not dist.is_initialized()
     fabric.launch()
+    if first and dist.is_initialized():
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Join gloo's threads while Python still stands: one that outlives it aborts the process (SIGABRT), after all its
+    work is done, and torchrun then calls the whole job failed.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def matrix_precision(fabric: Fabric) -> torch.dtype:

@@ -108,14 +108,17 @@ def test_many_sigkills_change_nothing(settings: list[str], tmp_path: Path, ranks
     settings += ["train.accelerator=cpu"]
     launch = [] if ranks == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
 
+    said = tmp_path / "said.txt"  # by the last process
+
     def started(run: Path) -> subprocess.Popen:
         python, *arguments = command(settings, run)
-        return subprocess.Popen(
-            [python, *launch, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD
-        )
+        with open(said, "w") as output:
+            return subprocess.Popen(
+                [python, *launch, *arguments], stdout=output, stderr=subprocess.STDOUT, env=ONE_THREAD
+            )
 
     undisturbed, run, rng = tmp_path / "undisturbed", tmp_path / "run", random.Random(0)
-    assert started(undisturbed).wait() == 0
+    assert started(undisturbed).wait() == 0, said.read_text()
     inside = 0
     for _ in range(KILLS):
         process, before = started(run), newest(run)
@@ -123,22 +126,30 @@ def test_many_sigkills_change_nothing(settings: list[str], tmp_path: Path, ranks
         while process.poll() is None and newest(run) == before and time.monotonic() < until:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.3))
-        assert process.poll() is None
+        assert process.poll() is None, said.read_text()
         kill_all(f"run_dir={run}")
         process.wait()
         inside += any(run.rglob("*.part*"))
     print(f"{KILLS} kills, {inside} of them while a file was written, up to step {newest(run)}")
-    assert started(run).wait() == 0
+    assert started(run).wait() == 0, said.read_text()
     assert same(run, undisturbed)
     assert rows(run) == rows(undisturbed)
 
 
 def kill_all(argument: str) -> None:
-    """SIGKILL every process started with `argument`: torchrun's workers outlive torchrun."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    """SIGKILL every process started with `argument`, and wait until they are gone: torchrun's workers outlive it."""
+
+    def started_with(path: Path) -> bool:
         with contextlib.suppress(OSError):
-            if argument in path.read_bytes().decode(errors="replace").split("\0"):
-                os.kill(int(path.parent.name), signal.SIGKILL)
+            return argument in path.read_bytes().decode(errors="replace").split("\0")
+        return False
+
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if started_with(path)]
+    for path in left:
+        with contextlib.suppress(OSError):
+            os.kill(int(path.parent.name), signal.SIGKILL)
+    while any(started_with(path) for path in left):
+        time.sleep(0.01)
 
 
 def newest(run: Path) -> int:
