@@ -636,7 +636,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("doctor", doctor, "what this machine has and lacks, and what mends it", "avhubert doctor --json")
     sub.add_argument("--json", action="store_true", help="for programs")
 
-    sub = command("info", info, "what a model, run, data directory or label folder is", "avhubert info runs/demo/model")
+    sub = command("info", info, "what a model, run, data, label folder or video is", "avhubert info runs/demo/model")
     sub.add_argument("path", metavar="PATH", help="one of these, a published checkpoint, or a name on the Hub")
 
     sub = command("models", models, "fetch the face models ahead of time", "avhubert models fetch")

@@ -98,11 +98,13 @@ def show(checks: list[Check]) -> None:
 
     colours = {OK: "green", LOW: "yellow", MISSING: "yellow", BAD: "red"}
     table = Table(box=None, pad_edge=False)
-    for column in ("what", "state", "found", "to mend it"):
+    mending = any(check.mend for check in checks)
+    for column in ("what", "state", "found", "to mend it")[: 3 + mending]:
         table.add_column(column, overflow="fold")
     for check in checks:
         colour = "red" if check.stops else colours[check.state]
-        table.add_row(Text(check.name), Text(check.state, colour), Text(check.found), Text(check.mend))
+        row = Text(check.name), Text(check.state, colour), Text(check.found), Text(check.mend)
+        table.add_row(*row[: 3 + mending])
     Console().print(table)
 
 

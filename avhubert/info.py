@@ -1,14 +1,15 @@
-"""What a path is, in a few figures: a model, a run, a data directory, labels, noise lists, a recipe's directory."""
+"""What a path is, in a few figures: model, run, data directory, labels, noise, a recipe's directory, recording."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from avhubert.data.manifest import splits
-from avhubert.errors import DataError
+from avhubert.errors import CheckpointError, DataError, MediaError
 from avhubert.files import read_json, sha256
 
 FRAMES, SAMPLES = 25 * 3600, 16_000 * 3600  # of an hour
@@ -32,7 +33,14 @@ def describe(source: str | Path) -> dict[str, Any]:
             f"{source} is none of what avhubert writes: a model (config.json), a run (resolved.yaml), a data directory "
             "({train,valid,test}.tsv), labels (labels.json) or a recipe's directory (iterations.json)"
         )
-    return _model(source)
+    try:
+        return _model(source)
+    except CheckpointError:
+        if not path.is_file() or path.suffix == ".pt":
+            raise
+        with contextlib.suppress(MediaError):
+            return _recording(path)
+        raise
 
 
 # --------------------------------------------------------------------------- models and runs
@@ -111,6 +119,18 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
         if isinstance(row, dict) and "step" in row:
             rows.append(row)
     return rows, damaged
+
+
+# --------------------------------------------------------------------------- recordings
+def _recording(path: Path) -> dict[str, Any]:
+    from avhubert.data.video import probe
+
+    media = probe(path)
+    told: dict[str, Any] = {"kind": "video" if media.has_video else "sound", "seconds": media.duration_seconds}
+    if media.has_video:
+        told["picture"] = f"{media.width}x{media.height}, {media.fps:.4g} frames a second"
+        told["sound"] = "yes" if media.has_audio else "none"
+    return told
 
 
 # --------------------------------------------------------------------------- data, labels, noise, recipes

@@ -141,12 +141,22 @@ def test_a_recipes_directory(tmp_path: Path) -> None:
     assert told["iteration 1"] == "clusters 100, pnmi 0.5123"
 
 
+def test_a_recording(data_dir: Path) -> None:
+    told = describe(data_dir / "train0.mp4")
+    assert told["kind"] == "video"
+    assert told["picture"] == "96x96, 25 frames a second"
+    assert told["sound"] == "none"
+    frames = int((data_dir / "train.tsv").read_text().splitlines()[1].split("\t")[3])
+    assert told["seconds"] == pytest.approx(frames / 25, abs=0.05)
+    assert describe(data_dir / "train0.wav")["kind"] == "sound"
+
+
 def test_what_is_none_of_ours(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     wrong: list[tuple[Path, type[Exception], str]] = [
         (tmp_path / "folder", DataError, "is none of what avhubert writes: a model"),
         (tmp_path / "nothing", CheckpointError, "does not exist; give a model directory"),
-        (data_dir / "train0.wav", CheckpointError, "is a file of another kind; give a model directory"),
+        (data_dir / "train.tsv", CheckpointError, "is a file of another kind; give a model directory"),
     ]
     for name, content, sentence in (
         ("resolved.yaml", "a: [", "so the run's settings are not known"),

@@ -55,7 +55,10 @@ def _read_lines(path: str | Path, what: str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise DataError(f"{what} {path} is missing; prepare the data again or name the right folder") from error
+        mend = "prepare the data again or name the right folder"
+        if what == "manifest" and not any(Path(path).parent.glob("*.tsv")):
+            mend = "name a data directory, which `avhubert prepare` makes of videos"
+        raise DataError(f"{what} {path} is missing; {mend}") from error
     except OSError as error:
         raise DataError(f"cannot read {what} {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -26,7 +26,7 @@ AUDIO_RATE = 16_000
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. `width` and `height` as shown (after rotation is not applied), 0 without a picture."""
+    """What a file holds. `width` and `height` as stored, before any rotation; 0 without a picture."""
 
     has_video: bool
     has_audio: bool

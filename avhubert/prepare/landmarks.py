@@ -5,11 +5,15 @@ Coordinates are (x, y) in pixels of the picture, pixel centres at whole numbers.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +26,10 @@ from avhubert.prepare import models
 MIN_SCORE = 0.5  # of a detection
 DETECT_EVERY = 12  # frames between detections while a face is tracked
 MIN_OVERLAP = 0.3  # of two boxes (intersection over union) to be the same face
+NEWS = b"INFO: Created TensorFlow Lite"
 REGION = 1.5  # side of the square in which landmarks are looked for, in sides of the face's box
+
+_STDERR = Lock()  # of the process, while it leads elsewhere
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ def _detectors() -> tuple[_Detector, _Detector]:
     """Short range, for faces of a fifth of the picture and more; full range, for those down to a twentieth."""
     return (
         _Detector("detector", 128, np.concatenate([_grid(16, 2), _grid(8, 6)])),
-        _Detector("detector_full_range", 192, _grid(48, 1)),
+        _Detector("full_range", 192, _grid(48, 1)),
     )
 
 
@@ -135,6 +142,25 @@ def _sample(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     return F.grid_sample(source, grid, align_corners=False)[0].permute(1, 2, 0).numpy()
 
 
+@contextlib.contextmanager
+def _without_news() -> Iterator[None]:
+    """LiteRT tells each time, past Python, which delegate it made; whatever else is written meanwhile is passed on."""
+    with _STDERR, tempfile.TemporaryFile() as said:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a daemon's, closed
+            yield
+            return
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            os.write(2, b"".join(line for line in said if not line.startswith(NEWS)))
+
+
 class BlazeFace:
     """BlazeFace detectors, short-range and for small faces full-range, and 468-point mesh (LiteRT, one thread).
 
@@ -154,7 +180,8 @@ class BlazeFace:
 
         def loaded(file: str) -> Interpreter:
             interpreter = Interpreter(model_path=str(models.path(file)), num_threads=1)
-            interpreter.allocate_tensors()
+            with _without_news():
+                interpreter.allocate_tensors()
             return interpreter
 
         self._short, self._full = ((detector, loaded(detector.file)) for detector in _detectors())

@@ -201,5 +201,6 @@ def _listener(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        told = error.strerror if isinstance(error, OSError) else str(error)
+        reason = str(told).partition(" (while")[0]  # Python repeats the address
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from error

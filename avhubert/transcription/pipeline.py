@@ -262,7 +262,7 @@ class Transcription(Iterator[Segment]):
             return ""
         else:
             share = chunk.track.found_share if chunk.track else 0.0
-            modality, reason = choose(self._known, chunk.level, chunk.moved, share, str(self.file))
+            modality, reason = choose(self._known, chunk.level, chunk.moved, share, str(self.file), self._sees)
             if chunk.problem is not None:
                 self.warnings.append(f"{when}{chunk.problem}; only the sound is used")
         if "v" in modality and chunk.track is not None and chunk.mouth is not None:

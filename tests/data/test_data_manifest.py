@@ -95,6 +95,9 @@ def test_a_wrong_manifest(tmp_path, content: str, sentence: str) -> None:
 
 
 def test_missing_or_unreadable_files(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; name a data directory, which"):
+        read_manifest(tmp_path / "a.tsv")
+    (tmp_path / "b.tsv").write_text("/\n")
     with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; prepare the data again"):
         read_manifest(tmp_path / "a.tsv")
     with pytest.raises(DataError, match=r"cannot read manifest .*: Is a directory"):

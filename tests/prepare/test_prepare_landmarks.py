@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -19,7 +20,7 @@ from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import read_frames, read_gray
 from avhubert.errors import ConfigError, MediaError
-from avhubert.prepare.landmarks import IBUG, MESH, BlazeFace, read_landmarks, stored_track, track
+from avhubert.prepare.landmarks import IBUG, MESH, BlazeFace, _without_news, read_landmarks, stored_track, track
 from avhubert.prepare.mouth import find_mouth, find_mouths
 from avhubert.prepare.runner import prepare
 
@@ -212,3 +213,12 @@ def test_pickles_of_old_and_new_numpy_are_read(tmp_path: Path) -> None:
             assert found[1] is None
     (frame,) = stored_track(found).frames.values()
     assert frame.mouth.tolist() == rows[0][48:68].mean(0).tolist()
+
+
+def test_nothing_but_litert_s_news_is_kept_from_stderr(capfd: pytest.CaptureFixture) -> None:
+    with _without_news():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nsomething else\n")
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == "something else\nlater\n"
+    BlazeFace()
+    assert capfd.readouterr().err == ""

@@ -298,5 +298,5 @@ def test_a_port_that_is_taken(server: Server, model: Path) -> None:
     command = [sys.executable, "-m", "avhubert.cli", "serve", "--model", str(model), "--port", str(server.port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert f"cannot listen on 127.0.0.1:{server.port}: Address already in use" in done.stderr
+    assert f"cannot listen on 127.0.0.1:{server.port}: Address already in use; choose another" in done.stderr
     assert "choose another --host or --port" in done.stderr

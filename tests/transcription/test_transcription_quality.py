@@ -33,6 +33,10 @@ def test_what_is_there_and_good_is_read(known, level, moved, share, expected, re
     assert choose(known, level, moved, share, "x.mp4") == (expected, reason)
 
 
+def test_a_sound_file_has_no_face_to_look_for() -> None:
+    assert choose(EVERY, SPEECH, None, 0.0, "x.wav", has_video=False) == ("a", "without the lips: there is no picture")
+
+
 def test_a_model_that_reads_nothing_of_it_is_told() -> None:
     with pytest.raises(ConfigError, match=r"this model reads v, av, but x.wav only offers 'a'"):
         choose(("v", "av"), SPEECH, None, 0.0, "x.wav")
