@@ -187,7 +187,12 @@ class Transcription(Iterator[Segment]):
             yield waiting
         if not self._read_from:
             raise self._problem or MediaError(f"{self.file} has neither sound nor a picture of a face")
-        if self._without_speech and not self._said and waiting is None:
+        if wordless := sum(not segment.text for segment in self._said):
+            where = f"{wordless} of the {len(self._said)} segments that" if wordless < len(self._said) else "what"
+            self.warnings.append(
+                f"the model found no words in {where} it read: speech unlike its training, or no speech"
+            )
+        if self._without_speech and not self._said:
             self.warnings.append("no speech was found")
         elif self._without_speech > CHUNK_SECONDS * FRAME_RATE:
             self.warnings.append(f"{self._without_speech / FRAME_RATE:.0f} s without speech were not read")

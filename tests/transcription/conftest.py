@@ -36,5 +36,6 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> Recognizer:
     decoder = DecoderConfig(layers=1, ffn_embed_dim=32, attention_heads=2, vocab_size=7, ctc=True)
     found = Recognizer.from_config(model, decoder).eval()
     found.tokenizer = Tokenizer(path)
-    found.decode_settings = DecodeConfig(beam=1, max_len_a=0.0, max_len_b=6)
+    # always six different symbols, so that every segment has words
+    found.decode_settings = DecodeConfig(beam=1, min_len=6, max_len_a=0.0, max_len_b=6, no_repeat_ngram=1)
     return found

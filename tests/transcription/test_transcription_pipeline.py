@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import avhubert
+from avhubert.config import DecodeConfig
 from avhubert.data.audio import write_wav
 from avhubert.data.video import read_frames, write_video
 from avhubert.errors import CheckpointError, ConfigError, MediaError
@@ -18,6 +21,7 @@ from avhubert.model.recognizer import Recognizer
 from avhubert.transcription import pipeline
 from avhubert.transcription.burn_in import burn_in
 from avhubert.transcription.pipeline import Transcription, transcribe
+from avhubert.transcription.result import Segment
 
 Talk = tuple[np.ndarray, np.ndarray]
 
@@ -121,6 +125,25 @@ def test_silence_is_not_read(recognizer: Recognizer, tmp_path: Path) -> None:
     write_wav(tmp_path / "silence.wav", np.zeros(32_000, np.int16))
     found = transcribe(tmp_path / "silence.wav", recognizer)
     assert (found.text, found.segments, found.warnings) == ("", [], ["no speech was found"])
+
+
+def test_a_model_that_finds_no_words_says_so(
+    long: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = Transcription._segment
+
+    def silent_at_the_end(*arguments: Any) -> Segment:
+        segment = spoken(*arguments)
+        return replace(segment, text="", words=()) if arguments[-1] >= 4 else segment
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transcription, "_segment", silent_at_the_end)
+        found = transcribe(long, recognizer, "a")
+    told = "it read: speech unlike its training, or no speech"
+    assert found.warnings == [f"the model found no words in 2 of the 6 segments that {told}"]
+    monkeypatch.setattr(recognizer, "decode_settings", DecodeConfig(beam=1, max_len_a=0.0, max_len_b=0))
+    found = transcribe(long, recognizer, "a")
+    assert (found.text, found.warnings) == ("", [f"the model found no words in what {told}"])
 
 
 def test_lips_moved_against_the_sound_are_warned_about(talk: Talk, recognizer: Recognizer, tmp_path: Path) -> None:
