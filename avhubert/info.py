@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from avhubert.data.manifest import splits
+from avhubert.data.manifest import REJECTED, splits
 from avhubert.errors import CheckpointError, DataError, MediaError
 from avhubert.files import read_json, sha256
 
@@ -173,6 +173,9 @@ def _data(path: Path) -> dict[str, Any]:
             if count:
                 parts.append(f"{count:,} without {what}")
         told[file.stem] = ", ".join(parts)
+    rejected = (path / REJECTED).read_text().splitlines() if (path / REJECTED).is_file() else []
+    if rejected:
+        told["left out"] = f"{len(rejected):,} inputs, each with its reason in {REJECTED}"
     has_tokenizer = (path / "tokenizer.model").is_file()
     told["tokenizer"] = _tokenizer(Tokenizer(path / "tokenizer.model")) if has_tokenizer else "none"
     return told

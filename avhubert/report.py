@@ -180,6 +180,7 @@ def progress() -> Progress:
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -193,7 +194,7 @@ def progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        Rate(),
+        Rate(table_column=Column(no_wrap=True)),  # else a narrow terminal breaks the line
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )

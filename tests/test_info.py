@@ -110,7 +110,9 @@ def test_a_data_directory(data_dir: Path, tmp_path: Path) -> None:
 def test_what_was_left_out_is_no_manifest(data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(data_dir, tmp_path / "data")
     (tmp_path / "data" / "rejected.tsv").write_text("day/1\tno audio track\n")
-    assert describe(tmp_path / "data") == describe(data_dir)
+    told = describe(tmp_path / "data")
+    assert told.pop("left out") == "1 inputs, each with its reason in rejected.tsv"
+    assert told == describe(data_dir)
 
 
 def test_labels(labels_dir: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ class Pretraining:
         }
         if "guessed" in sums:
             guessed = sums["guessed"][sums["guessed"] > 0] / sums["guessed"].sum()
-            figures["guessed_entropy"] = float(-(guessed * np.log(guessed)).sum())
+            figures["guessed_entropy"] = float((guessed * np.log(1 / guessed)).sum())
         if "guessed_phones" in sums and sums["guessed_phones"].any():
             figures["guessed_pnmi"] = label_figures(sums["guessed_phones"])["pnmi"]
         return figures

@@ -131,6 +131,7 @@ class Transcription(Iterator[Segment]):
         self._known: Sequence[str] = recognizer.metadata.get("modalities") or ("av", "a", "v")
         self._hears = media.has_audio and modality != "v"
         self._sees = media.has_video and modality != "a"
+        self._no_picture = "the picture has ended" if media.has_video else "there is no picture"
         self._read_from: Counter[tuple[str, str]] = Counter()  # (modality, reason) → frames
         self._without_speech = 0
         self._problem: MediaError | None = None
@@ -267,7 +268,8 @@ class Transcription(Iterator[Segment]):
             return ""
         else:
             share = chunk.track.found_share if chunk.track else 0.0
-            modality, reason = choose(self._known, chunk.level, chunk.moved, share, str(self.file), self._sees)
+            no_picture = "" if self._sees else self._no_picture
+            modality, reason = choose(self._known, chunk.level, chunk.moved, share, str(self.file), no_picture)
             if chunk.problem is not None:
                 self.warnings.append(f"{when}{chunk.problem}; only the sound is used")
         if "v" in modality and chunk.track is not None and chunk.mouth is not None:

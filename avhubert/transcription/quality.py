@@ -20,12 +20,12 @@ ORDER = {"both": ("av", "a", "v"), "sound": ("a", "av", "v"), "lips": ("v", "av"
 
 def choose(
     known: Sequence[str], level: np.ndarray | None, moved: np.ndarray | None, found_share: float, file: str,
-    has_video: bool = True,
+    no_picture: str = "",
 ) -> tuple[str, str]:  # fmt: skip
     """The modality to read, one of `known` and there, and the reason in words.
 
     level: dB [T] of the sound, None without any; moved: [T] of the mouth, None if no face was found;
-    has_video: whether there is a picture at all.
+    no_picture: why there is no picture to look for a face in; '' if there is one.
 
     Raises:
         ConfigError: the model reads none of what the file offers.
@@ -36,13 +36,13 @@ def choose(
     kind = "both" if sound and lips else "sound" if sound else "lips" if lips else "neither"
     for choice in ORDER[kind]:
         if choice in known and set(choice) <= set(there):
-            return choice, _reason(choice, level, moved, found_share, bool(sound), bool(lips), known, has_video)
+            return choice, _reason(choice, level, moved, found_share, bool(sound), bool(lips), known, no_picture)
     raise ConfigError(f"this model reads {', '.join(known)}, but {file} only offers '{there}'")
 
 
 def _reason(
     choice: str, level: np.ndarray | None, moved: np.ndarray | None, share: float, sound: bool, lips: bool,
-    known: Sequence[str], has_video: bool,
+    known: Sequence[str], no_picture: str,
 ) -> str:  # fmt: skip
     if choice == "av" and sound and lips:
         return "sound and lips are both there"
@@ -51,7 +51,7 @@ def _reason(
     missing = "lips" if choice == "a" else "sound"
     if choice == "a":
         why = (
-            "there is no picture" if not has_video
+            no_picture if no_picture
             else "no face was found" if moved is None
             else f"the face is seen in only {100 * share:.0f} % of the frames" if share < MIN_SEEN
             else "the mouth does not move" if not lips

@@ -116,6 +116,8 @@ def test_sound_that_outlasts_the_picture_and_the_other_way_round(
     found = transcribe(tmp_path / "a.mp4", recognizer)
     assert found.segments[-1].end == pytest.approx(2 * seconds, abs=0.1)
     assert found.segments[-1].modality == "a"
+    write_video(tmp_path / "one.mp4", pictures[:1], audio=sound)
+    assert transcribe(tmp_path / "one.mp4", recognizer).reason == "without the lips: the picture has ended"
     write_video(tmp_path / "v.mp4", np.tile(pictures, (2, 1, 1, 1)), audio=sound)
     found = transcribe(tmp_path / "v.mp4", recognizer, "v")
     assert found.segments[-1].end == pytest.approx(2 * seconds, abs=0.1)

@@ -34,7 +34,8 @@ def test_what_is_there_and_good_is_read(known, level, moved, share, expected, re
 
 
 def test_a_sound_file_has_no_face_to_look_for() -> None:
-    assert choose(EVERY, SPEECH, None, 0.0, "x.wav", has_video=False) == ("a", "without the lips: there is no picture")
+    for why in ("there is no picture", "the picture has ended"):
+        assert choose(EVERY, SPEECH, None, 0.0, "x.wav", no_picture=why) == ("a", f"without the lips: {why}")
 
 
 def test_a_model_that_reads_nothing_of_it_is_told() -> None:
