@@ -263,6 +263,10 @@ def convert(path: str | Path, directory: str | Path) -> list[str]:
     What only the way back needs (see KEPT) lies beside the model. Raises CheckpointError: see `load`; a recognizer
     without a tokenizer, which could write no text. ConfigError: `directory` exists or cannot be written.
     """
+    if Path(path).is_dir():
+        raise CheckpointError(
+            f"{path} is a folder, not a published checkpoint (.pt); --to-fairseq makes one of a model directory"
+        )
     published = read(path)
     model = build(published)
     if published.decoder is not None and published.tokenizer is None:

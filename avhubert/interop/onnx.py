@@ -29,11 +29,11 @@ from avhubert.files import atomic_directory, write_json, write_text
 from avhubert.model.decoder import FIRST_POSITION, PAD, AttentionDecoder, DecoderLayer, sinusoid
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import BLANK, EOS, Recognizer
+from avhubert.model.visual import SIZE
 from avhubert.report import progress
 
 FORMAT = 1
 ABOUT, CARD, TOKENIZER = "export.json", "README.md", "tokenizer.model"
-SIZE = 88  # of a mouth picture
 STREAMS = {"av": ("audio", "video"), "a": ("audio",), "v": ("video",)}
 TOLERANCE = 1e-3  # largest difference from the model that is kept; about 1e-6 to 1e-5 is seen
 INSIDE = 1_500_000_000  # bytes of weights; more are written beside the graph, whose own limit is 2 GB

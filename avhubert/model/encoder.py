@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from avhubert.config import ModelConfig
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.objective import ClusterHead
-from avhubert.model.visual import VisualFrontEnd
+from avhubert.model.visual import SIZE, VisualFrontEnd
 
 
 class PositionConvolution(nn.Module):
@@ -243,6 +243,7 @@ class AVHubert(nn.Module):
         """
         if layer is not None and not 0 <= layer <= self.config.encoder_layers:
             raise ConfigError(f"layer {layer} does not exist: this model has layers 0 to {self.config.encoder_layers}")
+        _batch_and_frames(audio, video, padding_mask, self.config.audio_feat_dim)  # a mask that masks nothing, too
         padding_mask = needed(padding_mask, self.audio.weight.device)
         x = self.fuse(self.front_ends(audio, video, padding_mask, has_audio, has_video))
         if layer == 0:
@@ -259,9 +260,17 @@ class AVHubert(nn.Module):
     ) -> Tensor:
         """Features [B, T, D] as evaluation mode gives them, without gradients; numpy or torch in, torch out.
 
-        audio float [B, 104, T], video float [B, 1, T, H, H] (either may be left out), padding_mask bool [B, T];
+        audio float [B, 104, T], video float [B, 1, T, 88, 88] (either may be left out), padding_mask bool [B, T];
         `layer` as in `forward`. The same numbers come out for an utterance alone and in any batch.
+
+        Raises DataError where shapes do not fit (mouth clips of 96×96 are cropped and normalised by
+        `avhubert.data.video.transform`), ConfigError for a layer that does not exist.
         """
+        if video is not None and tuple(video.shape[-2:]) != (SIZE, SIZE):
+            raise DataError(
+                f"video must be mouth pictures of {SIZE}×{SIZE}, not {list(video.shape)}; clips of 96×96 are "
+                "cropped and normalised by `avhubert.data.video.transform`"
+            )
         like = self.audio.weight
         given = [None if x is None else torch.as_tensor(x).to(like) for x in (audio, video)]
         mask = None if padding_mask is None else torch.as_tensor(padding_mask).to(like.device, torch.bool)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from avhubert.errors import DataError, MediaError
+from avhubert.config import MODALITIES
+from avhubert.errors import ConfigError, DataError, MediaError
 from avhubert.transcription.quality import choose, dark, offset
 from avhubert.transcription.result import Segment, Transcript, Word
 from avhubert.transcription.windows import (
@@ -115,6 +116,8 @@ class Transcription(Iterator[Segment]):
         from avhubert.decode.evaluate import check_modality
 
         media = probe(file)
+        if modality not in ("auto", *MODALITIES):
+            raise ConfigError(f"unknown modality '{modality}'; known: auto, {', '.join(MODALITIES)}")
         if modality != "auto":
             check_modality(recognizer, modality)
         if modality in ("a", "av") and not media.has_audio:

@@ -469,3 +469,10 @@ def test_there_and_back_again_keeps_what_our_model_has_no_place_for(
     assert first.words is not None
     assert first.words["symbols"][:4] == list(SPECIALS)
     assert (tmp_path / "back" / fairseq.KEPT).is_file()
+
+
+def test_a_folder_is_no_published_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(CheckpointError, match=r"model is a folder, not a published checkpoint .*--to-fairseq"):
+        convert(tmp_path / "model", tmp_path / "back")
+    assert not (tmp_path / "back").exists()

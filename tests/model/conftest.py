@@ -41,9 +41,9 @@ def small():
 
 @pytest.fixture
 def batch():
-    """audio [3, 104, 20], video [3, 1, 20, 32, 32], padding_mask of lengths 20, 13, 16; there is rubbish in padding."""
+    """audio [3, 104, 20], video [3, 1, 20, 88, 88], padding_mask of lengths 20, 13, 16; there is rubbish in padding."""
     random = torch.Generator().manual_seed(1)
     padding_mask = torch.arange(20) >= torch.tensor([20, 13, 16])[:, None]
     audio = torch.randn(3, 104, 20, generator=random)
-    video = torch.randn(3, 1, 20, 32, 32, generator=random)
+    video = torch.randn(3, 1, 20, 88, 88, generator=random)
     return audio, video, padding_mask

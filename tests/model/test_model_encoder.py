@@ -43,7 +43,7 @@ def test_any_padding_is_without_effect(lengths, extra, seed):
     )
     frames = max(lengths) + extra
     padding = torch.arange(frames) >= torch.tensor(lengths)[:, None]
-    audio, video = torch.randn(len(lengths), 104, frames), torch.randn(len(lengths), 1, frames, 16, 16)
+    audio, video = torch.randn(len(lengths), 104, frames), torch.randn(len(lengths), 1, frames, 88, 88)
     together = model.extract_features(audio, video, padding)
     for row, length in enumerate(lengths):
         alone = model.extract_features(audio[row : row + 1, :, :length], video[row : row + 1, :, :length])
@@ -165,10 +165,14 @@ def test_wrong_input_is_named(small, batch):
         model.extract_features(audio, video, layer=-1)
     with pytest.raises(DataError, match=r"audio must have the shape \[batch, 104, frames\], not \[3, 20, 104\]"):
         model.extract_features(audio.transpose(1, 2))
-    with pytest.raises(DataError, match=r"video must have the shape .*not \[3, 20, 32, 32\]"):
+    with pytest.raises(DataError, match=r"video must have the shape .*not \[3, 20, 88, 88\]"):
         model.extract_features(video=video[:, 0])
     with pytest.raises(DataError, match=r"differ in \[batch, frames\]: \(3, 19\), \(3, 20\)"):
         model.extract_features(audio[..., 1:], video)
+    with pytest.raises(DataError, match=r"differ in \[batch, frames\]: \(3, 20\), \(3, 19\)"):
+        model.extract_features(audio, padding_mask=torch.zeros(3, 19, dtype=torch.bool))
+    with pytest.raises(DataError, match=r"mouth pictures of 88×88, not \[3, 1, 20, 96, 96\]"):
+        model.extract_features(video=torch.zeros(3, 1, 20, 96, 96))
     with pytest.raises(DataError, match="neither audio nor video"):
         model.extract_features(padding_mask=padding)
     with pytest.raises(ConfigError, match=r"must be a multiple of model\.encoder_attention_heads=5"):
