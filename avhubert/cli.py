@@ -168,7 +168,9 @@ def transcribe(options: argparse.Namespace) -> None:
         if options.burn_in:
             raise ConfigError("--burn-in shows one person's captions; leave it or --people out")
         if options.out is None and options.format != "txt":
-            raise ConfigError("--people writes a file for each person; give --out, the folder for them")
+            raise ConfigError(
+                f"--people writes one {options.format} file for each person; give --out, the folder for them"
+            )
     transcribe_files(
         options.files, options.model, options.modality, options.format, options.out, captioned=options.burn_in,
         keep=options.skip_existing, people=options.people,

@@ -24,6 +24,10 @@ def load(source: str | Path) -> AVHubert | Recognizer:
     Raises:
         CheckpointError: `source` is none of these, damaged, or cannot be fetched.
     """
+    if not str(source):
+        raise CheckpointError(
+            "the model's name is empty; give a model directory, a published checkpoint (.pt) or org/name"
+        )
     path = Path(source)
     if not path.exists() and hub.is_name(source):
         path = hub.fetch(str(source))

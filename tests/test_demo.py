@@ -111,7 +111,8 @@ def test_a_video_of_another_kind_is_transcribed(done: Path, talk: Path, modality
     assert -20 < found.segments[0].score < 0
     assert found.segments[0].end == pytest.approx(2.0, abs=0.2)
     assert found.modality == ("av" if modality == "auto" else modality)
-    assert found.warnings == []
+    wordless = "the model found no words in what it read: speech unlike its training, or no speech"
+    assert found.warnings == ([] if found.text else [wordless])
     assert [word.text for word in found.words] == found.text.split()
     times = [time for word in found.words for time in (word.start, word.end)]
     assert times == sorted(times)

@@ -231,3 +231,8 @@ def test_a_description_of_a_recognizer(places: Path, tokenizer: Tokenizer) -> No
 
 def test_loading_is_part_of_the_package(places: Path) -> None:
     assert isinstance(avhubert.load(places / "pretrained"), AVHubert)
+
+
+def test_an_empty_name_is_told_as_such() -> None:
+    with pytest.raises(CheckpointError, match="the model's name is empty"):
+        load("")

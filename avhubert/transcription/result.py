@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from avhubert.errors import ConfigError
+
 FORMATS = ("txt", "srt", "vtt", "json")
 CAPTION_SECONDS = 7.0  # a caption is shown for at most this long
 CAPTION_CHARACTERS = 84  # two lines of 42
@@ -60,7 +62,9 @@ class Transcript:
 
 
 def render(transcript: Transcript, form: str) -> str:
-    """A transcript as 'txt', 'srt', 'vtt' or 'json'."""
+    """A transcript as 'txt', 'srt', 'vtt' or 'json'. ConfigError for any other form."""
+    if form not in FORMATS:
+        raise ConfigError(f"unknown format '{form}'; known: {', '.join(FORMATS)}")
     if form == "txt":
         return transcript.text + "\n"
     if form == "json":

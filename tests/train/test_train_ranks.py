@@ -48,25 +48,39 @@ def alone(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
     return train(settings, tmp_path_factory.mktemp("alone") / "run", 1)
 
 
-# a sharded model sums its kernels' gradients in another order: rounding grows with the steps
-@pytest.mark.parametrize(("sharding", "tolerance"), [("none", 1e-6), ("fsdp", 1e-4)])
-def test_two_ranks_train_as_one(
-    settings: list[str], alone: Path, tmp_path: Path, sharding: str, tolerance: float
-) -> None:
+def rounding(sharding: str, step: int, plain: float) -> float:
+    """The relative difference that a sharded model may have at a step: its sums run in another order.
+
+    Rounding grows by about 1.6 a step, from 3e-8 at the third to 1e-4 near the twentieth, more or less by processor; a
+    wrong gradient or another sample shows at the second step, far above the 1e-5 that the first ten are held to.
+    """
+    if sharding == "none":
+        return plain
+    return 1e-5 if step <= STEPS // 2 else 1e-3
+
+
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_ranks_train_as_one(settings: list[str], alone: Path, tmp_path: Path, sharding: str) -> None:
     both = train(settings, tmp_path / "run", 2, f"train.sharding={sharding}")
     for split in ("train", "valid"):
         one, two = figures(alone, split), figures(both, split)
         assert one.keys() == two.keys()
         for step, row in one.items():
+            tolerance = rounding(sharding, step, plain=1e-6)
             for name in ("loss", "loss_masked", "masked_accuracy", "features_pen"):
                 assert two[step][name] == pytest.approx(row[name], rel=tolerance, abs=1e-7), (split, step, name)
-    a, b = load_file(alone / "model.safetensors"), load_file(both / "model.safetensors")
+    middle = Path("state") / f"step_{STEPS // 2}.pt"
+    a, b = (torch.load(run / middle, weights_only=True)["model"] for run in (alone, both))
+    assert a.keys() == b.keys()
     assert all(torch.allclose(a[name].float(), b[name].float(), atol=2e-4) for name in a)
+    if sharding == "none":
+        a, b = (load_file(run / "model.safetensors") for run in (alone, both))
+        assert all(torch.allclose(a[name].float(), b[name].float(), atol=2e-5) for name in a)
 
 
-@pytest.mark.parametrize(("sharding", "tolerance"), [("none", 1e-5), ("fsdp", 1e-4)])
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
 def test_a_changed_number_of_ranks_goes_on_with_the_same_samples(
-    settings: list[str], alone: Path, tmp_path: Path, sharding: str, tolerance: float
+    settings: list[str], alone: Path, tmp_path: Path, sharding: str
 ) -> None:
     run = Path(shutil.copytree(alone, tmp_path / "run"))
     for last, ranks in ((5, 2), (10, 1)):  # from there on
@@ -75,6 +89,7 @@ def test_a_changed_number_of_ranks_goes_on_with_the_same_samples(
                 path.unlink()
         train(settings, run, ranks, f"train.sharding={sharding}")
     for step, row in figures(alone, "train").items():
+        tolerance = rounding(sharding, step, plain=1e-5)
         assert figures(run, "train")[step]["loss"] == pytest.approx(row["loss"], rel=tolerance)
 
 

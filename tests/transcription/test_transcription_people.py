@@ -116,7 +116,7 @@ def test_refusals(
     with pytest.raises(MediaError, match="no face was found in"):
         transcribe_people(empty, recognizer)
     assert main(["transcribe", "x", "--model", "m", "--people", "--format", "srt"]) == 2
-    assert "--people writes a file for each person; give --out" in capsys.readouterr().err
+    assert "--people writes one srt file for each person; give --out" in capsys.readouterr().err
     assert main(["transcribe", "x", "--model", "m", "--people", "--burn-in", "--out", str(tmp_path / "o")]) == 2
     assert "--burn-in shows one person's captions" in capsys.readouterr().err
     sound, model = tmp_path / "sound.wav", tmp_path / "model"

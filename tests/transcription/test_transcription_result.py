@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 
+import pytest
+
+from avhubert.errors import ConfigError
 from avhubert.transcription.result import (
     CAPTION_CHARACTERS,
     CAPTION_SECONDS,
@@ -51,3 +54,8 @@ def test_a_long_segment_is_several_captions() -> None:
     assert all(caption.end - caption.start <= CAPTION_SECONDS for caption in found)
     assert all(len(caption.text) <= CAPTION_CHARACTERS for caption in found)
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+
+
+def test_an_unknown_format_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown format 'docx'; known: txt, srt, vtt, json"):
+        render(SAID, "docx")
