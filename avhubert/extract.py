@@ -48,6 +48,8 @@ def extract_features(
     source = Path(source)
     if not source.exists():
         raise DataError(f"{source} does not exist; give a data directory or a video or sound file")
+    if split is not None and not source.is_dir():
+        raise ConfigError(f"{source} is one recording and has no split '{split}'; leave the split out")
     label_model = None if units is None else read_label_model(units)
     if label_model is not None:
         layer = _layer_of_units(label_model, layer, units)

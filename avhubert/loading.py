@@ -13,6 +13,11 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
 from avhubert.model.store import CONFIG, TOKENIZER, load_model, read_config
 
+WHAT_TO_GIVE = (
+    "give a model directory (model.safetensors, config.json), a published checkpoint (.pt) or a name on the Hugging "
+    "Face Hub (org/name)"
+)
+
 
 def load(source: str | Path) -> AVHubert | Recognizer:
     """A model in evaluation mode on the CPU; a recognizer comes with `.tokenizer` and `.decode_settings`.
@@ -24,10 +29,8 @@ def load(source: str | Path) -> AVHubert | Recognizer:
     Raises:
         CheckpointError: `source` is none of these, damaged, or cannot be fetched.
     """
-    if not str(source):
-        raise CheckpointError(
-            "the model's name is empty; give a model directory, a published checkpoint (.pt) or org/name"
-        )
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise CheckpointError(f"{source!r} is no model's name; {WHAT_TO_GIVE}")
     path = Path(source)
     if not path.exists() and hub.is_name(source):
         path = hub.fetch(str(source))
@@ -42,10 +45,7 @@ def load(source: str | Path) -> AVHubert | Recognizer:
     what = "is a folder without a config.json" if path.is_dir() else "does not exist"
     if path.is_file():
         what = "is a file of another kind"
-    raise CheckpointError(
-        f"{source} {what}; give a model directory (model.safetensors, config.json), a published checkpoint (.pt) or a "
-        "name on the Hugging Face Hub (org/name)"
-    )
+    raise CheckpointError(f"{source} {what}; {WHAT_TO_GIVE}")
 
 
 def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:
@@ -61,12 +61,13 @@ def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def load_recognizer(source: str | Path) -> Recognizer:
-    """A recognizer; CheckpointError names a pre-trained model as such."""
-    model = load(source)
+def load_recognizer(source: str | Path | AVHubert | Recognizer) -> Recognizer:
+    """A recognizer, from where `load` finds it or as it is; CheckpointError names a pre-trained model as such."""
+    model = source if isinstance(source, (AVHubert, Recognizer)) else load(source)
     if not isinstance(model, Recognizer):
+        what = "the model" if isinstance(source, AVHubert) else source
         raise CheckpointError(
-            f"{source} is a pre-trained model without a decoder, and a recognizer is needed; fine-tune it first "
+            f"{what} is a pre-trained model without a decoder, and a recognizer is needed; fine-tune it first "
             "(`avhubert finetune`) and give the result"
         )
     return model

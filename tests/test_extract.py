@@ -101,6 +101,11 @@ def test_what_is_refused(directory: Path, model: AVHubert, data_dir: Path, label
         extract(layer=3)
     with pytest.raises(ConfigError, match=r"unknown split 'tests'; known: "):
         extract(split="tests")
+    (tmp_path / "talk.wav").touch()
+    with pytest.raises(ConfigError, match="is one recording and has no split 'test'; leave the split out"):
+        extract(tmp_path / "talk.wav", split="test")
+    with pytest.raises(ConfigError, match="layer '1' does not exist"):
+        extract(layer="1")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unknown modality 'x'; known: a, av, v"):
         extract(modality="x")
     with pytest.raises(ConfigError, match="are clusters of mfcc, not of a layer of a model"):

@@ -233,6 +233,12 @@ def test_loading_is_part_of_the_package(places: Path) -> None:
     assert isinstance(avhubert.load(places / "pretrained"), AVHubert)
 
 
-def test_an_empty_name_is_told_as_such() -> None:
-    with pytest.raises(CheckpointError, match="the model's name is empty"):
-        load("")
+@pytest.mark.parametrize("name", ["", None, 5])
+def test_what_can_be_no_name_is_told_as_such(name: Any) -> None:
+    with pytest.raises(CheckpointError, match=f"{name!r} is no model's name; give a model directory"):
+        load(name)
+
+
+def test_a_loaded_pretrained_model_is_no_recognizer_either(places: Path) -> None:
+    with pytest.raises(CheckpointError, match="the model is a pre-trained model without a decoder"):
+        avhubert.transcribe("talk.mp4", load(places / "pretrained"))  # type: ignore[call-overload]

@@ -29,7 +29,7 @@ from avhubert.data.video import transform
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.files import atomic_path, sha256, write_json
 from avhubert.loading import load
-from avhubert.model.encoder import AVHubert
+from avhubert.model.encoder import AVHubert, check_layer
 from avhubert.report import progress
 
 MFCC_RATE, LAYER_RATE = 100, 25  # feature frames per second
@@ -171,9 +171,7 @@ class LayerExtractor:
             self.identity["model_sha256"] = model_hash(model)
             model = load(model)
         encoder = model if isinstance(model, AVHubert) else model.encoder
-        layers = encoder.config.encoder_layers
-        if layer is not None and not 0 <= layer <= layers:
-            raise ConfigError(f"layer {layer} does not exist: this model has layers 0 to {layers}")
+        check_layer(layer, encoder.config)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = model.to(self._device).eval()
 

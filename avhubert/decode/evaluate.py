@@ -97,10 +97,14 @@ def evaluate(
     """
     data = Path(data)
     clean = normaliser(normalise)
-    recognizer = load_recognizer(model) if not isinstance(model, Recognizer) else model
+    recognizer = load_recognizer(model)
     modalities = [modality] if isinstance(modality, str) else list(dict.fromkeys(modality))
     for one in modalities:
         check_modality(recognizer, one)
+    if any(snr is not None for snr in snrs) and not any("audio" in MODALITIES[one] for one in modalities):
+        raise ConfigError("noise is mixed into the sound, which modality 'v' does not hear; add 'a' or 'av'")
+    if faults and not any("video" in MODALITIES[one] for one in modalities):
+        raise ConfigError("faults are of the picture, which modality 'a' does not see; add 'v' or 'av'")
     for fault in faults:
         parse_fault(fault)
     clips = read_manifest(data / f"{split}.tsv")

@@ -241,8 +241,7 @@ class AVHubert(nn.Module):
         encoder, 0 where padded; 1…N: that layer's output without the final norm. Raises ConfigError for any other
         layer.
         """
-        if layer is not None and not 0 <= layer <= self.config.encoder_layers:
-            raise ConfigError(f"layer {layer} does not exist: this model has layers 0 to {self.config.encoder_layers}")
+        check_layer(layer, self.config)
         _batch_and_frames(audio, video, padding_mask, self.config.audio_feat_dim)  # a mask that masks nothing, too
         padding_mask = needed(padding_mask, self.audio.weight.device)
         x = self.fuse(self.front_ends(audio, video, padding_mask, has_audio, has_video))
@@ -295,6 +294,12 @@ def needed(padding_mask: Tensor | None, device: torch.device) -> Tensor | None:
     return padding_mask.to(device, non_blocking=True)
 
 
+def check_layer(layer: int | None, config: ModelConfig) -> None:
+    """ConfigError unless `layer` is None or one that the model has."""
+    if layer is not None and (type(layer) is not int or not 0 <= layer <= config.encoder_layers):
+        raise ConfigError(f"layer {layer!r} does not exist: this model has layers 0 to {config.encoder_layers}")
+
+
 def _batch_and_frames(audio: Any, video: Any, padding_mask: Any, audio_width: int) -> tuple[int, int]:
     """B and T of a batch; DataError where its tensors do not fit together."""
     shapes = []
@@ -312,6 +317,8 @@ def _batch_and_frames(audio: Any, video: Any, padding_mask: Any, audio_width: in
         shapes.append(tuple(padding_mask.shape))
     if len(set(shapes)) > 1:
         raise DataError(f"audio, video and padding_mask differ in [batch, frames]: {', '.join(map(str, shapes))}")
+    if 0 in shapes[0]:
+        raise DataError(f"there is nothing to read: [batch, frames] is {list(shapes[0])}")
     return shapes[0]
 
 

@@ -104,9 +104,8 @@ def transcribe_people(file: str | Path, model: str | Path | Recognizer, modality
         CheckpointError: `model` is not a recognizer.
     """
     from avhubert.loading import load_recognizer
-    from avhubert.model.recognizer import Recognizer
 
-    recognizer = model if isinstance(model, Recognizer) else load_recognizer(model)
+    recognizer = load_recognizer(model)
     check_lips(recognizer, modality)
     return [PersonTranscription(file, recognizer, modality, one).transcript() for one in find_people(file)]
 

@@ -62,9 +62,8 @@ def transcribe(
         CheckpointError: `model` is not a recognizer.
     """
     from avhubert.loading import load_recognizer
-    from avhubert.model.recognizer import Recognizer
 
-    found = Transcription(file, model if isinstance(model, Recognizer) else load_recognizer(model), modality)
+    found = Transcription(file, load_recognizer(model), modality)
     return found if stream else found.transcript()
 
 

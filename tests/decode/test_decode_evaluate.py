@@ -157,3 +157,10 @@ def test_what_cannot_be_evaluated(
     two = ["--noise", "x", "--noise", "y", "--snr", "0"]
     assert main(["evaluate", str(model), str(data), *two]) == 2
     assert "need a name each" in capsys.readouterr().err
+
+
+def test_conditions_that_no_modality_has_are_refused(model: Path, data_dir: Path, noise: Path) -> None:
+    with pytest.raises(ConfigError, match="modality 'v' does not hear; add 'a' or 'av'"):
+        evaluate(str(model), data_dir, modality="v", noise=noise, snrs=[0])
+    with pytest.raises(ConfigError, match="modality 'a' does not see; add 'v' or 'av'"):
+        evaluate(str(model), data_dir, modality="a", faults=["blur"])

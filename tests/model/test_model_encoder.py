@@ -173,6 +173,10 @@ def test_wrong_input_is_named(small, batch):
         model.extract_features(audio, padding_mask=torch.zeros(3, 19, dtype=torch.bool))
     with pytest.raises(DataError, match=r"mouth pictures of 88×88, not \[3, 1, 20, 96, 96\]"):
         model.extract_features(video=torch.zeros(3, 1, 20, 96, 96))
+    with pytest.raises(DataError, match=r"there is nothing to read: \[batch, frames\] is \[3, 0\]"):
+        model.extract_features(audio[..., :0])
+    with pytest.raises(ConfigError, match="layer True does not exist"):
+        model.extract_features(audio, layer=True)
     with pytest.raises(DataError, match="neither audio nor video"):
         model.extract_features(padding_mask=padding)
     with pytest.raises(ConfigError, match=r"must be a multiple of model\.encoder_attention_heads=5"):
