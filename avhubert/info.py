@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,17 +29,21 @@ def describe(source: str | Path) -> dict[str, Any]:
             if is_of_kind(path):
                 return tell(path)
         raise DataError(
-            f"{source} is none of what avhubert writes: a model (config.json), a run (resolved.yaml), a data directory "
-            "({train,valid,test}.tsv), labels (labels.json) or a recipe's directory (iterations.json)"
+            f"{source} is none of the folders that `avhubert info` tells of: a model (config.json), a run "
+            "(resolved.yaml), a data directory or noise ({train,valid,test}.tsv), labels (labels.json) or a recipe's "
+            "directory (iterations.json)"
         )
     try:
         return _model(source)
     except CheckpointError:
         if not path.is_file() or path.suffix == ".pt":
             raise
-        with contextlib.suppress(MediaError):
-            return _recording(path)
-        raise
+    try:
+        return _recording(path)
+    except MediaError as error:
+        raise DataError(
+            f"{error}; `avhubert info` also tells of checkpoints (.pt) and of folders: models, runs, data, labels"
+        ) from error
 
 
 # --------------------------------------------------------------------------- models and runs

@@ -156,9 +156,9 @@ def test_a_recording(data_dir: Path) -> None:
 def test_what_is_none_of_ours(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     wrong: list[tuple[Path, type[Exception], str]] = [
-        (tmp_path / "folder", DataError, "is none of what avhubert writes: a model"),
+        (tmp_path / "folder", DataError, "is none of the folders that `avhubert info` tells of: a model"),
         (tmp_path / "nothing", CheckpointError, "does not exist; give a model directory"),
-        (data_dir / "train.tsv", CheckpointError, "is a file of another kind; give a model directory"),
+        (data_dir / "train.tsv", DataError, "cannot be read as a video or sound file"),
     ]
     for name, content, sentence in (
         ("resolved.yaml", "a: [", "so the run's settings are not known"),

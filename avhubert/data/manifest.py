@@ -58,6 +58,8 @@ def _read_lines(path: str | Path, what: str) -> list[str]:
         mend = "prepare the data again or name the right folder"
         if what == "manifest" and not any(Path(path).parent.glob("*.tsv")):
             mend = "name a data directory, which `avhubert prepare` makes of videos"
+        if what == "noise list":
+            mend = "name a folder or list that `avhubert noise` made"
         raise DataError(f"{what} {path} is missing; {mend}") from error
     except OSError as error:
         raise DataError(f"cannot read {what} {path}: {error.strerror}") from error

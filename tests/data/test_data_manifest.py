@@ -326,7 +326,9 @@ def test_noise_list_of_a_file_or_folder(tmp_path) -> None:
 
 
 def test_wrong_noise_list(tmp_path) -> None:
-    with pytest.raises(DataError, match=r"noise list .*test\.tsv is missing"):
+    with pytest.raises(
+        DataError, match=r"noise list .*test\.tsv is missing; name a folder or list that `avhubert noise` made"
+    ):
         read_noise_list(tmp_path, "test")
     (tmp_path / "test.tsv").write_text("\n")
     with pytest.raises(DataError, match="names no files; make one with `avhubert noise`"):
