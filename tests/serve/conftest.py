@@ -98,7 +98,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+# one for each file of tests: what the page keeps for ten minutes is not left by requests to the API
+@pytest.fixture(scope="module")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(model, tmp_path_factory.mktemp("server"), "--max-mb", "2", "--max-seconds", "20") as found:
         yield found
