@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avhubert.errors import MediaError
+from avhubert.errors import ConfigError, MediaError
 from avhubert.files import atomic_path
 
 SAMPLE_RATE = 16_000
@@ -42,7 +42,10 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
 
     Raises:
         MediaError: not a file, not a video or sound file, no audio track, an empty or damaged one.
+        ConfigError: a piece that begins before the file does, or ends before it begins.
     """
+    if start < 0 or (end is not None and end <= start):
+        raise ConfigError(f"a piece of sound is from start ≥ 0 to a later end, not from {start} s to {end} s")
     path = Path(path)
     samples = _read_plain_wav(path)
     if samples is None:
@@ -52,7 +55,7 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
     if end is not None:
         samples = samples[: round((end - start) * SAMPLE_RATE)]
     if samples.size == 0:
-        within = "" if start == 0 and end is None else f" from {start:.2f} s on"
+        within = f" from {start:.2f} s on" if start else ""
         raise MediaError(f"the audio track of {path} is empty{within}")
     return samples
 

@@ -168,7 +168,7 @@ def _advance(bar: Any, task: Any, seconds: float) -> None:
 def _tell(what: str, transcript: Transcript, modality: str) -> None:
     for warning in transcript.warnings:
         print(f"avhubert: warning: {what}: {warning}", file=sys.stderr)
-    if modality == "auto":
+    if modality == "auto" and transcript.segments:
         print(f"avhubert: {what}: read from {transcript.modality} ({transcript.reason})", file=sys.stderr)
 
 
