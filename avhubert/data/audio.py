@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avhubert.errors import ConfigError, MediaError
+from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
 SAMPLE_RATE = 16_000
@@ -41,11 +41,11 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
     before is cut, and gaps in the timestamps are silent. Mono 16-bit sound at 16 kHz comes out bit for bit.
 
     Raises:
-        MediaError: not a file, not a video or sound file, no audio track, an empty or damaged one.
-        ConfigError: a piece that begins before the file does, or ends before it begins.
+        MediaError: not a file, not a video or sound file, no audio track, an empty or damaged one, a piece
+            that begins before the file does, or ends before it begins.
     """
     if start < 0 or (end is not None and end <= start):
-        raise ConfigError(f"a piece of sound is from start ≥ 0 to a later end, not from {start} s to {end} s")
+        raise MediaError(f"a piece of {path} is from start ≥ 0 to a later end, not from {start} s to {end} s")
     path = Path(path)
     samples = _read_plain_wav(path)
     if samples is None:
