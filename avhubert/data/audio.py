@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avhubert.data.media import open_container
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
@@ -78,7 +79,7 @@ def _decode(path: Path, start_seconds: Fraction = Fraction(0), end_seconds: Frac
     if not path.is_file():
         raise MediaError(f"cannot read {path}: there is no such file")
     try:
-        with av.open(f"file:{path}", metadata_errors="ignore") as container:  # 'file:' lets a name hold a colon
+        with open_container(path) as container:
             if not container.streams.audio:
                 raise MediaError(f"{path} has no audio track")
             begin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))

@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from avhubert.data.media import open_container
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
@@ -38,7 +39,7 @@ class MediaInfo:
 
 def _open(path: str | Path) -> av.container.InputContainer:
     try:
-        return av.open(str(path))
+        return open_container(path)
     except FFmpegError as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else error.strerror
         raise MediaError(f"{path} cannot be read as a video or sound file: {reason}") from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import av
 
+from avhubert.data.media import open_container
 from avhubert.errors import AvhubertError, CheckpointError, MediaError
 from avhubert.serve.limits import Refused
 
@@ -113,7 +114,7 @@ def check(path: Path, max_seconds: float) -> None:
         MemoryError: too much is needed.
     """
     try:
-        with av.open(f"file:{path}", options=OPTIONS, metadata_errors="ignore") as container:
+        with open_container(path, OPTIONS) as container:
             pictures = [one for one in container.streams.video if not one.disposition & COVER][:1]
             streams = [*pictures, *container.streams.audio[:1]]
             if not streams:

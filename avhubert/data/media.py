@@ -1,0 +1,22 @@
+"""Opening media files: every module that reads sound or video opens its file here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import av
+
+# PyAV up to 18 raises for a title that is not UTF-8 unless told otherwise; PyAV 19 never raises and has no such argument
+_ANY_METADATA = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+def open_container(path: str | Path, options: Mapping[str, str] | None = None) -> av.container.InputContainer:
+    """Open a local media file for reading; `options` are FFmpeg's.
+
+    Raises:
+        av.FFmpegError: the file is not a media file.
+        OSError: the file is missing or must not be read.
+    """
+    # "file:" makes FFmpeg take a colon in the name literally
+    return av.open(f"file:{path}", options=dict(options or {}), **_ANY_METADATA)

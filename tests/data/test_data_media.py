@@ -1,0 +1,46 @@
+"""Every media file is opened in one place, whatever the release of PyAV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from avhubert.data.audio import read_audio
+from avhubert.data.media import open_container
+from avhubert.data.video import probe
+
+
+def _with_latin1_title(path: Path) -> Path:
+    """A wav whose title is Latin-1, as old recorders write it."""
+    title = "Café".encode("latin-1") + b"\0"
+    info = b"INFOINAM" + len(title).to_bytes(4, "little") + title + b"\0" * (len(title) % 2)
+    samples = (1000 * np.sin(np.arange(8000))).astype("<i2").tobytes()
+    form = b"fmt " + (16).to_bytes(4, "little") + b"\1\0\1\0" + (16000).to_bytes(4, "little")
+    form += (32000).to_bytes(4, "little") + b"\2\0\20\0"
+    chunks = [b"LIST" + len(info).to_bytes(4, "little") + info, form, b"data" + len(samples).to_bytes(4, "little")]
+    body = b"WAVE" + b"".join(chunks) + samples
+    path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    return path
+
+
+@pytest.mark.parametrize("name", ["old.wave", "12:30.wave", "http:x.wave"])
+def test_any_title_and_any_name_are_opened(tmp_path: Path, name: str) -> None:
+    path = _with_latin1_title(tmp_path / name)
+    with open_container(path) as container:
+        assert len(container.streams.audio) == 1
+    assert len(read_audio(path)) == 8000
+    assert probe(path).has_audio
+
+
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        open_container(tmp_path / "nothing.mp4")
+
+
+def test_text_is_no_media(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("hello")
+    with pytest.raises(av.FFmpegError):
+        open_container(tmp_path / "text.mp4")
