@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import av
 
-# PyAV up to 18 raises for a title that is not UTF-8 unless told otherwise; PyAV 19 never raises and has no such argument
-_ANY_METADATA = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+# up to PyAV 18 a title that is not UTF-8 raises unless told otherwise; PyAV 19 never raises and removed the argument
+_ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_container(path: str | Path, options: Mapping[str, str] | None = None) -> av.container.InputContainer:
@@ -19,4 +20,5 @@ def open_container(path: str | Path, options: Mapping[str, str] | None = None) -
         OSError: the file is missing or must not be read.
     """
     # "file:" makes FFmpeg take a colon in the name literally
-    return av.open(f"file:{path}", options=dict(options or {}), **_ANY_METADATA)
+    container = av.open(f"file:{path}", mode="r", options=dict(options or {}), **_ANY_METADATA)
+    return cast(av.container.InputContainer, container)
