@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from avhubert.checkpoints.directory import save
+    from avhubert.checkpoints.hub import push_to_hub
+    from avhubert.checkpoints.load import load
     from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError, MediaError
-    from avhubert.extract import extract_features
-    from avhubert.interop.hub import push_to_hub
-    from avhubert.loading import load
+    from avhubert.features.extract import extract_features
     from avhubert.model.encoder import AVHubert
     from avhubert.model.recognizer import Recognizer
     from avhubert.transcription.people import transcribe_people
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "AVHubert": "avhubert.model.encoder",
     "Recognizer": "avhubert.model.recognizer",
-    "extract_features": "avhubert.extract",
-    "load": "avhubert.loading",
-    "push_to_hub": "avhubert.interop.hub",
+    "extract_features": "avhubert.features.extract",
+    "load": "avhubert.checkpoints.load",
+    "push_to_hub": "avhubert.checkpoints.hub",
+    "save": "avhubert.checkpoints.directory",
     "transcribe": "avhubert.transcription.pipeline",
     "transcribe_people": "avhubert.transcription.people",
     "AvhubertError": "avhubert.errors",
@@ -43,6 +45,7 @@ __all__ = [
     "extract_features",
     "load",
     "push_to_hub",
+    "save",
     "transcribe",
     "transcribe_people",
 ]

@@ -28,8 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from avhubert.config import DecodeConfig, DecoderConfig, ModelConfig
-from avhubert.decode.beam import beam_search
+from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
+from avhubert.decode.beam_search import beam_search
 from avhubert.model.decoder import AttentionDecoder, sinusoid
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer

@@ -26,7 +26,7 @@ import torch
 from avhubert.corpora.folder import cut
 from avhubert.corpora.sources import SourceClip
 from avhubert.data.video import read_frames, write_video
-from avhubert.prepare.runner import prepare_clip
+from avhubert.prepare.pipeline import prepare_clip
 
 
 def pictures(size: int, count: int) -> Iterator[np.ndarray]:

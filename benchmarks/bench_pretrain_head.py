@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avhubert.config import MaskingConfig, ModelConfig, ObjectiveConfig
+from avhubert.config.schema import MaskingConfig, ModelConfig, ObjectiveConfig
 from avhubert.model import kernels
 from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks
-from avhubert.model.objective import ClusterHead, pretrain_loss
+from avhubert.model.pretraining import ClusterHead, pretrain_loss
 
 DEMO = ModelConfig(
     visual_width=16,

@@ -27,13 +27,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avhubert.config import MaskingConfig, ModelConfig, ObjectiveConfig
-from avhubert.model import kernels, objective
-from avhubert.model.encoder import AVHubert, SelfAttention
+from avhubert.config.schema import MaskingConfig, ModelConfig, ObjectiveConfig
+from avhubert.model import kernels
+from avhubert.model import pretraining as objective
+from avhubert.model.attention import SelfAttention
+from avhubert.model.encoder import AVHubert
+from avhubert.model.frontends import VisualFrontEnd
 from avhubert.model.masking import draw_masks
-from avhubert.model.objective import ClusterHead, pretrain_loss
-from avhubert.model.visual import VisualFrontEnd
-from avhubert.train import speed
+from avhubert.model.pretraining import ClusterHead, pretrain_loss
+from avhubert.train import performance as speed
 
 FORMS = ("straightforward", "ours", "ours, activations recomputed")
 

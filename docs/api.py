@@ -13,7 +13,7 @@ TARGET = Path(__file__).with_name("api.md")
 ROOMS = {
     "Preparing": (
         "avhubert.corpora.synthetic.writer.make_corpus",
-        "avhubert.prepare.runner.prepare",
+        "avhubert.prepare.pipeline.prepare",
         "avhubert.prepare.mouth.mouth_clip",
         "avhubert.corpora.noise.make_noise",
     ),
@@ -23,24 +23,24 @@ ROOMS = {
         "avhubert.data.video.read_gray",
         "avhubert.data.video.transform",
         "avhubert.data.audio.read_audio",
-        "avhubert.data.audio.audio_features",
-        "avhubert.data.audio.mix",
-        "avhubert.data.text.Tokenizer",
+        "avhubert.data.filterbank.audio_features",
+        "avhubert.data.noise.mix",
+        "avhubert.data.tokenizer.Tokenizer",
     ),
     "Clusters and training": (
         "avhubert.cluster.labels.cluster",
-        "avhubert.config.compose",
+        "avhubert.config.compose.compose",
         "avhubert.train.pretrain.run",
         "avhubert.train.finetune.run",
     ),
     "Decoding and evaluating": (
-        "avhubert.decode.beam.beam_search",
-        "avhubert.decode.evaluate.evaluate",
+        "avhubert.decode.beam_search.beam_search",
+        "avhubert.evaluation.evaluate.evaluate",
         "avhubert.transcription.pipeline.Transcription",
-        "avhubert.transcription.result.Transcript",
-        "avhubert.transcription.result.Segment",
-        "avhubert.transcription.result.Word",
-        "avhubert.transcription.result.render",
+        "avhubert.transcription.transcript.Transcript",
+        "avhubert.transcription.transcript.Segment",
+        "avhubert.transcription.transcript.Word",
+        "avhubert.transcription.transcript.render",
     ),
 }
 

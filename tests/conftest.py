@@ -12,8 +12,9 @@ import torch
 
 from avhubert.cluster.labels import cluster
 from avhubert.data.audio import write_wav
-from avhubert.data.manifest import Clip, write_manifest, write_phones, write_transcripts
-from avhubert.data.text import train_tokenizer
+from avhubert.data.manifest import Clip, write_manifest
+from avhubert.data.tokenizer import train_tokenizer
+from avhubert.data.transcripts import write_phones, write_transcripts
 from avhubert.data.video import write_video
 
 # these machines are shared: an example may take long without being at fault

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from avhubert.cli import main
-from avhubert.data.text import Tokenizer
-from avhubert.loading import load_recognizer
+from avhubert.checkpoints.load import load_recognizer
+from avhubert.cli.app import main
+from avhubert.data.tokenizer import Tokenizer
 
 SHORT = ["seed=1", "train.max_steps=2", "train.frames_per_step=80", "train.frames_per_batch=80", "train.save_every=2"]
 

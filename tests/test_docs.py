@@ -18,15 +18,15 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from avhubert import cli
+from avhubert.cli import app as cli
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.S | re.M)
 # what is not run, by a word in it: why
 NOT_RUN = {
-    "--config-dir conf/finetune": "needs a file of the published project; tests/interop/test_interop_old_configs.py",
-    "push_to_hub": "needs the Hub; tests/interop/test_interop_hub.py sends to a server of its own",
+    "--config-dir conf/finetune": "needs a file of the published project; see test_checkpoints_published_presets.py",
+    "push_to_hub": "needs the Hub; test_checkpoints_hub.py sends to a server of its own",
 }
 SMALL = (
     "model.visual_width=8 model.visual_blocks=[1,1,1,1] model.encoder_layers=12 model.encoder_embed_dim=32 "

@@ -20,20 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from avhubert.cluster import quality
-from avhubert.cluster.features import Extractor, Shards, extractor, parse, write_shards
+from avhubert.cluster import metrics as quality
 from avhubert.cluster.kmeans import assign, fit
-from avhubert.data.manifest import (
-    Clip,
-    LabelInfo,
-    read_label_info,
-    read_manifest,
-    read_phones,
-    write_dictionary,
-    write_label_info,
-    write_labels,
-)
+from avhubert.data.labels import LabelInfo, read_label_info, write_dictionary, write_label_info, write_labels
+from avhubert.data.manifest import Clip, read_manifest
+from avhubert.data.transcripts import read_phones
 from avhubert.errors import ConfigError, DataError
+from avhubert.features.extractors import Extractor, extractor, parse
+from avhubert.features.shards import Shards, write_shards
 from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, sha256, write_json
 from avhubert.report import Page, progress
 

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from avhubert.data.audio import read_audio, wav_bytes
-from avhubert.data.manifest import Clip, read_manifest, read_transcripts, write_manifest
+from avhubert.data.manifest import Clip, read_manifest, write_manifest
+from avhubert.data.transcripts import read_transcripts
 from avhubert.data.video import read_gray
 from avhubert.errors import DataError, MediaError
 from avhubert.files import atomic_path, output_directory, read_json, write_json

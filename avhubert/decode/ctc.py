@@ -15,6 +15,16 @@ from torch import Tensor
 from avhubert.model.decoder import PAD
 from avhubert.model.recognizer import BLANK, EOS
 
+
+def ctc_best_path(scores: Tensor, padding_mask: Tensor) -> list[list[int]]:
+    """The most likely symbol of each frame of scores [B, T, V], repeats and blanks left out: tokens per utterance."""
+    guesses = scores.argmax(-1)
+    found = []
+    for row, padding in zip(guesses.cpu(), padding_mask.cpu(), strict=True):
+        found.append([symbol for symbol in row[~padding].unique_consecutive().tolist() if symbol != BLANK])
+    return found
+
+
 NEVER = float("-inf")
 
 

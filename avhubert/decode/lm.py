@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avhubert.data.manifest import read_manifest, read_transcripts
-from avhubert.data.text import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer, normalise_text
+from avhubert.data.manifest import read_manifest
+from avhubert.data.text import normalise_text
+from avhubert.data.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer
+from avhubert.data.transcripts import read_transcripts
 from avhubert.errors import ConfigError, DataError
 from avhubert.files import atomic_path, output_directory
 

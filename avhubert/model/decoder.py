@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avhubert.config import DecoderConfig
+from avhubert.config.schema import DecoderConfig
 
 PAD = 1
 FIRST_POSITION = 2  # of the first token: positions count from the padding symbol's id + 1

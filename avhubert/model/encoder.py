@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avhubert.config import ModelConfig
+from avhubert.config.schema import ModelConfig
 from avhubert.errors import ConfigError, DataError
-from avhubert.model.objective import ClusterHead
-from avhubert.model.visual import SIZE, VisualFrontEnd
+from avhubert.model.attention import SelfAttention
+from avhubert.model.frontends import SIZE, VisualFrontEnd
+from avhubert.model.pretraining import ClusterHead
 
 
 class PositionConvolution(nn.Module):
@@ -47,27 +48,6 @@ class PositionConvolution(nn.Module):
         kernel = self.direction.shape[2]
         out = F.conv1d(x.transpose(1, 2), self.weight(), self.bias, padding=kernel // 2, groups=self.groups)
         return F.gelu(out[..., : x.shape[1]].transpose(1, 2))  # an even kernel makes one frame too many
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention."""
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim)
-        self.v_proj = nn.Linear(dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
-        """x [B, T, D]; attend bool [B, 1, 1, T], True = a frame that may be looked at, None = all."""
-        b, t, d = x.shape
-        q, k, v = (p(x).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attend, dropout_p=dropout)
-        return self.out_proj(out.transpose(1, 2).reshape(b, t, d))
 
 
 class EncoderLayer(nn.Module):
@@ -282,9 +262,9 @@ class AVHubert(nn.Module):
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a model directory that `avhubert.load` reads. ConfigError where it cannot be written."""
-        from avhubert.model.store import save_model
+        from avhubert import save
 
-        save_model(directory, self, metadata=self.metadata)
+        save(self, directory)
 
 
 def needed(padding_mask: Tensor | None, device: torch.device) -> Tensor | None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avhubert.config import MaskingConfig
+from avhubert.config.schema import MaskingConfig
 from avhubert.errors import ConfigError
 
 MIN_SPANS = 2

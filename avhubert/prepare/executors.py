@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from avhubert.errors import AvhubertError, ConfigError
 
 if TYPE_CHECKING:
-    from avhubert.prepare.runner import Done, SourceClip
+    from avhubert.prepare.pipeline import Done, SourceClip
 
 Work = Callable[..., "Done"]
 TRIES = 3  # of a clip whose Ray worker dies

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from avhubert.errors import ConfigError, MediaError
-from avhubert.prepare import models
+from avhubert.prepare.detectors import models
 
 MIN_SCORE = 0.5  # of a detection
 DETECT_EVERY = 12  # frames between detections while a face is tracked

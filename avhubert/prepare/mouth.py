@@ -16,7 +16,7 @@ import numpy as np
 from avhubert.data.video import read_frames, rgb_to_gray
 from avhubert.errors import MediaError
 from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, stored_track, track
-from avhubert.prepare.quarantine import MAX_FACES, MIN_FOUND, Watch
+from avhubert.prepare.rejection import MAX_FACES, MIN_FOUND, Watch
 
 SIZE = 96
 MEAN_FACE_SIZE = 256

@@ -24,7 +24,7 @@ from avhubert.errors import ConfigError, one_of
 from avhubert.serve.limits import Guard, Limits, PatientProtocol, Refused, sentence
 from avhubert.serve.media import Checker, Stopped, transcribe_upload
 from avhubert.serve.worker import Job, Place, Worker
-from avhubert.transcription.result import render
+from avhubert.transcription.transcript import render
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
@@ -150,7 +150,7 @@ def serve(model: str, host: str, port: int, token: str | None, limits: Limits) -
         CheckpointError: not a recognizer, or the face models are neither here nor to be had.
         ConfigError: the address cannot be listened on, or the token is empty.
     """
-    from avhubert.loading import load_recognizer
+    from avhubert.checkpoints.load import load_recognizer
     from avhubert.prepare.mouth import default_model
 
     if token is not None and not token.strip():

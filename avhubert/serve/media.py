@@ -21,7 +21,7 @@ from avhubert.serve.limits import Refused
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
-    from avhubert.transcription.result import Transcript
+    from avhubert.transcription.transcript import Transcript
 
 # FFmpeg also reads lists of other files and addresses, which an upload must not make the server open
 FORMATS = (

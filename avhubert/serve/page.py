@@ -19,14 +19,15 @@ import gradio as gr
 import numpy as np
 from fastapi import FastAPI
 
-from avhubert.data.audio import mix, read_audio
+from avhubert.data.audio import read_audio
+from avhubert.data.noise import mix
 from avhubert.data.video import probe, write_video
 from avhubert.errors import AvhubertError
 from avhubert.serve.limits import Limits, Refused
 from avhubert.serve.media import Checker, Stopped, nameless, refusal
 from avhubert.serve.worker import Worker
 from avhubert.transcription.pipeline import Chunk, Transcription
-from avhubert.transcription.result import Transcript
+from avhubert.transcription.transcript import Transcript
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer

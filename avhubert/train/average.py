@@ -7,11 +7,11 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from avhubert.checkpoints.directory import save_model
+from avhubert.checkpoints.load import load
 from avhubert.errors import CheckpointError, ConfigError
-from avhubert.loading import load
 from avhubert.model.recognizer import Recognizer
-from avhubert.model.store import save_model
-from avhubert.train.checkpoint import read_state, state_path, steps_saved
+from avhubert.train.state import read_state, state_path, steps_saved
 
 
 def average(run: str | Path, out: str | Path, last: int | None = None) -> list[int]:

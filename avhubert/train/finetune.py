@@ -14,18 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avhubert.config import FinetuneConfig, require
-from avhubert.data.batches import Batch, Loader
-from avhubert.data.text import EOS, Tokenizer
-from avhubert.decode.beam import beam_search
+from avhubert.checkpoints.directory import TOKENIZER, save_model
+from avhubert.checkpoints.load import load_encoder
+from avhubert.config.schema import FinetuneConfig
+from avhubert.config.validate import require
+from avhubert.data.collate import Batch
+from avhubert.data.loader import Loader
+from avhubert.data.tokenizer import EOS, Tokenizer
+from avhubert.decode.beam_search import beam_search
+from avhubert.decode.ctc import ctc_best_path
 from avhubert.errors import ConfigError
-from avhubert.loading import load_encoder
 from avhubert.model.encoder import AVHubert
-from avhubert.model.recognizer import Recognizer, ctc_best_path, recognizer_loss
-from avhubert.model.store import TOKENIZER, save_model
-from avhubert.train.inputs import Validation, lengths, read_split, step_order
-from avhubert.train.loop import INITIAL, Part, open_run, seed_all, train
+from avhubert.model.losses import recognizer_loss
+from avhubert.model.recognizer import Recognizer
+from avhubert.train.data import Validation, lengths, read_split, step_order
+from avhubert.train.metrics import Part
 from avhubert.train.pretrain import HEADS
+from avhubert.train.run_dir import open_run
+from avhubert.train.step import INITIAL, seed_all
+from avhubert.train.trainer import train
 
 FROM_SCRATCH = "none"  # of model.pretrained
 REGULARISATION = (

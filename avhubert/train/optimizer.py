@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from avhubert.config import OptimizerConfig
+from avhubert.config.schema import OptimizerConfig
 
 
 class Adam(torch.optim.AdamW):

@@ -12,18 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avhubert.cluster.quality import figures as label_figures
-from avhubert.config import ModelConfig, PretrainConfig, require, to_dict
-from avhubert.data.batches import Batch, ClipDataset, Loader
-from avhubert.data.manifest import FRAME_RATE, SPECIALS, Clip, LabelInfo, load_labels, read_phones
+from avhubert.checkpoints.directory import save_model
+from avhubert.checkpoints.load import load_encoder
+from avhubert.cluster.metrics import figures as label_figures
+from avhubert.config.schema import ModelConfig, PretrainConfig
+from avhubert.config.validate import require, to_dict
+from avhubert.data.collate import Batch
+from avhubert.data.dataset import ClipDataset
+from avhubert.data.labels import SPECIALS, LabelInfo, load_labels
+from avhubert.data.loader import Loader
+from avhubert.data.manifest import FRAME_RATE, Clip
+from avhubert.data.transcripts import read_phones
 from avhubert.errors import ConfigError, DataError
-from avhubert.loading import load_encoder
 from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
-from avhubert.model.objective import PretrainLoss, pretrain_loss
-from avhubert.model.store import save_model
-from avhubert.train.inputs import LabelSets, Validation, class_shares, read_split, step_order
-from avhubert.train.loop import INITIAL, Part, open_run, seed_all, train
+from avhubert.model.pretraining import PretrainLoss, pretrain_loss
+from avhubert.train.data import LabelSets, Validation, class_shares, read_split, step_order
+from avhubert.train.metrics import Part
+from avhubert.train.run_dir import open_run
+from avhubert.train.step import INITIAL, seed_all
+from avhubert.train.trainer import train
 
 SIZES = (
     *("audio_feat_dim", "visual_width", "visual_blocks", "visual_activation", "modality_fuse", "encoder_layers"),

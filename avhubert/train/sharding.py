@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from avhubert.errors import ConfigError
-from avhubert.train import ranks
+from avhubert.train import distributed as ranks
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from avhubert.errors import MediaError
 from avhubert.transcription.pipeline import Mouth
-from avhubert.transcription.result import Caption, Transcript, captions
-from avhubert.transcription.windows import FRAME_RATE
+from avhubert.transcription.segmenter import FRAME_RATE
+from avhubert.transcription.transcript import Caption, Transcript, captions
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont

@@ -15,7 +15,7 @@ from avhubert.errors import AvhubertError, DataError, MediaError
 from avhubert.files import output_directory, write_text
 from avhubert.report import progress
 from avhubert.transcription.pipeline import Transcription
-from avhubert.transcription.result import Transcript, render
+from avhubert.transcription.transcript import Transcript, render
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
@@ -90,7 +90,7 @@ def transcribe_files(
     seen, NAME.person1.`form` and so on from left to right. A file that fails is named with its reason, the others are
     still done, and at the end an AvhubertError tells how many failed.
     """
-    from avhubert.loading import load_recognizer
+    from avhubert.checkpoints.load import load_recognizer
     from avhubert.transcription.people import check_lips
 
     files = media_files(named)

@@ -11,12 +11,12 @@ import numpy as np
 
 from avhubert.errors import ConfigError, MediaError
 from avhubert.transcription.pipeline import CHUNK_SECONDS, Chunk, Transcription, ended
-from avhubert.transcription.windows import FRAME_RATE, Window, windows
+from avhubert.transcription.segmenter import FRAME_RATE, Window, windows
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
     from avhubert.prepare.mouth import MouthTrack
-    from avhubert.transcription.result import Transcript
+    from avhubert.transcription.transcript import Transcript
 
 PIECE_SECONDS = 15  # faces are followed so long, then linked by their places: who comes or goes costs no more
 LEAST_FRAMES = 10  # of a movement that may be speech: landmarks settle in fewer
@@ -103,7 +103,7 @@ def transcribe_people(file: str | Path, model: str | Path | Recognizer, modality
         ConfigError: the model doesn't read lips, or `modality` leaves them out.
         CheckpointError: `model` is not a recognizer.
     """
-    from avhubert.loading import load_recognizer
+    from avhubert.checkpoints.load import load_recognizer
 
     recognizer = load_recognizer(model)
     check_lips(recognizer, modality)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from avhubert.config import MODALITIES
+from avhubert.config.schema import MODALITIES
 from avhubert.errors import ConfigError, DataError, MediaError
-from avhubert.transcription.quality import choose, dark, offset
-from avhubert.transcription.result import Segment, Transcript, Word
-from avhubert.transcription.windows import (
+from avhubert.transcription.modality import choose, dark, offset
+from avhubert.transcription.segmenter import (
     FRAME_RATE,
     LONGEST,
     SAMPLES_PER_FRAME,
@@ -25,11 +24,12 @@ from avhubert.transcription.windows import (
     movement,
     windows,
 )
+from avhubert.transcription.transcript import Segment, Transcript, Word
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from avhubert.decode.beam import Hypothesis
+    from avhubert.decode.beam_search import Hypothesis
     from avhubert.model.recognizer import Recognizer
     from avhubert.prepare.mouth import MouthTrack
 
@@ -61,7 +61,7 @@ def transcribe(
         ConfigError: a modality that the model was not trained for.
         CheckpointError: `model` is not a recognizer.
     """
-    from avhubert.loading import load_recognizer
+    from avhubert.checkpoints.load import load_recognizer
 
     found = Transcription(file, load_recognizer(model), modality)
     return found if stream else found.transcript()
@@ -112,7 +112,7 @@ class Transcription(Iterator[Segment]):
 
     def __init__(self, file: str | Path, recognizer: Recognizer, modality: str = "auto") -> None:
         from avhubert.data.video import probe
-        from avhubert.decode.evaluate import check_modality
+        from avhubert.evaluation.evaluate import check_modality
 
         media = probe(file)
         if modality not in ("auto", *MODALITIES):
@@ -312,9 +312,9 @@ class Transcription(Iterator[Segment]):
         """The best hypothesis and the encoded frames [T, D] of each window."""
         import torch
 
-        from avhubert.data.audio import audio_features
+        from avhubert.data.filterbank import audio_features
         from avhubert.data.video import transform
-        from avhubert.decode.beam import beam_search
+        from avhubert.decode.beam_search import beam_search
 
         recognizer = self._recognizer
         device = next(recognizer.parameters()).device
@@ -346,7 +346,7 @@ class Transcription(Iterator[Segment]):
     def _segment(
         self, chunk: Chunk, window: Window, best: Hypothesis, encoded: Tensor, modality: str, number: int
     ) -> Segment:
-        from avhubert.decode.align import AlignedWord, align
+        from avhubert.decode.alignment import AlignedWord, align
 
         assert self._recognizer.tokenizer is not None
         text = self._recognizer.tokenizer.decode(best.tokens)

@@ -13,9 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from avhubert.config import MaskingConfig
+from avhubert.config.schema import MaskingConfig
 from avhubert.corpora.synthetic.writer import make_corpus
-from avhubert.data.audio import audio_features, read_audio
+from avhubert.data.audio import read_audio
+from avhubert.data.filterbank import audio_features
 from avhubert.data.video import read_frames
 from avhubert.model.masking import draw_masks
 from avhubert.prepare.landmarks import BlazeFace, track

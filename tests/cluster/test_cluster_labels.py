@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from avhubert.cli import main
-from avhubert.cluster.features import LayerExtractor, MfccExtractor, mfcc, parse, read_streams, write_shards
+from avhubert.checkpoints.directory import save_model
+from avhubert.cli.app import main
 from avhubert.cluster.kmeans import assign
 from avhubert.cluster.labels import apply, cluster, read_label_model
-from avhubert.config import ModelConfig
+from avhubert.config.schema import ModelConfig
 from avhubert.data.audio import write_wav
-from avhubert.data.manifest import Clip, load_labels, read_dictionary, read_labels, read_manifest, write_manifest
+from avhubert.data.labels import load_labels, read_dictionary, read_labels
+from avhubert.data.manifest import Clip, read_manifest, write_manifest
 from avhubert.errors import ConfigError, DataError
+from avhubert.features.extractors import LayerExtractor, MfccExtractor, mfcc, parse, read_streams
+from avhubert.features.shards import write_shards
 from avhubert.model.encoder import AVHubert
-from avhubert.model.store import save_model
 
 SMALL = ModelConfig(
     visual_width=8, visual_blocks=[1, 1, 1, 1], encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64,

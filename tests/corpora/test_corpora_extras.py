@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avhubert.cli import main
+from avhubert.cli.app import main
 from avhubert.corpora.synthetic import extras
 from avhubert.corpora.synthetic.face import EYE_Y, SIZE, speaker_look
 from avhubert.corpora.synthetic.writer import make_corpus, perform, place

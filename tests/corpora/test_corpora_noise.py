@@ -10,7 +10,8 @@ import pytest
 
 from avhubert.corpora.noise import BALANCED, make_noise
 from avhubert.data.audio import read_audio, write_wav
-from avhubert.data.manifest import Clip, read_noise_list, write_manifest
+from avhubert.data.manifest import Clip, write_manifest
+from avhubert.data.noise import read_noise_list
 from avhubert.errors import ConfigError, DataError, MediaError
 
 SPLITS = ("train", "valid", "test")

@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from python_speech_features import logfbank
 
-from avhubert.data.audio import audio_features, filterbank, mix, normalise, read_audio, stack_frames, write_wav
+from avhubert.data.audio import read_audio, write_wav
+from avhubert.data.filterbank import audio_features, filterbank, normalise, stack_frames
+from avhubert.data.noise import mix
 from avhubert.errors import MediaError
 
 

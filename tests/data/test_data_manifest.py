@@ -11,25 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avhubert.data.manifest import (
-    Clip,
+from avhubert.data.labels import (
     LabelInfo,
     load_labels,
     read_dictionary,
     read_label_info,
     read_labels,
-    read_manifest,
-    read_noise_list,
-    read_phones,
-    read_transcripts,
-    select,
     write_dictionary,
     write_label_info,
     write_labels,
-    write_manifest,
-    write_phones,
-    write_transcripts,
 )
+from avhubert.data.manifest import Clip, read_manifest, select, write_manifest
+from avhubert.data.noise import read_noise_list
+from avhubert.data.transcripts import read_phones, read_transcripts, write_phones, write_transcripts
 from avhubert.errors import DataError
 
 INFO = LabelInfo(rate=25, clusters=3, source="mfcc", layer=None, centroids="ab" * 32)

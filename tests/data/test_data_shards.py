@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from avhubert.cli import main
-from avhubert.config import DataConfig
+from avhubert.cli.app import main
+from avhubert.config.schema import DataConfig
 from avhubert.data import shards
-from avhubert.data.batches import Batch, ClipDataset, Loader, StepOrder
-from avhubert.data.manifest import read_manifest, read_transcripts
+from avhubert.data.batching import StepOrder
+from avhubert.data.collate import Batch
+from avhubert.data.dataset import ClipDataset
+from avhubert.data.loader import Loader
+from avhubert.data.manifest import read_manifest
+from avhubert.data.transcripts import read_transcripts
 from avhubert.errors import DataError, MediaError
 
 

@@ -11,17 +11,15 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avhubert.data.text import (
+from avhubert.data.text import is_unspaced, normalise_text, normaliser
+from avhubert.data.tokenizer import (
     BOS,
     EOS,
     PAD,
     SPECIALS,
     UNK,
     Tokenizer,
-    is_unspaced,
     list_characters,
-    normalise_text,
-    normaliser,
     train_tokenizer,
     unknown_characters,
 )
@@ -76,7 +74,7 @@ def test_golden_ids_and_texts(golden) -> None:
 
 
 def test_golden_symbols_are_those_of_the_published_dictionary(golden) -> None:
-    from avhubert.data.manifest import read_dictionary
+    from avhubert.data.labels import read_dictionary
 
     assert Tokenizer(golden("spm_unigram200.model")).symbols == [*SPECIALS, *read_dictionary(golden("dict.wrd.txt"))]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from avhubert.config import DecoderConfig, ModelConfig
-from avhubert.data.text import Tokenizer, train_tokenizer
+from avhubert.config.schema import DecoderConfig, ModelConfig
+from avhubert.data.tokenizer import Tokenizer, train_tokenizer
 from avhubert.decode.lm import estimate, write_arpa
 from avhubert.model.recognizer import Recognizer
 

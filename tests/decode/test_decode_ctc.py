@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avhubert.config import DecodeConfig, DecoderConfig
-from avhubert.decode.beam import beam_search
+from avhubert.config.schema import DecodeConfig, DecoderConfig
+from avhubert.decode.beam_search import beam_search
 from avhubert.decode.ctc import PrefixScores
 from avhubert.errors import ConfigError
 from avhubert.model.decoder import PAD

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from avhubert.config import ModelConfig
+from avhubert.config.schema import ModelConfig
 from avhubert.model.encoder import AVHubert
 
 SMALL = ModelConfig(

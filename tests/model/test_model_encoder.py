@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from avhubert.config import ModelConfig
+from avhubert.config.schema import ModelConfig
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.encoder import AVHubert, EncoderLayer, PositionConvolution
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avhubert.config import MaskingConfig
+from avhubert.config.schema import MaskingConfig
 from avhubert.errors import ConfigError
 from avhubert.model.masking import BLANK, Masks, draw_masks, draw_modality_dropout, replacement, runs, span_mask
 

@@ -6,20 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from avhubert.config import DecoderConfig, FinetuneObjectiveConfig, ModelConfig
+from avhubert.config.schema import DecoderConfig, FinetuneObjectiveConfig, ModelConfig
+from avhubert.decode.ctc import ctc_best_path
 from avhubert.errors import ConfigError
 from avhubert.model.decoder import PAD, sinusoid
 from avhubert.model.encoder import AVHubert
-from avhubert.model.recognizer import (
-    BLANK,
-    EOS,
-    Recognizer,
-    ctc_best_path,
-    ctc_loss,
-    label_smoothed,
-    recognizer_loss,
-    shift,
-)
+from avhubert.model.losses import ctc_loss, label_smoothed, recognizer_loss, shift
+from avhubert.model.recognizer import BLANK, EOS, Recognizer
 
 SMALL = ModelConfig(
     visual_width=8, visual_blocks=[1, 1, 1, 1], encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64,

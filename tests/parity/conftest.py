@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from avhubert.config import ModelConfig
-from avhubert.interop.fairseq import load, module_names
+from avhubert.checkpoints.fairseq.names import module_names
+from avhubert.checkpoints.fairseq.read import load
+from avhubert.config.schema import ModelConfig
 from avhubert.model.encoder import AVHubert
 
 TINY = ModelConfig(

@@ -12,8 +12,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from avhubert.interop.fairseq import ENCODER, _plain, _Settings, build, convert, read, to_fairseq
-from avhubert.interop.torchfile import Record, TensorRecord, TorchFile
+from avhubert.checkpoints.fairseq.config import PublishedSettings as _Settings
+from avhubert.checkpoints.fairseq.config import to_plain as _plain
+from avhubert.checkpoints.fairseq.names import ENCODER
+from avhubert.checkpoints.fairseq.read import build, convert, read
+from avhubert.checkpoints.fairseq.write import to_fairseq
+from avhubert.checkpoints.torchfile import Record, TensorRecord, TorchFile
 
 MAIN = ("pretrain_ckpt.pt", "finetuned_ckpt.pt")
 Golden = Callable[[str], Path]

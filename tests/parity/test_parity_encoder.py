@@ -89,7 +89,7 @@ def test_visual_front_end_in_training_moves_its_batch_norms(published, golden):
 
 
 def test_visual_initialisation(published, golden):
-    from avhubert.model.visual import VisualFrontEnd
+    from avhubert.model.frontends import VisualFrontEnd
 
     numbers = np.load(golden("resencoder.npz"))
     torch.manual_seed(0)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from avhubert.config import ObjectiveConfig
+from avhubert.config.schema import ObjectiveConfig
 from avhubert.model.masking import BLANK, Masks, replacement, runs
-from avhubert.model.objective import pretrain_loss
+from avhubert.model.pretraining import pretrain_loss
 
 EVAL = ["eval", "eval_label100hz", "eval_short_labels37", "eval_B1", "eval_sameotherseq"]
 TRAIN = [

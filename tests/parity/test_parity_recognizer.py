@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from avhubert.config import DataConfig, DecodeConfig, FinetuneObjectiveConfig
+from avhubert.checkpoints.fairseq.names import module_names, published_name
+from avhubert.checkpoints.fairseq.read import load
+from avhubert.config.schema import DataConfig, DecodeConfig, FinetuneObjectiveConfig
 from avhubert.data.audio import read_audio
-from avhubert.data.batches import ClipDataset
-from avhubert.data.manifest import Clip, read_manifest, read_transcripts, write_manifest, write_transcripts
-from avhubert.data.text import Tokenizer, normalise_text
+from avhubert.data.dataset import ClipDataset
+from avhubert.data.manifest import Clip, read_manifest, write_manifest
+from avhubert.data.text import normalise_text
+from avhubert.data.tokenizer import Tokenizer
+from avhubert.data.transcripts import read_transcripts, write_transcripts
 from avhubert.data.video import read_gray
-from avhubert.decode.beam import beam_search
-from avhubert.decode.evaluate import evaluate
-from avhubert.interop.fairseq import load, module_names, published_name
-from avhubert.model.recognizer import Recognizer, recognizer_loss, shift
+from avhubert.decode.beam_search import beam_search
+from avhubert.evaluation.evaluate import evaluate
+from avhubert.model.losses import recognizer_loss, shift
+from avhubert.model.recognizer import Recognizer
 
 SETS = ("rand", "train2")
 MODALITIES = ("a", "v", "av")

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from avhubert.config import DecodeConfig, DecoderConfig, ModelConfig
-from avhubert.decode.beam import beam_search
-from avhubert.model.recognizer import Recognizer, shift
+from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
+from avhubert.decode.beam_search import beam_search
+from avhubert.model.losses import shift
+from avhubert.model.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import read_frames, read_gray, write_video
-from avhubert.prepare.runner import prepare
+from avhubert.prepare.pipeline import prepare
 
 
 @pytest.fixture(scope="module")

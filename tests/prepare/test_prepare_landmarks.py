@@ -15,14 +15,14 @@ import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avhubert.cli import main
+from avhubert.cli.app import main
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import read_frames, read_gray
 from avhubert.errors import ConfigError, MediaError
 from avhubert.prepare.landmarks import IBUG, MESH, BlazeFace, _without_news, read_landmarks, stored_track, track
 from avhubert.prepare.mouth import find_mouth, find_mouths
-from avhubert.prepare.runner import prepare
+from avhubert.prepare.pipeline import prepare
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 from avhubert.data.manifest import Clip, read_manifest
 from avhubert.data.video import probe, read_gray
-from avhubert.prepare.runner import prepare
+from avhubert.prepare.pipeline import prepare
 
 if TYPE_CHECKING:
     from conftest import Messy

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from avhubert.data.video import write_video
 from avhubert.errors import CheckpointError, MediaError
-from avhubert.prepare import models, mouth
+from avhubert.prepare import mouth
+from avhubert.prepare.detectors import models
 from avhubert.prepare.landmarks import BlazeFace, Face, overlap, track
 
 IBUG_STABLE = [33, 36, 39, 42, 45]

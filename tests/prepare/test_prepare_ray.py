@@ -13,7 +13,7 @@ from avhubert.corpora.sources import SourceClip
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.errors import AvhubertError, ConfigError
 from avhubert.prepare.executors import on_ray
-from avhubert.prepare.runner import Done, prepare
+from avhubert.prepare.pipeline import Done, prepare
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'avhubert[ray]')")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from avhubert.corpora.synthetic.writer import make_corpus
-from avhubert.prepare.runner import _remove_leftovers, prepare
+from avhubert.prepare.pipeline import _remove_leftovers, prepare
 
 KILLS = int(os.environ.get("AVHUBERT_KILLS", "2"))  # 20 before a release; each takes 10 s
 CLIPS_PER_KILL = 6  # more than are prepared before the kill

@@ -19,12 +19,12 @@ import torch
 
 pytest.importorskip("fastapi", reason="FastAPI is not installed (pip install 'avhubert[serve]')")
 
-from avhubert.config import DecodeConfig, DecoderConfig, ModelConfig
+from avhubert.checkpoints.directory import save_model
+from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import write_wav
-from avhubert.data.text import train_tokenizer
+from avhubert.data.tokenizer import train_tokenizer
 from avhubert.model.recognizer import Recognizer
-from avhubert.model.store import save_model
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from avhubert import __version__
-from avhubert.loading import load_recognizer
+from avhubert.checkpoints.load import load_recognizer
 from avhubert.transcription.pipeline import transcribe
-from avhubert.transcription.result import render
+from avhubert.transcription.transcript import render
 from tests.serve.conftest import Server, running
 
 PATH = "/v1/transcriptions"

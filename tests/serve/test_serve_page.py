@@ -14,9 +14,10 @@ import httpx
 import numpy as np
 import pytest
 
-from avhubert.data.audio import mix, read_audio, write_wav
+from avhubert.checkpoints.load import load_recognizer
+from avhubert.data.audio import read_audio, write_wav
+from avhubert.data.noise import mix
 from avhubert.data.video import read_frames, write_video
-from avhubert.loading import load_recognizer
 from avhubert.serve.page import NOISES, noises
 from avhubert.transcription.pipeline import transcribe
 from tests.serve.conftest import Server, running

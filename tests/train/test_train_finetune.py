@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from avhubert.cli import main
-from avhubert.config import compose
-from avhubert.data.text import Tokenizer
+from avhubert.checkpoints.load import load_recognizer
+from avhubert.cli.app import main
+from avhubert.config.compose import compose
+from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
-from avhubert.loading import load_recognizer
 from avhubert.train import finetune
 from avhubert.train.average import average
-from avhubert.train.checkpoint import read_state, state_path
+from avhubert.train.state import read_state, state_path
 
 STEPS = 4
 
@@ -98,8 +98,8 @@ def test_ctc_alone_is_not_chosen_by_the_decoder(settings: list[str], tmp_path: P
 def test_word_errors_are_those_of_greedy_decoding(
     settings: list[str], hybrid: Path, tmp_path: Path, weight: str
 ) -> None:
-    from avhubert.decode.beam import beam_search
-    from avhubert.train.inputs import read_split
+    from avhubert.decode.beam_search import beam_search
+    from avhubert.train.data import read_split
 
     more = ["train.best_by=wer", f"objective.ctc_weight={weight}", f"run_dir={tmp_path}"]
     config = compose("finetune", "tiny", [*settings, *more])

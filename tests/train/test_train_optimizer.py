@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avhubert.config import OptimizerConfig
+from avhubert.config.schema import OptimizerConfig
 from avhubert.train.optimizer import Adam, learning_rate
 
 PRETRAIN = OptimizerConfig(lr=5e-4, schedule="polynomial", warmup_steps=32_000)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from avhubert.config import DecodeConfig, DecoderConfig, ModelConfig
+from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio
-from avhubert.data.text import Tokenizer, train_tokenizer
+from avhubert.data.tokenizer import Tokenizer, train_tokenizer
 from avhubert.data.video import read_frames
 from avhubert.model.recognizer import Recognizer
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avhubert.cli import main
+from avhubert.checkpoints.directory import save_model
+from avhubert.cli.app import main
 from avhubert.data.audio import write_wav
 from avhubert.data.video import probe, write_video
 from avhubert.errors import DataError
 from avhubert.model.recognizer import Recognizer
-from avhubert.model.store import save_model
 from avhubert.transcription.command import media_files, output_names
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from avhubert import transcribe_people
-from avhubert.cli import main
+from avhubert.checkpoints.directory import save_model
+from avhubert.cli.app import main
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio, write_wav
 from avhubert.data.video import read_frames, write_video
 from avhubert.errors import ConfigError, MediaError
 from avhubert.model.recognizer import Recognizer
-from avhubert.model.store import save_model
 from avhubert.transcription.people import find_people
 
 STILL = 30  # frames of rest around each one's sentence

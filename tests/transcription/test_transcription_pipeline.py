@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import avhubert
-from avhubert.config import DecodeConfig
+from avhubert.config.schema import DecodeConfig
 from avhubert.data.audio import write_wav
 from avhubert.data.video import read_frames, write_video
 from avhubert.errors import CheckpointError, ConfigError, MediaError
@@ -21,7 +21,7 @@ from avhubert.model.recognizer import Recognizer
 from avhubert.transcription import pipeline
 from avhubert.transcription.burn_in import burn_in
 from avhubert.transcription.pipeline import Transcription, transcribe
-from avhubert.transcription.result import Segment
+from avhubert.transcription.transcript import Segment
 
 Talk = tuple[np.ndarray, np.ndarray]
 

@@ -1,0 +1,107 @@
+"""A model directory, a run directory, a published checkpoint (.pt) or a name on the Hugging Face Hub → AVHubert or
+Recognizer, ready to use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from avhubert.checkpoints import hub
+from avhubert.checkpoints.directory import CONFIG, TOKENIZER, load_model, read_config
+from avhubert.checkpoints.fairseq import read as fairseq
+from avhubert.data.tokenizer import Tokenizer
+from avhubert.errors import CheckpointError, DataError
+from avhubert.model.encoder import AVHubert
+from avhubert.model.recognizer import Recognizer
+
+WHAT_TO_GIVE = (
+    "give a model directory (model.safetensors, config.json), a published checkpoint (.pt) or a name on the Hugging "
+    "Face Hub (org/name)"
+)
+
+
+def load(source: str | Path) -> AVHubert | Recognizer:
+    """A model in evaluation mode on the CPU; a recognizer comes with `.tokenizer` and `.decode_settings`.
+
+    `source`: a model directory, a run directory (its newest weights), a published checkpoint, or "org/name" or
+    "org/name@revision" of the Hugging Face Hub (extra `hub`; from its cache where there is no internet). What lies on
+    this disk comes first. `.metadata` says where the model comes from.
+
+    Raises:
+        CheckpointError: `source` is none of these, damaged, or cannot be fetched.
+    """
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise CheckpointError(f"{source!r} is no model's name; {WHAT_TO_GIVE}")
+    path = Path(source)
+    if not path.exists() and hub.is_name(source):
+        path = hub.fetch(str(source))
+    if path.is_file() and path.suffix in (".pt", ".pth"):
+        return fairseq.load(path)
+    if path.is_dir() and (path / CONFIG).is_file():
+        model = load_model(path)
+        model.metadata = read_config(path).get("metadata", {})
+        if isinstance(model, Recognizer):
+            model.tokenizer = _tokenizer(path, model.decoder_config.vocab_size)
+        return model
+    what = "is a folder without a config.json" if path.is_dir() else "does not exist"
+    if path.is_file():
+        what = "is a file of another kind"
+    raise CheckpointError(f"{source} {what}; {WHAT_TO_GIVE}")
+
+
+def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer(path / TOKENIZER)
+    except DataError as error:
+        raise CheckpointError(f"{path} is a recognizer without a usable tokenizer: {error}") from error
+    if tokenizer.vocab_size != vocab_size:
+        raise CheckpointError(
+            f"{path}: its tokenizer has {tokenizer.vocab_size} symbols, its decoder {vocab_size}: they do not belong "
+            "together; copy the whole model directory again"
+        )
+    return tokenizer
+
+
+def load_recognizer(source: str | Path | AVHubert | Recognizer) -> Recognizer:
+    """A recognizer, from where `load` finds it or as it is; CheckpointError names a pre-trained model as such."""
+    model = source if isinstance(source, (AVHubert, Recognizer)) else load(source)
+    if not isinstance(model, Recognizer):
+        what = "the model" if isinstance(source, AVHubert) else source
+        raise CheckpointError(
+            f"{what} is a pre-trained model without a decoder, and a recognizer is needed; fine-tune it first "
+            "(`avhubert finetune`) and give the result"
+        )
+    return model
+
+
+def load_encoder(source: str | Path) -> AVHubert:
+    """A pre-trained model; CheckpointError names a fine-tuned one as such."""
+    model = load(source)
+    if not isinstance(model, AVHubert):
+        raise CheckpointError(
+            f"{source} is a fine-tuned recognizer, and a pre-trained model is needed; "
+            "give the one that it was made from"
+        )
+    return model
+
+
+def describe(source: str | Path | AVHubert | Recognizer) -> dict[str, Any]:
+    """What a model is, in a few figures."""
+    model = load(source) if isinstance(source, (str, Path)) else source
+    encoder = model.encoder if isinstance(model, Recognizer) else model
+    config = encoder.config
+    told: dict[str, Any] = {
+        "kind": "recognizer" if isinstance(model, Recognizer) else "pre-trained model",
+        "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
+        "encoder": f"{config.encoder_layers} layers of {config.encoder_embed_dim}",
+        "attention heads": config.encoder_attention_heads,
+        "visual front end": f"width {config.visual_width}, blocks {config.visual_blocks}",
+    }
+    if isinstance(model, Recognizer):
+        settings = model.decode_settings
+        told["decoder"] = f"{model.decoder_config.layers} layers, {model.decoder_config.vocab_size} symbols"
+        told["CTC head"] = "yes" if model.ctc is not None else "no"
+        told["decoding"] = f"beam {settings.beam}, length penalty {settings.lenpen:g}"
+    elif config.num_classes:
+        told["classes"] = ", ".join(map(str, config.num_classes))
+    return told | {name: value for name, value in model.metadata.items() if value not in ({}, [], None)}

@@ -1,0 +1,5 @@
+"""The `avhubert` command."""
+
+from avhubert.cli.app import main
+
+__all__ = ["main"]

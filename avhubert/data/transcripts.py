@@ -1,0 +1,36 @@
+"""Transcripts (`.wrd`) and true phones (`.phn`), one line per clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from avhubert.data.manifest import Clip, check_row_count, read_lines, write_lines
+from avhubert.errors import DataError
+
+
+# --------------------------------------------------------------------------- transcripts and phones
+def read_transcripts(path: str | Path, clips: Sequence[Clip]) -> list[str]:
+    """Transcripts of a `.wrd`, one line a clip, in the manifest's order; DataError if the counts differ."""
+    lines = read_lines(path, "transcripts")
+    check_row_count(len(lines), len(clips), path, "transcripts")
+    return lines
+
+
+def write_transcripts(path: str | Path, texts: Sequence[str]) -> None:
+    """Write a `.wrd`; DataError for a line break inside a transcript."""
+    write_lines(path, texts, "transcripts")
+
+
+def read_phones(path: str | Path) -> list[list[str]]:
+    """True phones of a `.phn`: one per 25 Hz frame, one line a clip."""
+    return [line.split() for line in read_lines(path, "phones")]
+
+
+def write_phones(path: str | Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write a `.phn`; DataError for a phone that is empty or holds white space."""
+    for row in rows:
+        for phone in row:
+            if len(phone.split()) != 1 or phone.split()[0] != phone:
+                raise DataError(f"'{phone}' cannot be a phone in {path}: it is empty or holds white space")
+    write_lines(path, [" ".join(row) for row in rows], "phones")

@@ -1,0 +1,146 @@
+"""The visual front end: a 3-D stem over the clip and a 2-D residual trunk over each frame (ICLR 2022, appendix A).
+
+Shapes: N clips, T frames at 25 Hz, W = `visual_width`, H = height and width of a frame (88).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avhubert.model import kernels
+
+SIZE = 88  # height and width of the mouth pictures that the published recipe learns from
+
+
+STEM_REACH = 2  # frames that the stem's kernel of five sees on either side
+
+
+class PReLU(nn.PReLU):
+    """`nn.PReLU` with one slope per channel, over [N, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.prelu(x, self.weight) if self.training and kernels.applies(x) else super().forward(x)
+
+
+def activation(kind: str, channels: int) -> nn.Module:
+    """`prelu` (one slope per channel, initially 0.25) or `relu`."""
+    return PReLU(channels) if kind == "prelu" else nn.ReLU()
+
+
+def _normalised(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """Convolution and batch norm; in evaluation mode the norm is folded into the kernel: one pass over memory less."""
+    if norm.training:
+        return kernels.batch_norm(conv(x), norm)
+    kernel, shift = _folded(conv.weight, norm)
+    return F.conv2d(x, kernel, shift, cast(tuple[int, int], conv.stride), cast(tuple[int, int], conv.padding))
+
+
+def _folded(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of a convolution that has the batch norm after it in it."""
+    scale = norm.weight * torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps)
+    return kernel * scale.view(-1, *[1] * (kernel.dim() - 1)), norm.bias - cast(Tensor, norm.running_mean) * scale
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with batch norm, and a shortcut, projected where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, kind: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.activation1 = activation(kind, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.activation2 = activation(kind, outputs)
+        self.shortcut_conv: nn.Conv2d | None = None
+        if stride != 1 or inputs != outputs:
+            self.shortcut_conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut_norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.activation1(_normalised(x, self.conv1, self.norm1))
+        out = _normalised(out, self.conv2, self.norm2)
+        shortcut = x if self.shortcut_conv is None else _normalised(x, self.shortcut_conv, self.shortcut_norm)
+        return self.activation2(out + shortcut)
+
+
+class VisualFrontEnd(nn.Module):
+    """Mouth clips [N, 1, T, H, H] → features [N, T, 8·W] (`encode`) → [N, T, `dim`] (forward).
+
+    `width` is the stem's number of channels (published: 64); `blocks` the residual blocks of each stage (published:
+    2, 2, 2, 2), every stage after the first halving the resolution and doubling the channels.
+    """
+
+    def __init__(self, dim: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2), kind: str = "prelu") -> None:
+        super().__init__()
+        self.stem_conv = nn.Conv3d(1, width, (5, 7, 7), (1, 2, 2), (STEM_REACH, 3, 3), bias=False)
+        self.stem_norm = nn.BatchNorm2d(width)
+        self.stem_activation = activation(kind, width)
+        self.stages = nn.ModuleList()
+        inputs = width
+        for stage, count in enumerate(blocks):
+            outputs = width * 2**stage
+            layers = []
+            for block in range(count):
+                layers.append(ResidualBlock(inputs, outputs, 2 if stage and not block else 1, kind))
+                inputs = outputs
+            self.stages.append(nn.Sequential(*layers))
+        self.projection = nn.Linear(inputs, dim)
+        for module in self.stages.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        self.stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def stem(self, video: Tensor) -> Tensor:
+        """[N, 1, T, H, H] → [N·T, W, H/4, H/4], frames folded into the batch, channels last in memory."""
+        kernel, shift = self.stem_conv.weight, None
+        if not self.training:
+            kernel, shift = _folded(kernel, self.stem_norm)
+        # five neighbouring frames as channels of a 2-D convolution: on a CPU the only way to a channels-last result
+        frames = F.pad(video[:, 0], (0, 0, 0, 0, STEM_REACH, STEM_REACH)).unfold(1, 2 * STEM_REACH + 1, 1)
+        x = F.conv2d(frames.flatten(0, 1).permute(0, 3, 1, 2), kernel[:, 0], shift, stride=2, padding=3)
+        if self.training:
+            x = kernels.batch_norm(x, self.stem_norm)
+        return F.max_pool2d(self.stem_activation(x), 3, 2, 1)
+
+    def encode(self, video: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """[N, 1, T, H, H] → [N, T, 8·W], before the projection.
+
+        `lengths` int [N] tells that video is 0 from that frame on: in evaluation mode such frames, all alike once the
+        stem no longer sees the clip, go through the trunk only once.
+        """
+        n, _, t = video.shape[:3]
+        x = self.stem(video)
+        index = None
+        if lengths is not None and not self.training:
+            index = _first_alike(lengths, t)
+            distinct, index = index.unique(return_inverse=True)
+            x = x[distinct]
+        for stage in self.stages:
+            x = stage(x)
+        x = x.mean((2, 3))
+        if index is not None:
+            x = x[index]
+        return x.view(n, t, -1)
+
+    def forward(self, video: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """[N, 1, T, H, H] → [N, T, dim]."""
+        return self.projection(self.encode(video, lengths))
+
+
+def _first_alike(lengths: Tensor, frames: int) -> Tensor:
+    """For each of N·T frames the first one that has the same stem output: itself, or the first that sees padding
+    only."""
+    n = len(lengths)
+    own = torch.arange(n * frames, device=lengths.device).view(n, frames)
+    # the last STEM_REACH frames see the clip's end (zeros from outside), which is zero as well as padding is
+    blank = torch.arange(frames, device=lengths.device) >= (lengths + STEM_REACH)[:, None]
+    first = torch.where(blank, own, n * frames).min()
+    return torch.where(blank, first, own).flatten()

@@ -1,0 +1,104 @@
+"""What both trainings read: clips of a split with what belongs to them, and the batches of a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from avhubert.config.schema import MODALITIES, FinetuneConfig, PretrainConfig
+from avhubert.data.batching import StepOrder, make_batches
+from avhubert.data.collate import Batch
+from avhubert.data.dataset import ClipDataset
+from avhubert.data.labels import LabelInfo
+from avhubert.data.loader import Loader
+from avhubert.data.manifest import Clip, read_manifest, select
+from avhubert.data.noise import read_noise_list
+from avhubert.data.text import normalise_text
+from avhubert.data.tokenizer import Tokenizer, list_characters, unknown_characters
+from avhubert.data.transcripts import read_transcripts
+from avhubert.errors import DataError
+
+MENTIONED = 3  # clips named in a sentence about those left out
+
+
+LabelSets = list[tuple[list[np.ndarray], LabelInfo]]
+
+
+def read_split(
+    config: PretrainConfig | FinetuneConfig,
+    split: str,
+    say: Callable[[str], None],
+    tokenizer: Tokenizer | None = None,
+    read_labels: Callable[[Sequence[Clip]], LabelSets] | None = None,
+) -> ClipDataset:
+    """The clips of `split` that are used, with label sets or with transcripts (given a tokenizer), and noise.
+
+    Clips left out are counted and named by reason through `say`. Raises DataError for files that are missing or do not
+    fit together, when the tokenizer knows too few of the transcripts' characters, and when no clip is left.
+    """
+    data = config.data
+    folder = Path(data.dir)
+    clips = read_manifest(folder / f"{split}.tsv")
+    texts = None
+    if tokenizer is not None:
+        texts = read_transcripts(folder / f"{split}.wrd", clips)
+        unknown = unknown_characters(texts, tokenizer, str(folder / f"{split}.wrd"))
+        if unknown:
+            say(f"{split}: characters that the tokenizer does not know: {list_characters(unknown)}")
+    labels = [] if read_labels is None else read_labels(clips)
+    rates = [(rows, info.rate) for rows, info in labels]
+    kept, left_out = select(clips, data.min_frames, data.max_frames, rates, MODALITIES[data.modalities])
+    for reason, ids in left_out.items():
+        more = "" if len(ids) <= MENTIONED else f" and {len(ids) - MENTIONED} more"
+        say(f"{split}: {len(ids)} of {len(clips)} clips left out, {reason}: {', '.join(ids[:MENTIONED])}{more}")
+    if not kept:
+        raise DataError(f"no clip of {folder / f'{split}.tsv'} is left; look at data.min_frames and data.max_frames")
+    with_noise = data.noise is not None and data.noise_prob > 0
+    return ClipDataset(
+        [clips[index] for index in kept],
+        data,
+        training=split == "train",
+        seed=config.seed,
+        labels=[([rows[index] for index in kept], info) for rows, info in labels],
+        texts=None if texts is None else [normalise_text(texts[index]) for index in kept],
+        tokenizer=tokenizer,
+        noise=read_noise_list(data.noise, split) if with_noise and data.noise else None,
+        tolerant=data.max_bad_share > 0,
+    )
+
+
+def class_shares(dataset: ClipDataset) -> np.ndarray:
+    """Shares of the classes that occur among the labels of a dataset's first label set, float [classes]."""
+    _, counts = np.unique(np.concatenate(dataset.labels(0)), return_counts=True)
+    return counts / counts.sum()
+
+
+def lengths(dataset: ClipDataset) -> list[int]:
+    """Frames of each clip."""
+    return [clip.frames for clip in dataset.clips]
+
+
+def step_order(config: PretrainConfig | FinetuneConfig, dataset: ClipDataset) -> StepOrder:
+    """Which clips each optimizer step takes."""
+    train = config.train
+    return StepOrder(
+        lengths(dataset), train.frames_per_batch, train.frames_per_step, config.seed, config.data.crop_frames
+    )
+
+
+class Validation:
+    """(number, batch) of a rank's share of the validation batches, as often as it is iterated."""
+
+    def __init__(
+        self, config: PretrainConfig | FinetuneConfig, dataset: ClipDataset, rank: int, world_size: int
+    ) -> None:
+        batches = make_batches(lengths(dataset), config.train.frames_per_batch, config.seed, config.data.crop_frames)
+        self._numbered = list(enumerate(batches))[rank::world_size]
+        self._loader = Loader(dataset, config.data.workers)
+
+    def __iter__(self) -> Iterator[tuple[int, Batch]]:
+        loaded = self._loader.batches((0, indices) for _, indices in self._numbered)
+        for (number, _), batch in zip(self._numbered, loaded, strict=True):
+            yield number, batch

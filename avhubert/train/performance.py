@@ -1,0 +1,98 @@
+"""What makes a step fit and fast on a device, and how fast it is against what the device can do."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from avhubert.errors import ConfigError
+from avhubert.model import kernels
+from avhubert.model.decoder import DecoderLayer
+from avhubert.model.encoder import EncoderLayer
+from avhubert.model.frontends import ResidualBlock, VisualFrontEnd
+
+MATRIX = {"cpu": 1024, "cuda": 8192}  # side of the matrices whose product measures a device
+
+
+REPEATS = 5
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts that a model consists of many of."""
+    return (part for part in module.modules() if isinstance(part, (EncoderLayer, DecoderLayer, ResidualBlock)))
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """Compile every layer and residual block in place (torch.compile, any number of frames); names stay as they are.
+
+    Raises ConfigError where there is no compiler for it.
+    """
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    probe = torch.compile(lambda x: x.sin() + 1)
+    device = next(module.parameters()).device
+    try:
+        probe(torch.ones(8, device=device))
+    except (InvalidCxxCompiler, RuntimeError) as error:  # torch wraps what its back ends raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"train.compile=true does not work here ({first}); leave it out, or install g++") from error
+    for block in _blocks(module):
+        block.forward = torch.compile(block.forward, dynamic=True)
+
+
+def checkpoint_blocks(module: nn.Module) -> None:
+    """Keep only the input of every layer, residual block and stem for the backward pass, which computes the rest again:
+    a fraction of the memory for a third more work. The numbers stay the same."""
+    again: Callable[..., Tensor] = functools.partial(
+        checkpoint, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), kernels.statistics_frozen())
+    )
+
+    def recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(*inputs: object) -> Tensor:
+            return again(forward, *inputs) if torch.is_grad_enabled() else forward(*inputs)
+
+        return run
+
+    for block in _blocks(module):
+        block.forward = recomputed(block.forward)
+    for part in module.modules():
+        if isinstance(part, VisualFrontEnd):
+            part.stem = recomputed(part.stem)  # type: ignore[method-assign]
+
+
+def forward_operations(run: Callable[[], object]) -> int:
+    """Floating-point operations of matrix products, convolutions and attention in `run`, a forward pass."""
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product on `device`: what a model's are measured against."""
+    side = MATRIX[device.type]
+    x = torch.randn(side, side, device=device, dtype=dtype)
+    seconds = []
+    for _ in range(REPEATS):
+        _wait(device)
+        started = time.perf_counter()
+        torch.mm(x, x)
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / min(seconds)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that memory ran out; on a CPU only the words tell."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,82 @@
+"""The state of a run: RUN/state/step_N.pt holds everything that going on exactly needs, N being the steps done.
+
+Everything random in training is a function of (seed, step, micro-batch) or (seed, epoch, utterance): the number of
+steps done *is* the state of all random generators and the position in the data.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avhubert.errors import CheckpointError
+from avhubert.files import atomic_path
+
+FORMAT = 1
+
+
+KEYS = {"format", "step", "model", "optimizer", "scaler", "counters"}
+
+
+def state_path(run_dir: Path, step: int) -> Path:
+    """RUN/state/step_N.pt"""
+    return run_dir / "state" / f"step_{step}.pt"
+
+
+def steps_saved(run_dir: Path) -> list[int]:
+    """The steps whose state is on disk, newest first."""
+    found = (re.fullmatch(r"step_(\d+)\.pt", path.name) for path in (run_dir / "state").glob("*.pt"))
+    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+
+
+def save_state(run_dir: Path, state: dict[str, Any], keep: int) -> None:
+    """Write `state` (KEYS but the format; tensors and plain values), then delete all but the newest `keep`."""
+    (run_dir / "state").mkdir(exist_ok=True)
+    with atomic_path(state_path(run_dir, state["step"])) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
+    for step in steps_saved(run_dir)[keep:]:
+        state_path(run_dir, step).unlink()
+
+
+def read_state(run_dir: Path, step: int) -> dict[str, Any]:
+    """The state of `step`, on the CPU; CheckpointError if it cannot be read or is not one."""
+    path = state_path(run_dir, step)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(state, dict) or set(state) != KEYS or state["format"] != FORMAT or state["step"] != step:
+        raise CheckpointError(f"{path} is not a state that this version wrote")
+    return state
+
+
+def load_newest(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest state that can be read, on the CPU, and a sentence for each newer one that cannot.
+
+    None where there is no state. CheckpointError where there are some and none can be read: starting over silently
+    would throw the work away.
+    """
+    problems: list[str] = []
+    steps = steps_saved(run_dir)
+    for step in steps:
+        try:
+            return read_state(run_dir, step), problems
+        except CheckpointError as error:
+            problems.append(f"{error}; going back to the one before")
+    if steps:
+        raise CheckpointError(
+            f"none of the {len(steps)} states in {run_dir / 'state'} can be read; restore one, "
+            f"or delete {run_dir} to start over"
+        )
+    return None, problems
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Delete the temporary files of a process that was killed while it wrote; call it with the run's lock held."""
+    for folder in (run_dir, run_dir / "state", run_dir / "best"):
+        for path in folder.glob(".*.part*"):
+            path.unlink()

@@ -1,0 +1,553 @@
+"""Examples, collation, order and loading ahead: the published numbers, and the same batches whatever the workers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avhubert.config.schema import DataConfig, FinetuneDataConfig
+from avhubert.data.audio import read_audio, write_wav
+from avhubert.data.batching import StepOrder, make_batches
+from avhubert.data.collate import Batch, Example, batch_frames, collate, frame_labels
+from avhubert.data.dataset import ClipDataset
+from avhubert.data.labels import LabelInfo
+from avhubert.data.loader import Loader
+from avhubert.data.manifest import Clip
+from avhubert.data.noise import mix
+from avhubert.data.tokenizer import Tokenizer, train_tokenizer
+from avhubert.data.video import read_gray, transform, write_video
+from avhubert.errors import ConfigError, DataError, MediaError
+
+TEXTS = ["bin blue at f two now", "lay red by a", "place white with one please", "set green in z nine again"] * 3
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[Clip]:
+    """Twelve mouth clips of 6 to 17 frames, each frame and sample different."""
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(0)
+    made = []
+    for index in range(12):
+        frames = 6 + index
+        base = rng.integers(0, 256, (12, 12)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+        write_video(folder / f"{index}.mp4", [np.roll(base, 3 * t, axis=1) for t in range(frames)])
+        samples = (rng.standard_normal(frames * 640) * 2000).astype(np.int16)
+        write_wav(folder / f"{index}.wav", samples)
+        made.append(Clip(f"c{index}", folder / f"{index}.mp4", folder / f"{index}.wav", frames, len(samples)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("noise")
+    paths = [folder / f"{index}.wav" for index in range(5)]
+    for index, path in enumerate(paths):
+        samples = (np.random.default_rng(index + 9).standard_normal(3000) * 1000).astype(np.int16)
+        write_wav(path, samples)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(TEXTS, 60)
+
+
+def config(**values) -> DataConfig:
+    return DataConfig(dir="", **values)
+
+
+def same(first: Batch, second: Batch) -> bool:
+    def equal(a, b) -> bool:
+        if isinstance(a, torch.Tensor):
+            return torch.equal(a, b)
+        if isinstance(a, list) and a and isinstance(a[0], torch.Tensor):
+            return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        return a == b
+
+    return all(equal(getattr(first, field.name), getattr(second, field.name)) for field in fields(Batch))
+
+
+# --------------------------------------------------------------------------- one clip
+def test_golden_items(golden, tmp_path) -> None:
+    media, items = golden("media"), np.load(golden("dataset_items.npz"))
+    clips = []
+    for index in range(3):
+        audio = media / f"test0{index}.wav"
+        frames = len(items[f"item{index}:label"])
+        clips.append(Clip(f"test{index}", media / f"test0{index}.mp4", audio, frames, len(read_audio(audio))))
+    rows = [items[f"item{index}:label"] for index in range(3)]
+    labels = [(rows, LabelInfo(25, 50, "mfcc", None, ""))]
+    dataset = ClipDataset(clips, config(), training=False, seed=0, labels=labels)
+    batch = dataset.batch([0, 1, 2])
+    assert batch.frames == 54 + 46 + 35
+    assert batch.audio is not None
+    assert batch.video is not None
+    assert batch.audio.shape == (3, 104, 54)
+    assert batch.video.shape == (3, 1, 54, 88, 88)
+    for index, row in enumerate(rows):
+        frames = len(row)
+        np.testing.assert_allclose(
+            batch.audio[index, :, :frames].T, items[f"item{index}:audio_source"], rtol=0, atol=1e-5
+        )
+        total = float(items[f"item{index}:video_source_sum"])
+        assert batch.video[index].double().sum().item() == pytest.approx(total, abs=1e-6 * 54 * 88 * 88)
+        assert batch.labels[0][index].tolist() == [*row.tolist(), *[-1] * (54 - frames)]
+        assert not batch.audio[index, :, frames:].any()
+        assert not batch.video[index, :, frames:].any()
+        assert batch.padding_mask[index].tolist() == [False] * frames + [True] * (54 - frames)
+
+
+@pytest.mark.parametrize("modalities", ["av", "a", "v"])
+def test_only_the_modalities_asked_for(clips, modalities: str) -> None:
+    batch = ClipDataset(clips, config(modalities=modalities), training=True, seed=0).batch([0, 3])
+    assert (batch.audio is None, batch.video is None) == ("a" not in modalities, "v" not in modalities)
+    assert batch.has_audio.tolist() == [batch.audio is not None] * 2
+    assert batch.has_video.tolist() == [batch.video is not None] * 2
+    assert batch.padding_mask.shape == (2, 9)
+    assert batch.frames == 6 + 9
+
+
+def test_augmentation_is_one_crop_and_flip_of_the_clip(clips) -> None:
+    dataset = ClipDataset(clips, config(modalities="v"), training=True, seed=3)
+    gray = read_gray(clips[2].video)
+    found = set()
+    for epoch in range(30):
+        shown = dataset.load(2, epoch).video
+        choices = [
+            (top, left, flip)
+            for top in range(9)
+            for left in range(9)
+            for flip in (False, True)
+            if torch.equal(shown[0], transform(gray[:1], top, left, flip)[0])
+        ]
+        assert len(choices) == 1
+        assert torch.equal(shown, transform(gray, *choices[0]))
+        found.add(choices[0])
+    assert len({top for top, _, _ in found}) > 4
+    assert len({left for _, left, _ in found}) > 4
+    assert {flip for _, _, flip in found} == {False, True}
+
+
+@pytest.mark.parametrize(("training", "augment"), [(False, True), (True, False)])
+def test_the_middle_crop_without_augmentation(clips, training: bool, augment: bool) -> None:
+    dataset = ClipDataset(clips, config(augment=augment), training, seed=0)
+    assert torch.equal(dataset.load(1, 5).video, transform(read_gray(clips[1].video)))
+
+
+def test_the_modality_is_drawn_per_utterance_in_training_alone(clips) -> None:
+    settings = FinetuneDataConfig(dir="", draw_av=2, draw_a=1, draw_v=1)
+    dataset = ClipDataset(clips[:1], settings, training=True, seed=0)
+    shown = [dataset._modality(0, epoch) for epoch in range(2000)]
+    assert [shown.count(name) / 2000 for name in ("av", "a", "v")] == pytest.approx([0.5, 0.25, 0.25], abs=0.04)
+    example = dataset.load(0, shown.index("a"))
+    assert (example.audio is None, example.video is None) == (False, True)
+    evaluation = ClipDataset(clips, settings, training=False, seed=0).batch(range(12))
+    assert evaluation.has_audio.all()
+    assert evaluation.has_video.all()
+
+
+def test_a_draw_without_a_stream_that_is_loaded_is_not_made(clips) -> None:
+    dataset = ClipDataset(clips, FinetuneDataConfig(dir="", modalities="a", draw_v=1.0), training=True, seed=0)
+    assert {dataset._modality(index, 0) for index in range(12)} == {"a"}
+    dataset = ClipDataset(clips, FinetuneDataConfig(dir="", modalities="v"), training=True, seed=0)
+    assert {dataset._modality(index, 0) for index in range(12)} == {"v"}
+
+
+def test_a_stream_that_is_not_shown_is_not_read(clips, tmp_path) -> None:
+    clip = Clip("a", tmp_path / "none.mp4", clips[0].audio, 6, clips[0].audio_samples)
+    batch = ClipDataset([clip, clips[1]], FinetuneDataConfig(dir="", draw_av=0, draw_a=1), True, 0).batch([0, 1])
+    assert batch.video is None
+    mixed = ClipDataset([clip, clips[1]], config(), True, 0)
+    rows = [Example(0, 0, "a", 6, torch.ones(6, 104), None, [], None), mixed.load(1)]
+    batch = mixed.collate(rows)
+    assert batch.has_video.tolist() == [False, True]
+    assert batch.video is not None
+    assert not batch.video[0].any()
+    assert batch.video[1].any()
+
+
+def test_transcripts_become_tokens(clips, tokenizer: Tokenizer) -> None:
+    dataset = ClipDataset(clips, config(modalities="a"), False, 0, texts=TEXTS, tokenizer=tokenizer)
+    tokens = dataset.batch([0, 1]).tokens
+    assert tokens is not None
+    assert tokens.dtype == torch.int64
+    for row, text in zip(tokens.tolist(), TEXTS, strict=False):
+        expected = [*tokenizer.encode(text), 2]
+        assert row == expected + [1] * (len(row) - len(expected))
+
+
+def test_golden_transcript_collation(golden) -> None:
+    arrays = np.load(golden("collater.npz"))
+    examples = [Example(i, 0, str(i), 3, torch.ones(3, 104), None, [], arrays[f"in{i}_seq"].tolist()) for i in range(3)]
+    batch = collate(examples, 3, [0] * 3, [])
+    assert batch.tokens is not None
+    np.testing.assert_array_equal(batch.tokens, arrays["s2s:target"])
+
+
+# --------------------------------------------------------------------------- noise
+def noisy(clips, noise, training: bool = True, seed: int = 0, **values) -> ClipDataset:
+    values = {"modalities": "a", "noise_prob": 1.0, **values}
+    return ClipDataset(clips, config(**values), training, seed, noise=noise)
+
+
+def test_evaluation_noise_depends_on_the_id_and_the_list_alone(clips, noise) -> None:
+    first = noisy(clips, noise, training=False, noise_snr=[-5, 5])
+    second = noisy(clips[::-1], noise, training=False, seed=9, noise_snr=[-5, 5])
+    for index, clip in enumerate(clips):
+        draw = first.noise_for_test(clip.id)
+        assert draw == second.noise_for_test(clip.id)
+        assert draw is not None
+        assert len(draw.files) == 1
+        assert -5 <= draw.snr <= 5
+        assert torch.equal(first.load(index, 0).audio, second.load(11 - index, 7).audio)
+    assert len({first.noise_for_test(clip.id) for clip in clips}) > 3
+    other_snr = noisy(clips, noise, training=False, noise_snr=[10, 10])
+    assert all(other_snr.noise_for_test(c.id).files == first.noise_for_test(c.id).files for c in clips)
+
+
+def test_noise_is_mixed_into_the_sound_before_the_features(clips, noise) -> None:
+    from avhubert.data.filterbank import audio_features
+
+    dataset = noisy(clips, noise, training=False, noise_snr=[5, 5])
+    draw = dataset.noise_for_test("c4")
+    mixed = mix(read_audio(clips[4].audio), [read_audio(draw.files[0])], 5)
+    assert torch.equal(dataset.load(4).audio, audio_features(mixed, clips[4].video_frames))
+
+
+def test_training_noise_is_drawn_per_epoch_with_its_probability(clips, noise) -> None:
+    clean = ClipDataset(clips, config(modalities="a"), True, 0)
+    dataset = noisy(clips, noise, noise_prob=0.25)
+    hit = sum(
+        not torch.equal(dataset.load(index, epoch).audio, clean.load(index).audio)
+        for epoch in range(20)
+        for index in range(12)
+    )
+    assert 0.15 < hit / 240 < 0.35
+    assert torch.equal(dataset.load(3, 1).audio, noisy(clips, noise, noise_prob=0.25).load(3, 1).audio)
+    always = noisy(clips, noise)
+    shown = [always.load(3, epoch).audio for epoch in range(6)]
+    assert not all(torch.equal(shown[0], other) for other in shown[1:])
+    assert not all(torch.equal(shown[0], noisy(clips, noise, seed=seed).load(3, 0).audio) for seed in range(1, 6))
+
+
+def test_both_ends_of_the_snr_range_and_several_clips(clips, noise) -> None:
+    dataset = noisy(clips, noise, noise_snr=[-1, 1], noise_num=3)
+    draws = [dataset._draw_noise(np.random.default_rng(seed)) for seed in range(60)]
+    assert {draw.snr for draw in draws} == {-1, 0, 1}
+    assert all(len(set(draw.files)) == 3 for draw in draws)
+
+
+def test_more_noises_than_files(clips, noise) -> None:
+    with pytest.raises(ConfigError, match=r"data\.noise_num=6 but the noise list has 5 files"):
+        noisy(clips, noise, noise_num=6)
+
+
+# --------------------------------------------------------------------------- collation
+COLLATER = json.loads((Path(__file__).parent / "golden" / "collater.json").read_text())
+
+
+@pytest.mark.parametrize("case", [name for name in COLLATER if name != "s2s"])
+def test_golden_collation(golden, case: str) -> None:
+    arrays, facts = np.load(golden("collater.npz")), json.loads(golden("collater.json").read_text())[case]
+    rate = 100 if "rate100" in case else 25
+    examples = [
+        Example(
+            index=i,
+            epoch=0,
+            id=f"u{i}",
+            frames=len(arrays[f"in{i}_audio"]),
+            audio=torch.from_numpy(arrays[f"in{i}_audio"]) if f"{case}:audio" in arrays else None,
+            video=torch.from_numpy(arrays[f"in{i}_video"][..., 0]) if f"{case}:video" in arrays else None,
+            labels=[arrays[f"in{i}_label{rate}"]],
+            tokens=None,
+        )
+        for i in range(3)
+    ]
+    given_settings = facts["settings"]
+    size = batch_frames(
+        [e.frames for e in examples], given_settings["pad_audio"], given_settings.get("max_sample_size")
+    )
+    assert size == facts["size"]
+    batch = collate(examples, size, facts["starts"], [rate])
+    for name in ("audio", "video"):
+        if f"{case}:{name}" in arrays:
+            np.testing.assert_array_equal(getattr(batch, name), arrays[f"{case}:{name}"])
+        else:
+            assert getattr(batch, name) is None
+    np.testing.assert_array_equal(batch.padding_mask, arrays[f"{case}:padding_mask"])
+    assert batch.ids == facts["utt_id"]
+    target, lengths = arrays[f"{case}:target"], arrays[f"{case}:target_lengths"]
+    assert lengths.sum() == facts["ntokens"][0]
+    for row in range(3):  # the published target is at the labels' rate; ours per frame, -1 in padding and where it ends
+        there = [t * rate // 25 < lengths[row] and not batch.padding_mask[row, t] for t in range(size)]
+        expected = [int(target[row, t * rate // 25]) if there[t] else -1 for t in range(size)]
+        assert batch.labels[0][row].tolist() == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    st.booleans(),
+    st.one_of(st.none(), st.integers(1, 40)),
+    st.booleans(),
+    st.sampled_from([25, 50, 100]),
+    st.integers(0, 99),
+)
+def test_streams_and_labels_stay_together(lengths, pad, crop_frames, random_crop, rate, seed) -> None:
+    """Frame t of clip i holds the number 1000 i + t in every stream."""
+    examples = []
+    for i, length in enumerate(lengths):
+        numbers = 1000 * i + torch.arange(length, dtype=torch.float32)
+        row = np.repeat(1000 * i + np.arange(length), rate // 25)
+        video = numbers[:, None, None].expand(-1, 2, 2)
+        examples.append(Example(i, 0, str(i), length, numbers[:, None].expand(-1, 3), video, [row], None))
+    settings_ = config(pad=pad, crop_frames=crop_frames, random_crop=random_crop)
+    clips = [Clip(str(i), Path("v"), Path("a"), length, 0) for i, length in enumerate(lengths)]
+    labels = [([example.labels[0] for example in examples], LabelInfo(rate, 9, "", None, ""))]
+    batch = ClipDataset(clips, settings_, training=True, seed=seed, labels=labels).collate(examples)
+    size = min(max(lengths) if pad else min(lengths), crop_frames or 99)
+    assert batch.audio is not None
+    assert batch.video is not None
+    assert batch.padding_mask.shape == (len(lengths), size)
+    assert batch.frames == int((~batch.padding_mask).sum())
+    for i, length in enumerate(lengths):
+        shown = min(length, size)
+        assert (~batch.padding_mask[i]).tolist() == [True] * shown + [False] * (size - shown)
+        target = batch.labels[0][i, :shown]
+        assert target.diff().eq(1).all()
+        assert 1000 * i <= target[0]
+        assert target[-1] < 1000 * i + length
+        assert random_crop or target[0] == 1000 * i
+        torch.testing.assert_close(batch.audio[i, 0, :shown], target.float())
+        torch.testing.assert_close(batch.video[i, 0, :shown, 1, 1], target.float())
+        assert batch.labels[0][i, shown:].eq(-1).all()
+        assert not batch.audio[i, :, shown:].any()
+
+
+def test_random_crops_differ_between_epochs_and_cover_the_clip() -> None:
+    clip = Clip("a", Path("v"), Path("a"), 20, 0)
+    dataset = ClipDataset([clip], config(crop_frames=5, random_crop=True), True, 0)
+    starts = [dataset._start(Example(0, epoch, "a", 20, None, None, [], None), 5) for epoch in range(300)]
+    assert set(starts) == set(range(16))
+    evaluation = ClipDataset([clip], config(crop_frames=5, random_crop=True), False, 0)
+    assert len({evaluation._start(Example(0, epoch, "a", 20, None, None, [], None), 5) for epoch in range(9)}) == 1
+
+
+def test_labels_that_run_out() -> None:
+    assert frame_labels(np.array([7, 8, 9]), 25, 1, 4).tolist() == [8, 9, -1, -1]
+    assert frame_labels(np.arange(10), 100, 0, 4).tolist() == [0, 4, 8, -1]
+    assert frame_labels(np.arange(9), 30, 2, 4).tolist() == [2, 3, 4, 6]
+
+
+def test_batch_to_device(clips, tokenizer) -> None:
+    labels = [([np.zeros(20, np.int32)] * 12, LabelInfo(25, 5, "", None, ""))]
+    batch = ClipDataset(clips, config(), False, 0, labels, TEXTS, tokenizer).batch([0, 1])
+    moved = batch.to("meta")
+    assert all(tensor.device.type == "meta" for tensor in (moved.audio, moved.video, moved.tokens, *moved.labels))
+    assert moved.ids == batch.ids
+    assert same(batch.to("cpu"), batch)
+
+
+# --------------------------------------------------------------------------- order
+def test_golden_batches(golden) -> None:
+    facts = json.loads(golden("batching.json").read_text())
+    for name, expected in facts.items():
+        if name.startswith("batches"):
+            frames, multiple = map(int, name.removeprefix("batches_max_tokens").split("_mult"))
+            assert make_batches(facts["sizes"], frames, seed=0, multiple=multiple) == expected
+    assert sum(make_batches(facts["sizes"], 1000), []) == facts["ordered_indices_np_seed0"]  # noqa: RUF017
+
+
+lengths_of_clips = st.lists(st.integers(1, 600), min_size=1, max_size=80)
+budgets = st.integers(50, 3000)
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths_of_clips, budgets, st.integers(0, 2**33), st.one_of(st.none(), st.integers(1, 500)))
+def test_batches_hold_every_clip_once_and_keep_the_budget(lengths, budget, seed, crop) -> None:
+    batches = make_batches(lengths, budget, seed, crop)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    flat = [lengths[i] for batch in batches for i in batch]
+    assert flat == sorted(flat, reverse=True)
+    for batch in batches:
+        longest = max(min(lengths[i], crop or lengths[i]) for i in batch)
+        assert len(batch) == 1 or longest * len(batch) <= budget
+        assert len(batch) <= 8 or len(batch) % 8 == 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths_of_clips, budgets, st.integers(1, 5), st.integers(0, 2**32), st.integers(0, 3))
+def test_steps_are_a_pure_function_and_show_every_clip_once_an_epoch(lengths, budget, factor, seed, epoch) -> None:
+    order = StepOrder(lengths, budget, factor * budget, seed)
+    numbers = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+    steps = [order.step(number) for number in numbers]
+    assert {found for found, _ in steps} == {epoch}
+    assert sorted(i for _, step in steps for batch in step for i in batch) == list(range(len(lengths)))
+    assert all(len(step) == factor for _, step in steps[:-1])
+    assert 1 <= len(steps[-1][1]) <= factor
+    again = StepOrder(lengths, budget, factor * budget, seed)
+    assert [again.step(number) for number in reversed(numbers)] == steps[::-1]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    lengths = list(range(20, 80))
+    order = StepOrder(lengths, 200, 200, 1)
+    assert order.step(0)[1] != order.step(order.steps_per_epoch)[1]
+    assert order.step(0) != StepOrder(lengths, 200, 200, 2).step(0)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(32_000, 32), (300, 1), (1400, 1), (1600, 2), (100, 1)])
+def test_micro_batches_per_step(step: int, expected: int) -> None:
+    assert StepOrder([10], 1000, step, 0).batches_per_step == expected
+
+
+def test_no_clips_left() -> None:
+    assert make_batches([], 100) == []
+    with pytest.raises(DataError, match="no clips are left to train on"):
+        StepOrder([], 1000, 1000, 0)
+
+
+# --------------------------------------------------------------------------- loading ahead
+def make_loader(clips, noise, workers: int) -> tuple[Loader, StepOrder]:
+    settings_ = FinetuneDataConfig(
+        dir="", draw_a=1, draw_v=1, noise_prob=0.5, noise_snr=[-3, 3], crop_frames=12, random_crop=True
+    )
+    dataset = ClipDataset(clips, settings_, training=True, seed=5, noise=noise)
+    return Loader(dataset, workers), StepOrder([c.video_frames for c in clips], 36, 72, 5, crop_frames=12)
+
+
+def take(loader: Loader, order: StepOrder, count: int, **where) -> list[list[tuple[int, Batch]]]:
+    steps = loader.steps(order, **where)
+    taken = [list(next(steps)) for _ in range(count)]
+    steps.close()  # type: ignore[attr-defined]
+    return taken
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_same_batches_whatever_the_number_of_workers(clips, noise, workers: int) -> None:
+    inline = take(*make_loader(clips, noise, 0), 6)
+    threaded = take(*make_loader(clips, noise, workers), 6)
+    assert [[place for place, _ in step] for step in inline] == [[place for place, _ in step] for step in threaded]
+    assert all(
+        same(a, b) for one, two in zip(inline, threaded, strict=True) for (_, a), (_, b) in zip(one, two, strict=True)
+    )
+    assert len({batch.ids[0] for step in inline for _, batch in step}) > 2
+
+
+def test_resuming_and_sharing_out_give_the_same_batches(clips, noise) -> None:
+    loader, order = make_loader(clips, noise, 0)
+    whole = take(loader, order, 5)
+    later = take(loader, order, 2, first=3)
+    ranks = [take(loader, order, 5, rank=rank, world_size=3) for rank in range(3)]
+    for one, two in zip(whole[3:], later, strict=True):
+        assert all(p == q and same(a, b) for (p, a), (q, b) in zip(one, two, strict=True))
+    for number, step in enumerate(whole):
+        shared = sorted((part for rank in ranks for part in rank[number]), key=lambda part: part[0])
+        assert [place for place, _ in shared] == [place for place, _ in step]
+        assert all(same(a, b) for (_, a), (_, b) in zip(step, shared, strict=True))
+    assert all(not step for step in ranks[2])  # two micro-batches a step: the third rank has none
+
+
+def loader_threads() -> int:
+    return sum(thread.name.startswith("avhubert-loader") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_clip_is_named_where_its_batch_would_come(clips, tmp_path, workers: int) -> None:
+    bad = Clip("bad one", clips[0].video, tmp_path / "gone.wav", 6, 3840)
+    loader = Loader(ClipDataset([*clips[:3], bad], config(), True, 0), workers)
+    stream = loader.batches([(0, [0]), (0, [1]), (0, [3]), (0, [2])])
+    assert [next(stream).ids, next(stream).ids] == [["c0"], ["c1"]]
+    with pytest.raises(MediaError, match=r"clip 'bad one': cannot read .*gone\.wav: there is no such file"):
+        next(stream)
+    assert loader_threads() == 0
+
+
+def test_threads_end_when_the_consumer_stops(clips) -> None:
+    stream = Loader(ClipDataset(clips, config(), True, 0), 2).batches((0, [i % 12]) for i in range(10**9))
+    next(stream)
+    assert loader_threads() > 0
+    stream.close()  # type: ignore[attr-defined]
+    assert loader_threads() == 0
+
+
+# --------------------------------------------------------------------------- wrong input
+def test_a_video_shorter_than_the_manifest_says(clips) -> None:
+    wrong = Clip("c0", clips[0].video, clips[0].audio, 9, 3840)
+    with pytest.raises(DataError, match=r"clip 'c0': .*0\.mp4 has 6 frames but the manifest says 9; prepare"):
+        ClipDataset([wrong], config(), False, 0).load(0)
+    nearly = Clip("c0", clips[0].video, clips[0].audio, 8, 3840)
+    assert ClipDataset([nearly], config(), False, 0).load(0).frames == 6
+
+
+def test_a_video_that_cannot_be_read(clips, tmp_path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"no video")
+    with pytest.raises(MediaError, match=r"clip 'x': .*x\.mp4"):
+        ClipDataset([Clip("x", tmp_path / "x.mp4", clips[0].audio, 6, 3840)], config(), False, 0).load(0)
+
+
+def test_rows_and_texts_that_do_not_fit_the_clips(clips, tokenizer) -> None:
+    with pytest.raises(DataError, match="there are 1 label rows for 12 clips"):
+        ClipDataset(clips, config(), True, 0, labels=[([np.zeros(6)], LabelInfo(25, 5, "", None, ""))])
+    with pytest.raises(DataError, match="there are 2 transcripts for 12 clips"):
+        ClipDataset(clips, config(), True, 0, texts=TEXTS[:2], tokenizer=tokenizer)
+
+
+# --------------------------------------------------------------------------- time masks of fine-tuning
+def test_time_masks_hide_spans_of_training_clips_only(clips: list[Clip]) -> None:
+    config = FinetuneDataConfig(dir="x", augment=False, time_mask_rate=2.0, time_mask_frames=4)
+    plain = ClipDataset(clips, FinetuneDataConfig(dir="x", augment=False), training=True, seed=1)
+    masked = ClipDataset(clips, config, training=True, seed=1)
+    hidden = {"audio": 0, "video": 0}
+    for index in range(len(clips)):
+        for epoch in range(8):
+            before, after = plain.load(index, epoch), masked.load(index, epoch)
+            gone = {}
+            for stream in hidden:
+                one, other = getattr(before, stream), getattr(after, stream)
+                gone[stream] = [t for t in range(len(one)) if not torch.equal(one[t], other[t])]
+                assert all(not other[t].any() for t in gone[stream])
+                hidden[stream] += len(gone[stream])
+            again = masked.load(index, epoch)
+            assert torch.equal(again.audio, after.audio)
+            assert torch.equal(again.video, after.video)
+    frames = 8 * sum(clip.frames for clip in clips)
+    for count in hidden.values():  # 2 spans a second of 2.5 frames on average, some of them overlapping
+        assert 0.1 < count / frames < 0.21
+    assert hidden["audio"] != hidden["video"]  # drawn apart
+    evaluated = ClipDataset(clips, config, training=False, seed=1).load(11)
+    assert torch.equal(evaluated.audio, plain.load(11).audio)
+    assert torch.equal(evaluated.video, plain.load(11).video)
+
+
+def test_faults_of_the_picture_are_drawn_in_training_only(clips: list[Clip]) -> None:
+    config = FinetuneDataConfig(dir="x", augment=False, faults=["freeze", "occlusion"], fault_prob=0.5)
+    plain = ClipDataset(clips, FinetuneDataConfig(dir="x", augment=False), training=True, seed=1)
+    faulty = ClipDataset(clips, config, training=True, seed=1)
+    changed = 0
+    for index in range(len(clips)):
+        for epoch in range(6):
+            one, other = plain.load(index, epoch), faulty.load(index, epoch)
+            changed += not torch.equal(one.video, other.video)
+            assert torch.equal(one.audio, other.audio)
+            assert torch.equal(faulty.load(index, epoch).video, other.video)
+    assert 0.2 < changed / (6 * len(clips)) < 0.8
+    evaluated = ClipDataset(clips, config, training=False, seed=1)
+    assert torch.equal(evaluated.load(0).video, plain.load(0).video)
+    with pytest.raises(ConfigError, match="fault"):
+        ClipDataset(clips, FinetuneDataConfig(dir="x", faults=["blurred"]), training=True, seed=1)
+
+
+def test_a_time_mask_is_no_longer_than_its_clip(clips: list[Clip]) -> None:
+    config = FinetuneDataConfig(dir="x", time_mask_rate=50.0, time_mask_frames=1000)
+    example = ClipDataset(clips, config, training=True, seed=1).load(0)
+    assert example.audio.shape == (6, 104)
+    assert example.frames == 6

@@ -1,0 +1,180 @@
+"""`avhubert info`: what a path is, and one sentence for what is none of ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from avhubert.cli.app import main
+from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
+from avhubert.data.tokenizer import train_tokenizer
+from avhubert.errors import CheckpointError, DataError
+from avhubert.model.encoder import AVHubert
+from avhubert.model.recognizer import Recognizer
+from avhubert.tools.info import describe
+
+SIZES = ModelConfig(
+    visual_width=4, visual_blocks=[1, 1, 1, 1], encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16,
+    encoder_attention_heads=2, conv_pos=4, conv_pos_groups=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def recognizer(tmp_path: Path) -> Path:
+    tokenizer = train_tokenizer(["the quick brown fox jumps over the lazy dog", "a wizard's job is to vex"], 40)
+    decoder = DecoderConfig(layers=1, ffn_embed_dim=16, attention_heads=2, vocab_size=tokenizer.vocab_size)
+    model = Recognizer.from_config(SIZES, decoder)
+    model.tokenizer, model.decode_settings = tokenizer, DecodeConfig(beam=7)
+    model.metadata = {"stage": "fine-tuning", "step": 3, "modalities": ["av", "v"]}
+    model.save_pretrained(tmp_path / "recognizer")
+    return tmp_path / "recognizer"
+
+
+def test_a_recognizer(recognizer: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["info", str(recognizer)]) == 0
+    told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    told = {name: value.strip() for name, value in told.items()}
+    assert told["kind"] == "recognizer"
+    assert told["decoding"] == "beam 7, length penalty 1"
+    assert told["modalities"] == "av, v"
+    assert told["tokenizer"].startswith(f"{told['decoder'].split()[2]} symbols: ▁")
+
+
+def test_a_pretrained_model(tmp_path: Path) -> None:
+    model = AVHubert(SIZES)
+    labels = {"rate": 25, "clusters": 50, "source": "runs/iter1", "layer": 9, "centroids": "c" * 64, "files": {}}
+    model.metadata = {"labels": [labels, labels | {"source": "mfcc", "layer": None}], "masking": {"prob_audio": 0.5}}
+    model.save_pretrained(tmp_path / "model")
+    told = describe(tmp_path / "model")
+    assert told["kind"] == "pre-trained model"
+    assert told["labels"] == "clusters 50, source runs/iter1, layer 9, rate 25; clusters 50, source mfcc, rate 25"
+    assert told["masking"] == "prob_audio 0.5"
+
+
+def test_a_run(recognizer: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(recognizer, run)
+    (run / "resolved.yaml").write_text(
+        "seed: 4\ndata: {dir: data/30h, labels: null}\nmodel: {pretrained: runs/iter2}\n"
+        "train: {max_steps: 900, frames_per_step: 400}\n"
+    )
+    lines = [
+        {"step": 20, "split": "valid", "loss": 2.5, "seconds": 1.0},
+        {"step": 30, "split": "train", "loss": 2.25, "accuracy": 0.5, "seconds": 2.0},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4')
+    (run / "state").mkdir()
+    (run / "state" / "step_30.pt").touch()
+    told = describe(run)
+    assert told["kind"] == "run of fine-tuning"
+    assert told["step"] == "30 of 900"
+    assert told["data"] == "data/30h"
+    assert told["pretrained"] == "runs/iter2"
+    assert told["train, step 30"] == "loss 2.25, accuracy 0.5"
+    assert told["valid, step 20"] == "loss 2.5"
+    assert told["unreadable lines of metrics.jsonl"] == 1
+    assert told["states"] == "step_30"
+    assert told["model decoding"] == "beam 7, length penalty 1"
+    assert "labels" not in told
+    for path in run.iterdir():  # just begun
+        if path.name != "resolved.yaml":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert describe(run)["step"] == "0 of 900"
+    assert describe(run)["states"] == "none"
+    settings = (run / "resolved.yaml").read_text()
+    (run / "resolved.yaml").write_text(settings + "masking: {}\n")
+    assert describe(run)["kind"] == "run of pre-training"
+
+
+def test_a_data_directory(data_dir: Path, tmp_path: Path) -> None:
+    told = describe(data_dir)
+    assert list(told) == ["kind", "train", "valid", "test", "tokenizer"]
+    assert told["kind"] == "data directory"
+    assert told["train"].startswith("8 clips, 0.2 min, text of 24 words, true phones")
+    data = tmp_path / "data"
+    shutil.copytree(data_dir, data)
+    for name in ("train.wrd", "tokenizer.model"):
+        (data / name).unlink()
+    lines = (data / "train.tsv").read_text().splitlines()
+    silent = "\t".join([*lines[1].split("\t")[:4], "0"])
+    (data / "train.tsv").write_text("\n".join([lines[0], silent, *lines[2:]]) + "\n")
+    told = describe(data)
+    assert "no text" in told["train"]
+    assert told["train"].endswith("1 without sound")
+    assert told["tokenizer"] == "none"
+
+
+def test_what_was_left_out_is_no_manifest(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir, tmp_path / "data")
+    (tmp_path / "data" / "rejected.tsv").write_text("day/1\tno audio track\n")
+    told = describe(tmp_path / "data")
+    assert told.pop("left out") == "1 inputs, each with its reason in rejected.tsv"
+    assert told == describe(data_dir)
+
+
+def test_labels(labels_dir: Path, tmp_path: Path) -> None:
+    told = describe(labels_dir)
+    assert told["kind"] == "labels"
+    assert (told["clusters"], told["rate"], told["source"]) == (6, "100 labels a second", "mfcc")
+    assert told["train.km"].startswith("8 clips, ")
+    assert 0 <= told["pnmi (test)"] <= 1
+    shutil.copytree(labels_dir, tmp_path / "labels")
+    (tmp_path / "labels" / "valid.km").write_text("0 1 2\n")
+    (tmp_path / "labels" / "test.km").unlink()
+    told = describe(tmp_path / "labels")
+    assert told["valid.km"] == "1 clips, 3 labels; not the file that labels.json was written for: cluster again"
+    assert told["test.km"] == "is missing"
+
+
+def test_noise_lists(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.wav").touch()
+    (tmp_path / "train.tsv").write_text("a.wav\na.wav\nb.wav\n")
+    assert describe(tmp_path) == {"kind": "noise lists", "train": "3 entries, 2 files"}
+
+
+def test_a_recipes_directory(tmp_path: Path) -> None:
+    (tmp_path / "iterations.json").write_text('[{"iteration": 1, "clusters": 100, "pnmi": 0.51234, "steps": null}]')
+    told = describe(tmp_path)
+    assert told["iterations done"] == 1
+    assert told["iteration 1"] == "clusters 100, pnmi 0.5123"
+
+
+def test_a_recording(data_dir: Path) -> None:
+    told = describe(data_dir / "train0.mp4")
+    assert told["kind"] == "video"
+    assert told["picture"] == "96x96, 25 frames a second"
+    assert told["sound"] == "none"
+    frames = int((data_dir / "train.tsv").read_text().splitlines()[1].split("\t")[3])
+    assert told["seconds"] == pytest.approx(frames / 25, abs=0.05)
+    assert describe(data_dir / "train0.wav")["kind"] == "sound"
+
+
+def test_what_is_none_of_ours(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    wrong: list[tuple[Path, type[Exception], str]] = [
+        (tmp_path / "folder", DataError, "is none of the folders that `avhubert info` tells of: a model"),
+        (tmp_path / "nothing", CheckpointError, "does not exist; give a model directory"),
+        (data_dir / "train.tsv", DataError, "cannot be read as a video or sound file"),
+    ]
+    for name, content, sentence in (
+        ("resolved.yaml", "a: [", "so the run's settings are not known"),
+        ("resolved.yaml", "- a", "does not hold a run's settings"),
+        ("resolved.yaml", "train: 1\ndata: {}\nmodel: {}", "does not hold a run's settings"),
+        ("iterations.json", "{}", "does not hold a recipe's iterations"),
+        ("labels.json", "{}", "must hold rate, clusters"),
+        ("train.tsv", "relative\n", "the first line must be an absolute root folder"),
+    ):
+        folder = tmp_path / f"{len(wrong)}"
+        folder.mkdir()
+        (folder / name).write_text(content)
+        wrong.append((folder, DataError, sentence))
+    for path, kind, sentence in wrong:
+        with pytest.raises(kind) as raised:
+            describe(path)
+        assert sentence in str(raised.value)
+        assert str(path) in str(raised.value)
+        assert "\n" not in str(raised.value)

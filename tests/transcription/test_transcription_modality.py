@@ -1,0 +1,63 @@
+"""Which streams are read, why, and what is warned about."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from avhubert.errors import ConfigError
+from avhubert.transcription.modality import choose, dark, offset
+
+EVERY = ("av", "a", "v")
+SPEECH, SILENCE = np.tile([-20.0, -40.0], 50), np.full(100, -90.0)
+TALKING, STILL = np.full(100, 0.01), np.zeros(100)
+
+
+@pytest.mark.parametrize(
+    ("known", "level", "moved", "share", "expected", "reason"),
+    [
+        (EVERY, SPEECH, TALKING, 1.0, "av", "sound and lips are both there"),
+        (EVERY, SPEECH, None, 0.0, "a", "without the lips: no face was found"),
+        (EVERY, SPEECH, TALKING, 0.3, "a", "without the lips: the face is seen in only 30 % of the frames"),
+        (EVERY, SPEECH, STILL, 1.0, "a", "without the lips: the mouth does not move"),
+        (EVERY, SILENCE, TALKING, 1.0, "v", "without the sound: the sound is silent"),
+        (EVERY, None, TALKING, 1.0, "v", "without the sound: there is no sound"),
+        (EVERY, SILENCE, STILL, 1.0, "av", "both streams are there"),
+        (("av",), SPEECH, STILL, 1.0, "av", "this model reads sound and lips only together"),
+        (("v",), SPEECH, TALKING, 1.0, "v", "without the sound: this model does not read both"),
+        (("a",), SPEECH, TALKING, 1.0, "a", "without the lips: this model does not read both"),
+        (("v", "av"), SPEECH, STILL, 1.0, "av", "both streams are there"),
+    ],
+)
+def test_what_is_there_and_good_is_read(known, level, moved, share, expected, reason) -> None:
+    assert choose(known, level, moved, share, "x.mp4") == (expected, reason)
+
+
+def test_a_sound_file_has_no_face_to_look_for() -> None:
+    for why in ("there is no picture", "the picture has ended"):
+        assert choose(EVERY, SPEECH, None, 0.0, "x.wav", no_picture=why) == ("a", f"without the lips: {why}")
+
+
+def test_a_model_that_reads_nothing_of_it_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"this model reads v, av, but x.wav only offers 'a'"):
+        choose(("v", "av"), SPEECH, None, 0.0, "x.wav")
+
+
+def test_dark_pictures() -> None:
+    assert dark(np.full((5, 96, 96), 90, np.uint8)) is None
+    assert "dark (mean gray level 12 of 255" in (dark(np.full((5, 96, 96), 12, np.uint8)) or "")
+
+
+@pytest.mark.parametrize("lag", [-12, -7, 0, 3, 7, 12])
+def test_lips_beside_their_sound(lag: int) -> None:
+    rng = np.random.default_rng(1)
+    speech = np.convolve(rng.normal(0, 1, 400), np.ones(4) / 2, "same")
+    level, gap = -30 + 8 * speech, np.roll(5 + speech, lag) + rng.normal(0, 0.5, 400)
+    told = offset(gap, level)
+    if abs(lag) < 5:
+        assert told is None
+    else:
+        assert told is not None
+        assert f"{abs(lag) / 25:.2f} s {'after' if lag > 0 else 'before'} the sound" in told
+    assert offset(rng.normal(0, 1, 400), level) is None  # of another recording
+    assert offset(gap[:40], level[:40]) is None
