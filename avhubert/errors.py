@@ -1,39 +1,70 @@
-"""Errors that a user can meet, each one sentence: what is wrong, where, and how to mend it.
+"""Errors that a user can cause. Each message is one sentence: what is wrong, in which file, and how to fix it.
 
 AvhubertError
 ├── ConfigError      a preset, key, value or option is wrong (exit code 2)
 ├── DataError        a data directory, manifest, transcript or label file is wrong (exit code 1)
-├── MediaError       a video or sound file cannot be used (exit code 1)
+├── MediaError       a video or audio file cannot be used (exit code 1)
 └── CheckpointError  a model directory or checkpoint cannot be used (exit code 1)
 
-`assert` is kept for our own bugs; anything that a user's input can cause is one of these.
+`assert` is for bugs of this package only; whatever a user's input can cause is one of these errors.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
 
 
 class AvhubertError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of all errors that this package raises deliberately.
+
+    Callers that need more than the text read the fields; each is None if the place that raised did not know it.
+
+    Args:
+        message: One sentence for the user.
+        kind: What happened, as a short name that errors can be counted by, such as "no audio track".
+        path: The file or folder that the error is about.
+        clip_id: The clip that the error is about.
+    """
 
     exit_code = 1
 
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        kind: str | None = None,
+        path: str | Path | None = None,
+        clip_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.path = None if path is None else Path(path)
+        self.clip_id = clip_id
+
+    def with_path_as(self, name: str) -> str:
+        """The message with `name` in place of `path`, for readers who must not see where the file is."""
+        return str(self) if self.path is None else str(self).replace(str(self.path), name)
+
 
 class ConfigError(AvhubertError):
-    """A preset, key, value or option that is unknown or out of range."""
+    """A preset, key, value or option is unknown or out of range."""
 
     exit_code = 2
 
 
 class DataError(AvhubertError):
-    """A data directory, manifest, transcript or label file that cannot be used."""
+    """A data directory, manifest, transcript or label file cannot be used."""
 
 
 class MediaError(AvhubertError):
-    """A video or sound file that cannot be used."""
+    """A video or audio file cannot be used."""
 
 
 class CheckpointError(AvhubertError):
-    """A model directory or checkpoint that cannot be used."""
+    """A model directory or checkpoint cannot be used."""
 
 
-def one_of(what: str, value: object, known) -> str:
-    """The sentence for an unknown name: says the name and lists the known ones."""
-    return f"unknown {what} '{value}'; known: {', '.join(str(name) for name in sorted(known))}"
+def one_of(what: str, value: object, known: Iterable[object]) -> str:
+    """The message for an unknown name: the name itself and the known ones."""
+    return f"unknown {what} '{value}'; known: {', '.join(sorted(map(str, known)))}"
