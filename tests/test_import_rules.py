@@ -73,7 +73,7 @@ def imports(module: str) -> set[str]:
 
 
 def inside(name: str) -> str | None:
-    """The name without the package's; None for what is not the package's, and for its public names (`avhubert.save`)."""
+    """The name inside the package; None for other packages and for public names such as `avhubert.save`."""
     if not name.startswith("avhubert.") or name.removeprefix("avhubert.") in PUBLIC:
         return None
     return name.removeprefix("avhubert.")

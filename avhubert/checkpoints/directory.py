@@ -15,6 +15,7 @@ from avhubert import files
 from avhubert.checkpoints.card import card
 from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.config.validate import from_dict, to_dict
+from avhubert.constants import NAMES_SHOWN
 from avhubert.errors import CheckpointError, ConfigError, DataError
 from avhubert.model.encoder import AVHubert
 
@@ -25,9 +26,6 @@ FORMAT = 1
 
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = "model.safetensors", "config.json", "tokenizer.model", "README.md"
-
-
-_MENTIONED = 3  # names listed in a sentence before "and N more"
 
 
 def save_model(
@@ -184,5 +182,5 @@ def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:_MENTIONED])
-    return shown if len(names) <= _MENTIONED else f"{shown} and {len(names) - _MENTIONED} more"
+    shown = ", ".join(f"'{name}'" for name in names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

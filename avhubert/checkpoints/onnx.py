@@ -24,12 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avhubert.constants import CROP_SIZE, CTC_BLANK, EOS, PAD
 from avhubert.errors import CheckpointError, ConfigError, one_of
 from avhubert.files import atomic_directory, write_json, write_text
-from avhubert.model.decoder import FIRST_POSITION, PAD, AttentionDecoder, DecoderLayer, sinusoid
+from avhubert.model.decoder import FIRST_POSITION, AttentionDecoder, DecoderLayer, sinusoid
 from avhubert.model.encoder import AVHubert
-from avhubert.model.frontends import SIZE
-from avhubert.model.recognizer import BLANK, EOS, Recognizer
+from avhubert.model.recognizer import Recognizer
 from avhubert.report import progress
 
 FORMAT = 1
@@ -164,7 +164,7 @@ def graphs(model: AVHubert | Recognizer, modality: str) -> list[Graph]:
     config = encoder.config
     streams: Ports = {
         "audio": ("float32", ("B", config.audio_feat_dim, "T")),
-        "video": ("float32", ("B", 1, "T", SIZE, SIZE)),
+        "video": ("float32", ("B", 1, "T", CROP_SIZE, CROP_SIZE)),
     }
     mask: Ports = {"padding_mask": ("bool", ("B", "T"))}
     encoded: Ports = {"encoded": ("float32", ("B", "T", config.encoder_embed_dim))}
@@ -326,7 +326,7 @@ def _about(
             "start": EOS,
             "end": EOS,
             "pad": PAD,
-            "blank": BLANK,
+            "blank": CTC_BLANK,
             "longest": {"per_frame": settings.max_len_a, "more": settings.max_len_b},
             "symbols": model.tokenizer.symbols,
         }
@@ -351,7 +351,7 @@ def _card(about: Mapping[str, Any]) -> str:
     lines += [
         "",
         "- `audio`: 26 log filterbank energies of 16 kHz sound at 100 Hz, four stacked, each stack normalised.",
-        f"- `video`: gray mouth pictures of {SIZE}×{SIZE}, 0 to 1, then less 0.421 and divided by 0.165.",
+        f"- `video`: gray mouth pictures of {CROP_SIZE}×{CROP_SIZE}, 0 to 1, then less 0.421 and divided by 0.165.",
         "- `padding_mask`: true where a frame is padding, at the end of an utterance only.",
     ]
     if "symbols" in about:

@@ -22,6 +22,7 @@ import numpy as np
 
 from avhubert.cluster import metrics as quality
 from avhubert.cluster.kmeans import assign, fit
+from avhubert.constants import SPLITS
 from avhubert.data.labels import LabelInfo, read_label_info, write_dictionary, write_label_info, write_labels
 from avhubert.data.manifest import Clip, read_manifest
 from avhubert.data.transcripts import read_phones
@@ -31,7 +32,6 @@ from avhubert.features.shards import Shards, write_shards
 from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, sha256, write_json
 from avhubert.report import Page, progress
 
-SPLITS = ("train", "valid", "test")
 EMPTY_LIMIT = 0.05  # a larger share of empty clusters is refused
 
 

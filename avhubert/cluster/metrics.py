@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE
 from avhubert.errors import DataError
-
-FRAME_RATE = 25
 
 
 class JointCounts:

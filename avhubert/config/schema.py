@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 REQUIRED = "???"  # OmegaConf's mark of a value that must be given
 
 
-MODALITIES = {"av": ("audio", "video"), "a": ("audio",), "v": ("video",)}
-
-
 # --------------------------------------------------------------------------- what a saved model holds
 @dataclass
 class ModelConfig:

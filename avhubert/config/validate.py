@@ -10,7 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from avhubert.config.schema import MODALITIES, REQUIRED
+from avhubert.config.schema import REQUIRED
+from avhubert.constants import MODALITIES
 from avhubert.errors import ConfigError
 
 CHOICES = {

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
+from avhubert.constants import SAMPLE_RATE, SPLITS
 from avhubert.corpora.sources import Rejected, SourceClip, phone_file, read_text, some, videos
-from avhubert.data.audio import SAMPLE_RATE, read_audio
+from avhubert.data.audio import read_audio
 from avhubert.data.text import normalise_text
 from avhubert.data.video import probe, thumbnails
 from avhubert.errors import DataError, MediaError
 from avhubert.files import cache_directory, write_text
 from avhubert.report import progress
 
-SPLITS = ("train", "valid", "test")
 TABLE = "transcripts.csv"  # in the root: columns file, text and, for pieces of a video, start and end in seconds
 LONGEST_SECONDS = 15.0  # a video without transcript that lasts longer is cut between scenes, and a longer scene …
 SHORTEST_SECONDS = 5.0  # … into pieces of this length and more …

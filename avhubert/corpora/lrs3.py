@@ -6,11 +6,11 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
+from avhubert.constants import LRS3_SPLITS
 from avhubert.corpora.sources import Rejected, SourceClip, phone_file, some, videos
 from avhubert.data.text import normalise_text
 from avhubert.errors import DataError
 
-SPLITS = ("pretrain", "trainval", "test")
 LONGEST_SECONDS = 15.0  # a pretrain clip whose last word ends later is split …
 SILENCE_SECONDS = 0.4  # … at every silence longer than this, in its middle
 
@@ -76,13 +76,13 @@ def find(src: str | Path) -> tuple[list[SourceClip], list[Rejected]]:
         DataError: `src` has none of the folders pretrain/, trainval/, test/, or no videos in them.
     """
     src = Path(src)
-    if not any((src / split).is_dir() for split in SPLITS):
+    if not any((src / split).is_dir() for split in LRS3_SPLITS):
         raise DataError(
-            f"{src} has none of the folders {', '.join(f'{split}/' for split in SPLITS)}; is it LRS3's root?"
+            f"{src} has none of the folders {', '.join(f'{split}/' for split in LRS3_SPLITS)}; is it LRS3's root?"
         )
     clips: list[SourceClip] = []
     rejected: list[Rejected] = []
-    for split in SPLITS:
+    for split in LRS3_SPLITS:
         for video in videos(src / split) if (src / split).is_dir() else []:
             identifier = video.relative_to(src).with_suffix("").as_posix()
             try:

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from avhubert.data.audio import SAMPLE_RATE, write_wav
+from avhubert.constants import SAMPLE_RATE, SPLITS
+from avhubert.data.audio import write_wav
 from avhubert.data.manifest import read_manifest
 from avhubert.data.shards import clip_samples
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.files import atomic_directory, output_directory, write_text
 from avhubert.report import progress
 
-SPLITS = ("train", "valid", "test")
 CATEGORIES = ("babble", "speech", "music", "noise")
 SUFFIXES = {".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
 VOICES = 30  # recordings in a babble mixture

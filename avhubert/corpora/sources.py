@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from avhubert.constants import FRAME_RATE
 from avhubert.errors import DataError
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"))
@@ -76,7 +77,7 @@ def phones_per_frame(path: Path, frames: int, start: float = 0.0) -> list[str]:
     row = ["sil"] * frames
     for phone in json.loads(path.read_text(encoding="utf-8")):
         for frame in range(frames):
-            if phone["start"] <= start + (frame + 0.5) / 25 < phone["end"]:
+            if phone["start"] <= start + (frame + 0.5) / FRAME_RATE < phone["end"]:
                 row[frame] = phone["phone"]
     return row
 

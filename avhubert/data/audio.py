@@ -14,15 +14,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from avhubert.constants import SAMPLE_RATE
 from avhubert.data.media import open_container
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
-
-SAMPLE_RATE = 16_000
-
-
-FRAME_RATE = 25
-
 
 GAP_SECONDS = 0.02  # timestamps that jump further than this start a new run
 

@@ -10,10 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avhubert.data.manifest import FRAME_RATE
-from avhubert.data.tokenizer import PAD
-
-NO_LABEL = -1
+from avhubert.constants import FRAME_RATE, NO_LABEL, PAD
 
 
 # --------------------------------------------------------------------------- what a batch is

@@ -15,20 +15,21 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from avhubert.config.schema import MODALITIES, DataConfig, FinetuneDataConfig
+from avhubert.config.schema import DataConfig, FinetuneDataConfig
+from avhubert.constants import CROP_SIZE, EOS, FRAME_RATE, MODALITIES, MOUTH_SIZE
 from avhubert.data.audio import read_audio
 from avhubert.data.collate import Batch, Example, batch_frames, collate, empty_batch
 from avhubert.data.corruption import parse_fault, with_fault
 from avhubert.data.filterbank import audio_features
 from avhubert.data.labels import LabelInfo
-from avhubert.data.manifest import DRIFT_SECONDS, FRAME_RATE, Clip
+from avhubert.data.manifest import DRIFT_SECONDS, Clip
 from avhubert.data.noise import mix, snr_of
 from avhubert.data.shards import clip_frames, clip_samples
-from avhubert.data.tokenizer import EOS, Tokenizer
-from avhubert.data.video import CROP, transform
+from avhubert.data.tokenizer import Tokenizer
+from avhubert.data.video import transform
 from avhubert.errors import ConfigError, DataError, MediaError
 
-OFFSETS = 96 - CROP + 1  # places of the crop in a mouth clip, each way
+OFFSETS = MOUTH_SIZE - CROP_SIZE + 1  # places of the crop in a mouth clip, each way
 
 
 # --------------------------------------------------------------------------- clips

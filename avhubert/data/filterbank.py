@@ -9,13 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avhubert.data.audio import SAMPLE_RATE
-
-STACK = 4  # filterbank frames per video frame
-
-
-FILTERS = 26
-
+from avhubert.constants import FILTERS, SAMPLE_RATE, STACKED_FRAMES
 
 WINDOW, HOP, FFT = 400, 160, 512  # 25 ms, 10 ms
 
@@ -60,8 +54,8 @@ def _power(windows: Tensor) -> Tensor:
 
 def stack_frames(features: Tensor) -> Tensor:
     """[F, 26] at 100 Hz → [ceil(F / 4), 104] at 25 Hz, zero frames filling the last."""
-    features = F.pad(features, (0, 0, 0, -len(features) % STACK))
-    return features.reshape(-1, STACK * features.shape[1])
+    features = F.pad(features, (0, 0, 0, -len(features) % STACKED_FRAMES))
+    return features.reshape(-1, STACKED_FRAMES * features.shape[1])
 
 
 def normalise(features: Tensor) -> Tensor:

@@ -9,19 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from avhubert.data.manifest import (
-    DRIFT_SECONDS,
-    FRAME_RATE,
-    Clip,
-    check_row_count,
-    drift_seconds,
-    read_lines,
-    write_lines,
-)
+from avhubert.constants import FRAME_RATE, NUM_SPECIALS
+from avhubert.data.manifest import DRIFT_SECONDS, Clip, check_row_count, drift_seconds, read_lines, write_lines
 from avhubert.errors import DataError
 from avhubert.files import read_json, sha256, write_json
-
-SPECIALS = 4  # a cluster dictionary begins with <s> <pad> </s> <unk>: class = position in the file + 4
 
 
 # --------------------------------------------------------------------------- frame labels
@@ -129,7 +120,7 @@ def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[
             f"it must list 0 to {info.clusters - 1}, each once; make the labels again"
         )
     classes = np.empty(info.clusters, np.int32)
-    classes[[int(symbol) for symbol in symbols]] = np.arange(SPECIALS, SPECIALS + info.clusters)
+    classes[[int(symbol) for symbol in symbols]] = np.arange(NUM_SPECIALS, NUM_SPECIALS + info.clusters)
     path = folder / f"{split}.km"
     rows = read_labels(path)
     if split in info.files and sha256(path) != info.files[split]:

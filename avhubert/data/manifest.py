@@ -14,14 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE, SAMPLE_RATE
 from avhubert.errors import DataError
 from avhubert.files import write_text
-
-FRAME_RATE = 25
-
-
-SAMPLE_RATE = 16_000
-
 
 DRIFT_SECONDS = 0.1  # labels and frames of a clip may differ by less than this
 

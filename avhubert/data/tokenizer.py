@@ -9,14 +9,9 @@ from pathlib import Path
 
 import sentencepiece
 
+from avhubert.constants import BOS, EOS, PAD, SPECIAL_SYMBOLS, UNK
 from avhubert.data.text import normalise_text
 from avhubert.errors import DataError
-
-BOS, PAD, EOS, UNK = range(4)
-
-
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
-
 
 SPACE = "▁"  # how a piece writes the space before a word
 
@@ -47,10 +42,10 @@ class Tokenizer:
             raise DataError(f"{where} is not a SentencePiece model; make it again or restore it") from error
         processor = self._processor
         own = [i for i in range(len(processor)) if not (processor.IsControl(i) or processor.IsUnknown(i))]
-        self.symbols: list[str] = [*SPECIALS, *(processor.IdToPiece(i) for i in own)]
+        self.symbols: list[str] = [*SPECIAL_SYMBOLS, *(processor.IdToPiece(i) for i in own)]
         self._ours = [UNK] * len(processor)  # the model's ids → ours
         for position, identifier in enumerate(own):
-            self._ours[identifier] = len(SPECIALS) + position
+            self._ours[identifier] = len(SPECIAL_SYMBOLS) + position
 
     @property
     def vocab_size(self) -> int:

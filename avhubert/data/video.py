@@ -15,14 +15,12 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from avhubert.constants import CROP_SIZE, FRAME_RATE, SAMPLE_RATE
 from avhubert.data.media import open_container
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
-FRAME_RATE = 25
-CROP = 88  # the model sees 88 × 88 of the 96 × 96 mouth clip
 MEAN, STD = 0.421, 0.165
-AUDIO_RATE = 16_000
 
 
 @dataclass(frozen=True)
@@ -255,11 +253,13 @@ def read_gray(path: str | Path) -> np.ndarray:
 def transform(frames: np.ndarray, top: int | None = None, left: int | None = None, flip: bool = False) -> Tensor:
     """uint8 [T, H, W] → float32 [T, 88, 88]: crop at (top, left) pixels (None: the centre), flip, normalise."""
     height, width = frames.shape[1:]
-    top = round((height - CROP) / 2) if top is None else top
-    left = round((width - CROP) / 2) if left is None else left
-    if not (0 <= top <= height - CROP and 0 <= left <= width - CROP):
-        raise MediaError(f"a {CROP}×{CROP} crop at ({top}, {left}) does not fit a picture of {height}×{width} pixels")
-    cut = frames[:, top : top + CROP, left : left + CROP]
+    top = round((height - CROP_SIZE) / 2) if top is None else top
+    left = round((width - CROP_SIZE) / 2) if left is None else left
+    if not (0 <= top <= height - CROP_SIZE and 0 <= left <= width - CROP_SIZE):
+        raise MediaError(
+            f"a {CROP_SIZE}×{CROP_SIZE} crop at ({top}, {left}) does not fit a picture of {height}×{width} pixels"
+        )
+    cut = frames[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
     return torch.from_numpy(_normalised_levels().take(cut[:, :, ::-1] if flip else cut))
 
 
@@ -294,7 +294,7 @@ def write_video(
         stream.pix_fmt = "yuv420p"
         sound = None
         if audio is not None:
-            sound = out.add_stream("aac", rate=AUDIO_RATE)
+            sound = out.add_stream("aac", rate=SAMPLE_RATE)
             sound.layout = "mono"
         for picture in frames:
             rgb = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture
@@ -308,7 +308,7 @@ def write_video(
         if sound is not None and audio is not None:
             for place in range(0, len(audio), 1024):
                 frame = av.AudioFrame.from_ndarray(audio[None, place : place + 1024], format="s16", layout="mono")
-                frame.sample_rate = AUDIO_RATE
+                frame.sample_rate = SAMPLE_RATE
                 frame.pts = place
                 out.mux(sound.encode(frame))
             out.mux(sound.encode())

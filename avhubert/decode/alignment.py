@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avhubert.data.manifest import FRAME_RATE
-from avhubert.data.tokenizer import BOS, EOS, PAD, SPACE
+from avhubert.constants import BOS, CTC_BLANK, EOS, FRAME_RATE, PAD
+from avhubert.data.tokenizer import SPACE
 from avhubert.errors import ConfigError, DataError
-from avhubert.model.recognizer import BLANK, Recognizer
+from avhubert.model.recognizer import Recognizer
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def ctc_spans(logs: np.ndarray, tokens: Sequence[int]) -> list[tuple[int, int]]:
     least = count + sum(one == other for one, other in zip(tokens[1:], tokens[:-1], strict=True))
     if least > frames:
         raise DataError(_too_long(count, least, frames))
-    labels = np.full(2 * count + 1, BLANK)
+    labels = np.full(2 * count + 1, CTC_BLANK)
     labels[1::2] = tokens
     jumps = np.zeros(len(labels), bool)  # over the blank between two different symbols
     jumps[3::2] = labels[3::2] != labels[1:-2:2]

@@ -15,14 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avhubert.config.schema import DecodeConfig
+from avhubert.constants import EOS, FRAME_RATE, LOG_ZERO, PAD
 from avhubert.decode.ctc import PrefixScores
 from avhubert.decode.lm import LanguageModel, load_language_model
 from avhubert.errors import ConfigError, DataError
-from avhubert.model.decoder import PAD
-from avhubert.model.recognizer import EOS, Recognizer
-
-NEVER = float("-inf")
-
+from avhubert.model.recognizer import Recognizer
 
 MAX_FRAMES = 3000  # two minutes: far longer than any clip that a recognizer was trained on
 
@@ -55,8 +52,9 @@ def check_lengths(frames: Sequence[int], ids: Sequence[str] | None = None) -> No
             raise DataError(f"{clip} has no frames: there is nothing to decode; leave it out")
         if count > MAX_FRAMES:
             raise DataError(
-                f"{clip} has {count} frames ({count / 25:.0f} s), too many to decode in one piece (at most "
-                f"{MAX_FRAMES}, {MAX_FRAMES // 25} s); cut it, or give the file to `avhubert transcribe`, which does so"
+                f"{clip} has {count} frames ({count / FRAME_RATE:.0f} s), too many to decode in one piece (at most "
+                f"{MAX_FRAMES}, {MAX_FRAMES // FRAME_RATE} s); cut it, or give the file to "
+                "`avhubert transcribe`, which does so"
             )
 
 
@@ -147,7 +145,7 @@ class _Search:
         self.posteriors = torch.zeros(b, self.beams, 0, device=self.device)  # log p of each token
         self.lm_scores = torch.zeros(b, self.beams, device=self.device)  # log p of the text so far
         # all beams begin alike: only the first may be expanded
-        self.total = torch.full((b, self.beams), NEVER, device=self.device)
+        self.total = torch.full((b, self.beams), LOG_ZERO, device=self.device)
         self.total[:, 0] = 0
 
     def run(self) -> list[list[Hypothesis]]:
@@ -180,30 +178,30 @@ class _Search:
         b, k = self.total.shape
         logs, posteriors, told = self._continuations()
         v = logs.shape[-1]
-        logs[..., PAD] = NEVER
+        logs[..., PAD] = LOG_ZERO
         ending = logs[..., EOS].clone()
         if step < self.settings.min_len:
-            logs[..., EOS] = NEVER
+            logs[..., EOS] = LOG_ZERO
         at_limit = step >= self.limits
         if bool(at_limit.any()):  # nothing but </s>
             others = torch.arange(v, device=self.device) != EOS
-            logs.masked_fill_(at_limit[:, None, None] & others, NEVER)
+            logs.masked_fill_(at_limit[:, None, None] & others, LOG_ZERO)
         if self.settings.no_repeat_ngram:
             _block_repeated(logs, self.tokens[..., 1:], self.settings.no_repeat_ngram)
         candidates = self.total[..., None] + logs
         if step < self.settings.min_len:  # a text that nothing may follow ends though it is short
-            stuck = candidates.flatten(1).amax(1) == NEVER
+            stuck = candidates.flatten(1).amax(1) == LOG_ZERO
             candidates[..., EOS] = torch.where(stuck[:, None], self.total + ending, candidates[..., EOS])
         best, place = candidates.view(b, -1).topk(2 * k, dim=1)
         beam, token = place // v, place % v
-        ends = (token == EOS) & (best > NEVER)
+        ends = (token == EOS) & (best > LOG_ZERO)
         if bool(ends[:, :k].any()):
             self._finish(ends[:, :k], best, beam, step, posteriors, told)
         # the first k continuations that do not end go on; the order among candidates stays
         rank = torch.arange(best.shape[1], device=self.device).expand_as(best)
         going_on = rank + best.shape[1] * (token == EOS)
         chosen = going_on.argsort(1)[:, :k]
-        self.total = best.gather(1, chosen).masked_fill(token.gather(1, chosen) == EOS, NEVER)
+        self.total = best.gather(1, chosen).masked_fill(token.gather(1, chosen) == EOS, LOG_ZERO)
         source, newest = beam.gather(1, chosen), token.gather(1, chosen)
         rows = source + k * torch.arange(b, device=self.device)[:, None]
         if k > 1:
@@ -241,7 +239,7 @@ class _Search:
 
     def _leave(self, at_limit: Tensor) -> None:
         """Drop the utterances that are done from all tensors."""
-        ended, going = at_limit.tolist(), (self.total[:, 0] > NEVER).tolist()
+        ended, going = at_limit.tolist(), (self.total[:, 0] > LOG_ZERO).tolist()
         stay = [
             row
             for row, utterance in enumerate(self.alive)
@@ -268,4 +266,4 @@ def _block_repeated(logs: Tensor, texts: Tensor, n: int) -> None:
     grams = texts.unfold(2, n, 1)  # [B, K, L − n + 1, n]
     same = (grams[..., :-1] == texts[..., None, texts.shape[2] - n + 1 :]).all(-1)
     b, k, i = same.nonzero(as_tuple=True)
-    logs[b, k, grams[b, k, i, -1]] = NEVER
+    logs[b, k, grams[b, k, i, -1]] = LOG_ZERO

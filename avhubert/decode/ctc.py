@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from avhubert.model.decoder import PAD
-from avhubert.model.recognizer import BLANK, EOS
+from avhubert.constants import CTC_BLANK, EOS, LOG_ZERO, PAD
 
 
 def ctc_best_path(scores: Tensor, padding_mask: Tensor) -> list[list[int]]:
@@ -21,11 +20,8 @@ def ctc_best_path(scores: Tensor, padding_mask: Tensor) -> list[list[int]]:
     guesses = scores.argmax(-1)
     found = []
     for row, padding in zip(guesses.cpu(), padding_mask.cpu(), strict=True):
-        found.append([symbol for symbol in row[~padding].unique_consecutive().tolist() if symbol != BLANK])
+        found.append([symbol for symbol in row[~padding].unique_consecutive().tolist() if symbol != CTC_BLANK])
     return found
-
-
-NEVER = float("-inf")
 
 
 class PrefixScores:
@@ -40,12 +36,12 @@ class PrefixScores:
         own = torch.arange(t, device=scores.device) < lengths[:, None]
         self.logs = logs.masked_fill(~own[..., None], 0)  # [B, T, V]; in padding anything finite
         self.chances = logs.exp().masked_fill(~own[..., None], 0)
-        self.chances[..., [BLANK, PAD, EOS]] = 0  # no text holds them
+        self.chances[..., [CTC_BLANK, PAD, EOS]] = 0  # no text holds them
         self.lengths = lengths
-        self.blanks = F.pad(self.logs[..., BLANK].cumsum(1), (1, 0))  # [B, T + 1]
-        self.symbol = scores.new_full((b, beams, t + 1), NEVER, dtype=torch.double)
+        self.blanks = F.pad(self.logs[..., CTC_BLANK].cumsum(1), (1, 0))  # [B, T + 1]
+        self.symbol = scores.new_full((b, beams, t + 1), LOG_ZERO, dtype=torch.double)
         self.blank = self.blanks[:, None].repeat(1, beams, 1)  # of the empty text
-        self.last = torch.full((b, beams), BLANK, device=scores.device)
+        self.last = torch.full((b, beams), CTC_BLANK, device=scores.device)
         self.prefix = torch.zeros(b, beams, dtype=torch.double, device=scores.device)  # log p that a text begins with g
         self.continued = self.prefix.new_empty(b, beams, v)
 
@@ -64,7 +60,7 @@ class PrefixScores:
         at_end = self.lengths[:, None, None].expand(-1, ends.shape[1], 1)
         each[..., EOS] = ends.gather(2, at_end).squeeze(2)
         self.continued = each
-        return each - self.prefix.masked_fill(self.prefix == NEVER, 0)[..., None]
+        return each - self.prefix.masked_fill(self.prefix == LOG_ZERO, 0)[..., None]
 
     def follow(self, source: Tensor, tokens: Tensor) -> None:
         """Beam k becomes beam source[k] continued by tokens[k]; both int [B, K]."""
@@ -91,4 +87,4 @@ class PrefixScores:
 def _paths(before: Tensor, running: Tensor) -> Tensor:
     """log n [B, K, T + 1] of n(t) = (n(t−1) + before(t−1)) · x(t), n(0) = 0; running: Σ log x, [B, K or 1, T + 1]."""
     paths = running[..., 1:] + torch.logcumsumexp(before - running[..., :-1], -1)
-    return F.pad(paths, (1, 0), value=NEVER)
+    return F.pad(paths, (1, 0), value=LOG_ZERO)

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avhubert.constants import BOS, EOS, LOG_ZERO, PAD, SPECIAL_SYMBOLS, UNK
 from avhubert.data.manifest import read_manifest
 from avhubert.data.text import normalise_text
-from avhubert.data.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer
+from avhubert.data.tokenizer import Tokenizer
 from avhubert.data.transcripts import read_transcripts
 from avhubert.errors import ConfigError, DataError
 from avhubert.files import atomic_path, output_directory
 
-NEVER = float("-inf")
 LN10 = math.log(10)
 MAX_CONTEXTS = 20_000  # of an n-gram whose rows are kept; V floats each
 
@@ -53,12 +53,12 @@ class LanguageModel(ABC):
     def __init__(self, source: str, tokenizer: Tokenizer, known: Any) -> None:
         self.source = source
         self.tokenizer = tokenizer
-        self.missing = [symbol for symbol in tokenizer.symbols[len(SPECIALS) :] if symbol not in known]
+        self.missing = [symbol for symbol in tokenizer.symbols[len(SPECIAL_SYMBOLS) :] if symbol not in known]
 
     def fusion(self, utterances: int, beams: int, device: torch.device) -> Fusion:
         """For one search. ConfigError if the vocabulary is not the recognizer's."""
         if self.missing:
-            of = self.tokenizer.vocab_size - len(SPECIALS)
+            of = self.tokenizer.vocab_size - len(SPECIAL_SYMBOLS)
             raise ConfigError(
                 f"language model {self.source} has another vocabulary than the recognizer (it lacks "
                 f"{len(self.missing)} of {of} symbols, such as '{self.missing[0]}') and cannot be fused token by "
@@ -140,7 +140,7 @@ class NGram(LanguageModel):
                 self.model.BaseScore(state, self.tokenizer.symbols[token], after)
                 state, after = after, state
             self.rows[key] = LN10 * torch.tensor(
-                [NEVER if word is None else self.model.BaseScore(state, word, after) for word in self.words]
+                [LOG_ZERO if word is None else self.model.BaseScore(state, word, after) for word in self.words]
             )
         return self.rows[key]
 
@@ -245,7 +245,7 @@ class _CausalFusion(Fusion):
         self.cache = out.past_key_values
         self.held += newest.shape[2]
         logs = out.logits[:, -1].float().log_softmax(-1)[:, self.ids.clamp(min=0)]
-        return logs.masked_fill(self.ids < 0, NEVER).view(b, k, -1)
+        return logs.masked_fill(self.ids < 0, LOG_ZERO).view(b, k, -1)
 
     def reorder(self, beams: Tensor) -> None:
         self.cache.batch_select_indices(beams)
@@ -310,7 +310,7 @@ def train_ngram(data: str | Path, out: str | Path, order: int = 4, split: str = 
     spoken = [[tokenizer.symbols[token] for token in tokenizer.encode(text)] for text in texts if text]
     if not spoken:
         raise DataError(f"{data / f'{split}.wrd'} holds no text; a language model needs transcripts to learn from")
-    tables = estimate(spoken, tokenizer.symbols[len(SPECIALS) :], order)
+    tables = estimate(spoken, tokenizer.symbols[len(SPECIAL_SYMBOLS) :], order)
     write_arpa(tables, out)
     sizes = {f"{n}-grams": len(table) for n, table in enumerate(tables, 1)}
     return {"language model": str(out), "texts": len(spoken), "tokens": sum(map(len, spoken)), **sizes}

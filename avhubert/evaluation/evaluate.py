@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from avhubert.checkpoints.load import load_recognizer
-from avhubert.config.schema import MODALITIES, DataConfig, DecodeConfig
+from avhubert.config.schema import DataConfig, DecodeConfig
+from avhubert.constants import FRAME_RATE, MODALITIES
 from avhubert.data.batching import make_batches
 from avhubert.data.corruption import parse_fault
 from avhubert.data.dataset import ClipDataset
@@ -202,7 +203,7 @@ def _one_condition(
         ratios = [snr for index in range(len(clips)) if (snr := dataset.measured_snr(index)) is not None]
         measured = (min(ratios), max(ratios)) if ratios else None
     utterances = score([clip.id for clip in clips], references, [found[index] for index in range(len(clips))])
-    return summarise(utterances, condition, sum(clip.frames for clip in clips) / 25, seconds, measured, stages)
+    return summarise(utterances, condition, sum(clip.frames for clip in clips) / FRAME_RATE, seconds, measured, stages)
 
 
 def _write(

@@ -17,13 +17,13 @@ import torch
 
 from avhubert.checkpoints.directory import TOKENIZER, WEIGHTS
 from avhubert.checkpoints.load import load_recognizer
-from avhubert.config.schema import MODALITIES, DataConfig, DecodeConfig
+from avhubert.config.schema import DataConfig, DecodeConfig
+from avhubert.constants import MODALITIES, NAMES_SHOWN, UNK
 from avhubert.data.batching import make_batches
 from avhubert.data.collate import Batch
 from avhubert.data.dataset import ClipDataset
 from avhubert.data.loader import Loader
 from avhubert.data.manifest import Clip, read_manifest, select, write_manifest
-from avhubert.data.tokenizer import UNK
 from avhubert.data.transcripts import read_transcripts, write_transcripts
 from avhubert.decode.beam_search import beam_search
 from avhubert.errors import ConfigError, DataError
@@ -33,9 +33,6 @@ from avhubert.model.recognizer import Recognizer
 from avhubert.report import progress
 
 FRAMES_PER_BATCH = 600  # video frames, padding included
-
-
-MENTIONED = 3  # clips named in a sentence about those left out
 
 
 JOURNAL, SETTINGS, LEFT_OUT = "pseudo-labels.jsonl", "pseudo-labels.json", "left_out.tsv"
@@ -63,8 +60,8 @@ class Summary:
     def __str__(self) -> str:
         lines = [f"{self.directory}: {self.labelled} labelled and {self.kept} transcribed clips to train on"]
         for reason, ids in self.left_out.items():
-            more = f" and {len(ids) - MENTIONED} more" if len(ids) > MENTIONED else ""
-            lines.append(f"  {len(ids)} left out, {reason}: {', '.join(ids[:MENTIONED])}{more}")
+            more = f" and {len(ids) - NAMES_SHOWN} more" if len(ids) > NAMES_SHOWN else ""
+            lines.append(f"  {len(ids)} left out, {reason}: {', '.join(ids[:NAMES_SHOWN])}{more}")
         if self.left_out:
             lines.append(f"all of them are named in {self.directory / LEFT_OUT}")
         return "\n".join(lines)

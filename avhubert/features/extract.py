@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avhubert.constants import MODALITIES, SPLITS
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.files import atomic_path, output_directory
 from avhubert.report import progress
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from avhubert.cluster.labels import LabelModel
     from avhubert.data.manifest import Clip
     from avhubert.features.extractors import LayerExtractor, Streams
-
-SPLITS = ("train", "valid", "test")
 
 
 def extract_features(
@@ -129,7 +128,6 @@ def _extract_file(source: Path, extractor: LayerExtractor, out: Path, label_mode
 
 def _read_raw(source: Path, modality: str) -> Streams:
     """The streams of a raw file: the mouth is found and cropped as preparation does it, the sound read beside it."""
-    from avhubert.config.schema import MODALITIES
     from avhubert.data.audio import read_audio
     from avhubert.features.extractors import streams
 

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from avhubert.checkpoints.load import load
-from avhubert.config.schema import MODALITIES
-from avhubert.data.audio import SAMPLE_RATE
+from avhubert.constants import MODALITIES, SAMPLE_RATE
 from avhubert.data.filterbank import audio_features
 from avhubert.data.manifest import Clip
 from avhubert.data.shards import clip_frames, clip_samples

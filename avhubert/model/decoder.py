@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avhubert.config.schema import DecoderConfig
+from avhubert.constants import PAD
 
-PAD = 1
 FIRST_POSITION = 2  # of the first token: positions count from the padding symbol's id + 1
 
 

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avhubert.config.schema import ModelConfig
+from avhubert.constants import CROP_SIZE
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.attention import SelfAttention
-from avhubert.model.frontends import SIZE, VisualFrontEnd
+from avhubert.model.frontends import VisualFrontEnd
 from avhubert.model.pretraining import ClusterHead
 
 
@@ -245,9 +246,9 @@ class AVHubert(nn.Module):
         Raises DataError where shapes do not fit (mouth clips of 96×96 are cropped and normalised by
         `avhubert.data.video.transform`), ConfigError for a layer that does not exist.
         """
-        if video is not None and tuple(video.shape[-2:]) != (SIZE, SIZE):
+        if video is not None and tuple(video.shape[-2:]) != (CROP_SIZE, CROP_SIZE):
             raise DataError(
-                f"video must be mouth pictures of {SIZE}×{SIZE}, not {list(video.shape)}; clips of 96×96 are "
+                f"video must be mouth pictures of {CROP_SIZE}×{CROP_SIZE}, not {list(video.shape)}; clips of 96×96 are "
                 "cropped and normalised by `avhubert.data.video.transform`"
             )
         like = self.audio.weight

@@ -15,9 +15,6 @@ from torch import Tensor, nn
 
 from avhubert.model import kernels
 
-SIZE = 88  # height and width of the mouth pictures that the published recipe learns from
-
-
 STEM_REACH = 2  # frames that the stem's kernel of five sees on either side
 
 

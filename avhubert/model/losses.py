@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avhubert.config.schema import FinetuneObjectiveConfig
+from avhubert.constants import CTC_BLANK, EOS, PAD
 from avhubert.errors import ConfigError
-from avhubert.model.decoder import PAD
-from avhubert.model.recognizer import BLANK, EOS, Recognizer
+from avhubert.model.recognizer import Recognizer
 
 
 def shift(tokens: Tensor) -> Tensor:
@@ -72,5 +72,5 @@ def ctc_loss(scores: Tensor, tokens: Tensor, padding_mask: Tensor) -> Tensor:
     logs = F.log_softmax(scores.float(), -1).transpose(0, 1)
     real = (tokens != PAD) & (tokens != EOS)
     return F.ctc_loss(
-        logs, tokens[real], (~padding_mask).sum(1), real.sum(1), blank=BLANK, reduction="sum", zero_infinity=True
+        logs, tokens[real], (~padding_mask).sum(1), real.sum(1), blank=CTC_BLANK, reduction="sum", zero_infinity=True
     )

@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avhubert.config.schema import ModelConfig, ObjectiveConfig
+from avhubert.constants import NO_LABEL
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.masking import Masks
 
 if TYPE_CHECKING:
     from avhubert.model.encoder import AVHubert
-
-NO_TARGET = -1
 
 
 class ClusterHead(nn.Module):
@@ -170,6 +169,6 @@ def _cross_entropy(head: ClusterHead, x: Tensor, index: Tensor, targets: Tensor)
     logits = head(x.flatten(0, 1)[index.to(x.device, non_blocking=True)])
     targets = targets.to(x.device, non_blocking=True)
     loss = torch.stack(
-        [F.cross_entropy(o, t, ignore_index=NO_TARGET, reduction="sum") for o, t in zip(logits, targets, strict=True)]
+        [F.cross_entropy(o, t, ignore_index=NO_LABEL, reduction="sum") for o, t in zip(logits, targets, strict=True)]
     ).sum()
     return loss, torch.stack([o.detach().argmax(-1) for o in logits])

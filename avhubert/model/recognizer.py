@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
+from avhubert.constants import EOS
 from avhubert.errors import ConfigError
 from avhubert.model.decoder import AttentionDecoder
 from avhubert.model.encoder import AVHubert
-
-BLANK, EOS = 0, 2  # CTC's blank is <s>; decoding starts from </s>
 
 
 class Recognizer(nn.Module):

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from avhubert.constants import MOUTH_SIZE, SAMPLES_PER_FRAME
 from avhubert.data.video import read_frames, rgb_to_gray
 from avhubert.errors import MediaError
 from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, stored_track, track
 from avhubert.prepare.rejection import MAX_FACES, MIN_FOUND, Watch
 
-SIZE = 96
 MEAN_FACE_SIZE = 256
 SMOOTHING = 12  # frames whose mean landmarks decide a frame's transform, from the frame itself on
 # the mean face's stable points: nose base, eye corners (iBUG 33, 36, 39, 42, 45)
@@ -27,7 +27,6 @@ MEAN_FACE = np.array(
 )
 
 MIN_EYES = 24.0  # pixels between the eyes' outer corners below which the mouth is too small to read
-SAMPLES_PER_FRAME = 640
 SPEAKER_WINDOW = 9  # frames
 LEAST_POWER = 100.0  # of samples: below it is silence
 LEAST_SPREAD = 1.0  # dB by which the sound's level must vary to tell anything
@@ -254,7 +253,7 @@ def turned(stable: np.ndarray) -> np.ndarray:
 
 def window_corners(transforms: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """The crop's corners in the picture, [T, 4, 2]: top left, top right, bottom right, bottom left."""
-    half = SIZE // 2
+    half = MOUTH_SIZE // 2
     middle = np.clip(np.rint(centres), half, MEAN_FACE_SIZE - half)
     corners = middle[:, None] + half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     back = np.linalg.inv(np.concatenate([transforms, np.tile([[[0.0, 0, 1]]], (len(transforms), 1, 1))], 1))
@@ -267,7 +266,7 @@ def crop(picture: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.n
     The centre is rounded half to even and clamped so that the window stays inside the 256 × 256 mean-face picture;
     bilinear, zeros outside the picture, truncated. Only the window is computed.
     """
-    half = SIZE // 2
+    half = MOUTH_SIZE // 2
     x, y = (int(np.clip(round(float(value)), half, MEAN_FACE_SIZE - half)) for value in centre)
     inverse = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
     column, row = np.meshgrid(np.arange(x - half, x + half), np.arange(y - half, y + half))

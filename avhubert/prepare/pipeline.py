@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE, MOUTH_SIZE, NUM_SPECIALS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora import folder, lrs3, voxceleb2
 from avhubert.corpora.sources import Rejected, SourceClip, phones_per_frame, read_ids
-from avhubert.data.audio import SAMPLE_RATE, read_audio, write_wav
+from avhubert.data.audio import read_audio, write_wav
 from avhubert.data.labels import write_dictionary
 from avhubert.data.manifest import REJECTED, Clip, write_manifest
-from avhubert.data.tokenizer import SPECIALS, train_tokenizer
+from avhubert.data.tokenizer import train_tokenizer
 from avhubert.data.transcripts import write_phones, write_transcripts
-from avhubert.data.video import FRAME_RATE, probe, read_frames, read_gray, rgb_to_gray, write_video
+from avhubert.data.video import probe, read_frames, read_gray, rgb_to_gray, write_video
 from avhubert.errors import ConfigError, DataError, MediaError, one_of
 from avhubert.files import atomic_path, lock_directory, output_directory, write_text
 from avhubert.prepare.executors import EXECUTORS
@@ -40,9 +41,6 @@ CORPORA: dict[str, Callable[..., tuple[list[SourceClip], list[Rejected]]]] = {
     "vox2": voxceleb2.find,
     "folder": folder.find,
 }
-
-
-SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 
 
 MAX_REJECTED = 0.5  # share of the inputs; past it the corpus or the way it is read is wrong
@@ -218,7 +216,7 @@ def prepare_clip(
     clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS, landmarks: str | Path | None = None
 ) -> Done:
     """Write DST/video/ID.mp4 and DST/audio/ID.wav, or say why not. Runs in a worker."""
-    from avhubert.prepare.mouth import SIZE, crops
+    from avhubert.prepare.mouth import crops
 
     source = _fingerprint(clip, landmarks)
     try:
@@ -235,7 +233,7 @@ def prepare_clip(
         latest = clip.start + max_seconds + 1 if clip.end is None else clip.end
         samples = read_audio(sound, clip.start, latest)
         watch = Watch(round(max_seconds * FRAME_RATE))
-        is_crop = (media.width, media.height) == (SIZE, SIZE)  # a mouth clip already: taken as it is
+        is_crop = (media.width, media.height) == (MOUTH_SIZE, MOUTH_SIZE)  # a mouth clip already: taken as it is
         whole_crop = is_crop and clip.start == 0 and clip.end is None
         mouths: list[MouthTrack] = []
         shown: list[Iterable[np.ndarray]] = []
@@ -514,8 +512,8 @@ def _write_directories(
             with atomic_path(directory / "tokenizer.model") as temporary:
                 temporary.write_bytes(tokenizer.serialized)
             counts = Counter(i for clip in splits["train"] for i in tokenizer.encode(clip.text or ""))
-            symbols = tokenizer.symbols[len(SPECIALS) :]
-            write_dictionary(directory / "dict.wrd.txt", {s: counts[i] for i, s in enumerate(symbols, len(SPECIALS))})
+            symbols = enumerate(tokenizer.symbols[NUM_SPECIALS:], NUM_SPECIALS)
+            write_dictionary(directory / "dict.wrd.txt", {symbol: counts[i] for i, symbol in symbols})
         for split, chosen in splits.items():
             if chosen:
                 _write_split(directory, split, sorted(chosen, key=lambda clip: clip.id), done, dst)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avhubert.data.video import FRAME_RATE
+from avhubert.constants import FRAME_RATE
 from avhubert.errors import MediaError
 
 MIN_FOUND = 0.8  # share of frames in which the face must be seen

@@ -19,6 +19,7 @@ import gradio as gr
 import numpy as np
 from fastapi import FastAPI
 
+from avhubert.constants import SAMPLES_PER_FRAME
 from avhubert.data.audio import read_audio
 from avhubert.data.noise import mix
 from avhubert.data.video import probe, write_video
@@ -83,7 +84,9 @@ class NoisyTranscription(Transcription):
             if begin <= 0:
                 self.shown.mouths.append(chunk.mouth[-begin:])
                 if chunk.samples is not None:
-                    self.shown.heard.append(chunk.samples[-begin * 640 : chunk.frames * 640])
+                    self.shown.heard.append(
+                        chunk.samples[-begin * SAMPLES_PER_FRAME : chunk.frames * SAMPLES_PER_FRAME]
+                    )
         return chunk
 
 
@@ -211,7 +214,7 @@ def _mouth_video(found: Sequence[tuple[str, Shown]], path: Path, folder: Path) -
     mouths = np.concatenate(seen.mouths)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     target = Path(tempfile.mkdtemp(dir=folder)) / "mouth.mp4"
     large = (np.kron(one, np.ones((SCALE, SCALE), np.uint8)) for one in mouths)
-    sound = np.concatenate(heard)[: len(mouths) * 640] if heard else None
+    sound = np.concatenate(heard)[: len(mouths) * SAMPLES_PER_FRAME] if heard else None
     write_video(target, large, audio=sound)
     return str(target)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from avhubert.constants import SPECIAL_SYMBOLS
 from avhubert.data.manifest import REJECTED, splits
 from avhubert.errors import CheckpointError, DataError, MediaError
 from avhubert.files import read_json, sha256
@@ -72,9 +73,8 @@ def _model(source: str | Path) -> dict[str, Any]:
 
 
 def _tokenizer(tokenizer: Any) -> str:
-    from avhubert.data.tokenizer import SPECIALS
 
-    shown = tokenizer.symbols[len(SPECIALS) :][:SHOWN_SYMBOLS]
+    shown = tokenizer.symbols[len(SPECIAL_SYMBOLS) :][:SHOWN_SYMBOLS]
     return f"{tokenizer.vocab_size} symbols: {' '.join(shown)} …"
 
 

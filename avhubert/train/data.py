@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avhubert.config.schema import MODALITIES, FinetuneConfig, PretrainConfig
+from avhubert.config.schema import FinetuneConfig, PretrainConfig
+from avhubert.constants import MODALITIES, NAMES_SHOWN
 from avhubert.data.batching import StepOrder, make_batches
 from avhubert.data.collate import Batch
 from avhubert.data.dataset import ClipDataset
@@ -19,9 +20,6 @@ from avhubert.data.text import normalise_text
 from avhubert.data.tokenizer import Tokenizer, list_characters, unknown_characters
 from avhubert.data.transcripts import read_transcripts
 from avhubert.errors import DataError
-
-MENTIONED = 3  # clips named in a sentence about those left out
-
 
 LabelSets = list[tuple[list[np.ndarray], LabelInfo]]
 
@@ -51,8 +49,8 @@ def read_split(
     rates = [(rows, info.rate) for rows, info in labels]
     kept, left_out = select(clips, data.min_frames, data.max_frames, rates, MODALITIES[data.modalities])
     for reason, ids in left_out.items():
-        more = "" if len(ids) <= MENTIONED else f" and {len(ids) - MENTIONED} more"
-        say(f"{split}: {len(ids)} of {len(clips)} clips left out, {reason}: {', '.join(ids[:MENTIONED])}{more}")
+        more = "" if len(ids) <= NAMES_SHOWN else f" and {len(ids) - NAMES_SHOWN} more"
+        say(f"{split}: {len(ids)} of {len(clips)} clips left out, {reason}: {', '.join(ids[:NAMES_SHOWN])}{more}")
     if not kept:
         raise DataError(f"no clip of {folder / f'{split}.tsv'} is left; look at data.min_frames and data.max_frames")
     with_noise = data.noise is not None and data.noise_prob > 0

@@ -18,9 +18,10 @@ from avhubert.checkpoints.directory import TOKENIZER, save_model
 from avhubert.checkpoints.load import load_encoder
 from avhubert.config.schema import FinetuneConfig
 from avhubert.config.validate import require
+from avhubert.constants import EOS
 from avhubert.data.collate import Batch
 from avhubert.data.loader import Loader
-from avhubert.data.tokenizer import EOS, Tokenizer
+from avhubert.data.tokenizer import Tokenizer
 from avhubert.decode.beam_search import beam_search
 from avhubert.decode.ctc import ctc_best_path
 from avhubert.errors import ConfigError

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from avhubert.data.manifest import FRAME_RATE
+from avhubert.constants import FRAME_RATE
 from avhubert.files import write_text
 from avhubert.train import distributed as ranks
 from avhubert.train.run_dir import Run

@@ -17,11 +17,12 @@ from avhubert.checkpoints.load import load_encoder
 from avhubert.cluster.metrics import figures as label_figures
 from avhubert.config.schema import ModelConfig, PretrainConfig
 from avhubert.config.validate import require, to_dict
+from avhubert.constants import FRAME_RATE, NUM_SPECIALS
 from avhubert.data.collate import Batch
 from avhubert.data.dataset import ClipDataset
-from avhubert.data.labels import SPECIALS, LabelInfo, load_labels
+from avhubert.data.labels import LabelInfo, load_labels
 from avhubert.data.loader import Loader
-from avhubert.data.manifest import FRAME_RATE, Clip
+from avhubert.data.manifest import Clip
 from avhubert.data.transcripts import read_phones
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.encoder import AVHubert
@@ -99,7 +100,7 @@ def _phones(path: Path, clips: Sequence[Clip]) -> LabelSets:
 
 def build_model(config: PretrainConfig, infos: Sequence[LabelInfo], say: Callable[[str], None]) -> AVHubert:
     """A model with cluster heads for these label sets: new, or with the weights of model.pretrained."""
-    classes = [info.clusters + SPECIALS for info in infos]
+    classes = [info.clusters + NUM_SPECIALS for info in infos]
     if config.model.num_classes not in ([], classes):
         clusters = " and ".join(str(info.clusters) for info in infos)
         raise ConfigError(
@@ -194,7 +195,7 @@ class Pretraining:
         """Masks as in training, both modalities kept; counts what is guessed at masked frames (first label set)."""
         out = self._loss(batch, rng)
         guesses = out.masked_guesses[0].cpu()
-        classes = self._infos[0].clusters + SPECIALS
+        classes = self._infos[0].clusters + NUM_SPECIALS
         counted = {"guessed": torch.bincount(guesses, minlength=classes)}
         for phones, count in zip(batch.labels[len(self._infos) :], self._phones, strict=True):
             phone = phones.flatten()[out.masked_index]

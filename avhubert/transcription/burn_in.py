@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE
 from avhubert.errors import MediaError
 from avhubert.transcription.pipeline import Mouth
-from avhubert.transcription.segmenter import FRAME_RATE
 from avhubert.transcription.transcript import Caption, Transcript, captions
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE
 from avhubert.errors import ConfigError
-from avhubert.transcription.segmenter import FRAME_RATE, SILENT, STILL
+from avhubert.transcription.segmenter import SILENT, STILL
 
 MIN_SEEN = 0.5  # share of frames with a face below which lips are not read beside sound
 

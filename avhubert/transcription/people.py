@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE
 from avhubert.errors import ConfigError, MediaError
 from avhubert.transcription.pipeline import CHUNK_SECONDS, Chunk, Transcription, ended
-from avhubert.transcription.segmenter import FRAME_RATE, Window, windows
+from avhubert.transcription.segmenter import Window, windows
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer

@@ -11,19 +11,10 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
-from avhubert.config.schema import MODALITIES
+from avhubert.constants import FRAME_RATE, MODALITIES, SAMPLES_PER_FRAME
 from avhubert.errors import ConfigError, DataError, MediaError
 from avhubert.transcription.modality import choose, dark, offset
-from avhubert.transcription.segmenter import (
-    FRAME_RATE,
-    LONGEST,
-    SAMPLES_PER_FRAME,
-    Window,
-    join,
-    loudness,
-    movement,
-    windows,
-)
+from avhubert.transcription.segmenter import LONGEST, Window, join, loudness, movement, windows
 from avhubert.transcription.transcript import Segment, Transcript, Word
 
 if TYPE_CHECKING:

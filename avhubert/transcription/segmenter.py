@@ -12,13 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
 from avhubert.transcription.transcript import Word
-
-FRAME_RATE = 25
-
-
-SAMPLES_PER_FRAME = 640
-
 
 LONGEST = 15 * FRAME_RATE  # window, with its overlaps
 

@@ -19,7 +19,8 @@ from avhubert.checkpoints.fairseq.read import convert
 from avhubert.checkpoints.fairseq.write import to_fairseq
 from avhubert.checkpoints.torchfile import TorchFile
 from avhubert.config.schema import DecodeConfig
-from avhubert.data.tokenizer import SPECIALS, Tokenizer
+from avhubert.constants import SPECIAL_SYMBOLS
+from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
@@ -469,7 +470,7 @@ def test_there_and_back_again_keeps_what_our_model_has_no_place_for(
     assert same(first.tensors, second.tensors)
     assert (first.cfg, first.dictionaries, first.words) == (second.cfg, second.dictionaries, second.words)
     assert first.words is not None
-    assert first.words["symbols"][:4] == list(SPECIALS)
+    assert first.words["symbols"][:4] == list(SPECIAL_SYMBOLS)
     assert (tmp_path / "back" / fairseq.KEPT).is_file()
 
 

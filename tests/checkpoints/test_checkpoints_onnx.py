@@ -21,12 +21,13 @@ from avhubert.checkpoints import onnx as exporting
 from avhubert.checkpoints.onnx import Graph, export
 from avhubert.cli.app import main, parser
 from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
+from avhubert.constants import EOS
 from avhubert.data.tokenizer import train_tokenizer
 from avhubert.decode.beam_search import beam_search
 from avhubert.decode.ctc import ctc_best_path
 from avhubert.errors import CheckpointError, ConfigError
 from avhubert.model.encoder import AVHubert
-from avhubert.model.recognizer import EOS, Recognizer
+from avhubert.model.recognizer import Recognizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -11,18 +11,9 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avhubert.constants import BOS, EOS, PAD, SPECIAL_SYMBOLS, UNK
 from avhubert.data.text import is_unspaced, normalise_text, normaliser
-from avhubert.data.tokenizer import (
-    BOS,
-    EOS,
-    PAD,
-    SPECIALS,
-    UNK,
-    Tokenizer,
-    list_characters,
-    train_tokenizer,
-    unknown_characters,
-)
+from avhubert.data.tokenizer import Tokenizer, list_characters, train_tokenizer, unknown_characters
 from avhubert.errors import ConfigError, DataError
 
 WORDS = [
@@ -76,7 +67,10 @@ def test_golden_ids_and_texts(golden) -> None:
 def test_golden_symbols_are_those_of_the_published_dictionary(golden) -> None:
     from avhubert.data.labels import read_dictionary
 
-    assert Tokenizer(golden("spm_unigram200.model")).symbols == [*SPECIALS, *read_dictionary(golden("dict.wrd.txt"))]
+    assert Tokenizer(golden("spm_unigram200.model")).symbols == [
+        *SPECIAL_SYMBOLS,
+        *read_dictionary(golden("dict.wrd.txt")),
+    ]
 
 
 def test_the_same_text_gives_the_same_bytes(tokenizer: Tokenizer) -> None:
@@ -91,7 +85,7 @@ def test_the_file_alone_gives_the_ids(tokenizer: Tokenizer, tmp_path) -> None:
     path.write_bytes(tokenizer.serialized)
     again = Tokenizer(path)
     assert again.symbols == tokenizer.symbols
-    assert again.symbols[:4] == list(SPECIALS)
+    assert again.symbols[:4] == list(SPECIAL_SYMBOLS)
     assert again.encode(sentences(1)[0]) == tokenizer.encode(sentences(1)[0])
 
 

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avhubert.config.schema import DecodeConfig
+from avhubert.constants import EOS
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.decode.alignment import align, ctc_spans, monotonic_spans
 from avhubert.decode.beam_search import beam_search
 from avhubert.errors import ConfigError, DataError
-from avhubert.model.recognizer import EOS, Recognizer
+from avhubert.model.recognizer import Recognizer
 
 
 @pytest.fixture

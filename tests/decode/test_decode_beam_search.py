@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from avhubert.config.compose import compose
 from avhubert.config.schema import DecodeConfig
+from avhubert.constants import CTC_BLANK, EOS, PAD
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.decode.beam_search import MAX_FRAMES, Hypothesis, beam_search, check_lengths
 from avhubert.decode.lm import LanguageModel, load_language_model
 from avhubert.errors import ConfigError, DataError
-from avhubert.model.decoder import PAD
-from avhubert.model.recognizer import BLANK, EOS, Recognizer
+from avhubert.model.recognizer import Recognizer
 
 SYMBOLS = 7
 
@@ -37,19 +37,19 @@ def forced(tiny: Recognizer, encoded: torch.Tensor, tokens: list[int]) -> list[f
 
 def by_ctc(tiny: Recognizer, encoded: torch.Tensor, tokens: list[int]) -> float:
     """log p of a text (with `</s>`) by the CTC head; `<s>` is none of its symbols."""
-    if BLANK in tokens:
+    if CTC_BLANK in tokens:
         return float("-inf")
     assert tiny.ctc is not None
     logs = tiny.ctc(encoded[:, None]).log_softmax(-1)
     body = torch.tensor([tokens[:-1]])
-    return -float(F.ctc_loss(logs, body, [len(encoded)], [len(tokens) - 1], blank=BLANK, reduction="sum"))
+    return -float(F.ctc_loss(logs, body, [len(encoded)], [len(tokens) - 1], blank=CTC_BLANK, reduction="sum"))
 
 
 def summed(
     tiny: Recognizer, encoded: torch.Tensor, tokens: list[int], search: DecodeConfig, lm: LanguageModel | None
 ) -> float:
     """The score of a text by its definition."""
-    if BLANK in tokens and (search.ctc_weight > 0 or lm is not None):
+    if CTC_BLANK in tokens and (search.ctc_weight > 0 or lm is not None):
         return float("-inf")  # CTC and language models have no such symbol
     weight = search.ctc_weight
     total = (1 - weight) * sum(forced(tiny, encoded, tokens)) if weight < 1 else 0.0

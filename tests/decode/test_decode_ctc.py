@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avhubert.config.schema import DecodeConfig, DecoderConfig
+from avhubert.constants import CTC_BLANK, EOS, PAD
 from avhubert.decode.beam_search import beam_search
 from avhubert.decode.ctc import PrefixScores
 from avhubert.errors import ConfigError
-from avhubert.model.decoder import PAD
-from avhubert.model.recognizer import BLANK, EOS, Recognizer
+from avhubert.model.recognizer import Recognizer
 
 LABELS = (3, 4, 5)
 SYMBOLS = 6
@@ -34,8 +34,8 @@ def texts_of(scores: torch.Tensor) -> dict[tuple[int, ...], float]:
     """p of every text, all alignments added up."""
     chances = scores.double().softmax(-1).tolist()
     found: dict[tuple[int, ...], float] = defaultdict(float)
-    for path in itertools.product((BLANK, *LABELS), repeat=len(chances)):
-        text = tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != BLANK)
+    for path in itertools.product((CTC_BLANK, *LABELS), repeat=len(chances)):
+        text = tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != CTC_BLANK)
         found[text] += math.prod(frame[symbol] for frame, symbol in zip(chances, path, strict=True))
     return found
 
@@ -64,7 +64,7 @@ def test_prefix_scores_are_those_of_all_alignments(seed: int, frames: int, lengt
             begins = (*prefix, symbol)
             expected = sum(p for text, p in truth.items() if text[: len(begins)] == begins)
             assert float(found[row, symbol]) == pytest.approx(expected, rel=1e-9, abs=1e-15)
-        assert float(found[row, BLANK]) == float(found[row, PAD]) == 0
+        assert float(found[row, CTC_BLANK]) == float(found[row, PAD]) == 0
 
 
 @settings(max_examples=20, deadline=None)
@@ -81,7 +81,7 @@ def test_a_whole_text_scores_as_in_the_loss_however_long(seed: int, lengths: lis
     found = -scorer.continued[:, 0, EOS]
     expected = F.ctc_loss(
         scores.double().log_softmax(-1).transpose(0, 1), text, torch.tensor(lengths),
-        torch.full((len(lengths),), tokens), blank=BLANK, reduction="none",
+        torch.full((len(lengths),), tokens), blank=CTC_BLANK, reduction="none",
     )  # fmt: skip
     for one, other in zip(found.tolist(), expected.tolist(), strict=True):
         assert one == pytest.approx(other, rel=1e-6, abs=1e-6)

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avhubert.constants import EOS, PAD
 from avhubert.data.manifest import Clip, write_manifest
-from avhubert.data.tokenizer import EOS, PAD, Tokenizer
+from avhubert.data.tokenizer import Tokenizer
 from avhubert.data.transcripts import write_transcripts
 from avhubert.decode.lm import Causal, NGram, estimate, load_language_model, train_ngram, write_arpa
 from avhubert.errors import ConfigError, DataError

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from avhubert.config.schema import DecoderConfig, FinetuneObjectiveConfig, ModelConfig
+from avhubert.constants import CTC_BLANK, EOS, PAD
 from avhubert.decode.ctc import ctc_best_path
 from avhubert.errors import ConfigError
-from avhubert.model.decoder import PAD, sinusoid
+from avhubert.model.decoder import sinusoid
 from avhubert.model.encoder import AVHubert
 from avhubert.model.losses import ctc_loss, label_smoothed, recognizer_loss, shift
-from avhubert.model.recognizer import BLANK, EOS, Recognizer
+from avhubert.model.recognizer import Recognizer
 
 SMALL = ModelConfig(
     visual_width=8, visual_blocks=[1, 1, 1, 1], encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64,
@@ -110,7 +111,7 @@ def test_ctc_is_the_sum_over_alignments() -> None:
     scores = torch.randn(1, 3, 6, generator=torch.Generator().manual_seed(2))
     mask = torch.tensor([[False, False, True]])
     p = scores[0].softmax(-1)
-    expected = -(p[0, 4] * p[1, 4] + p[0, 4] * p[1, BLANK] + p[0, BLANK] * p[1, 4]).log()
+    expected = -(p[0, 4] * p[1, 4] + p[0, 4] * p[1, CTC_BLANK] + p[0, CTC_BLANK] * p[1, 4]).log()
     assert float(ctc_loss(scores, torch.tensor([[4, EOS, PAD]]), mask)) == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from avhubert.checkpoints.fairseq.names import ENCODER, RESNET, quoted_names
 from avhubert.checkpoints.torchfile import Record, printable
-from avhubert.config.schema import MODALITIES, DecoderConfig, ModelConfig
+from avhubert.config.schema import DecoderConfig, ModelConfig
+from avhubert.constants import MODALITIES
 from avhubert.errors import CheckpointError, ConfigError
 
 

@@ -17,7 +17,8 @@ from avhubert.checkpoints.fairseq.config import finetuning_cfg, pretraining_cfg,
 from avhubert.checkpoints.fairseq.names import ENCODER, module_names, published_name, quoted_names
 from avhubert.checkpoints.fairseq.read import KEPT, refuse_existing
 from avhubert.config.schema import DecoderConfig, ModelConfig
-from avhubert.data.tokenizer import SPECIALS, Tokenizer
+from avhubert.constants import SPECIAL_SYMBOLS
+from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, DataError
 from avhubert.files import atomic_path, output_directory
 
@@ -97,10 +98,10 @@ def _made_here(
     encoder: ModelConfig, decoder: DecoderConfig | None, told: dict[str, Any], tokenizer: Tokenizer | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, configuration and dictionaries that a published file has around a model that was trained here."""
-    classes = encoder.num_classes or [len(SPECIALS)]
+    classes = encoder.num_classes or [len(SPECIAL_SYMBOLS)]
     dictionaries = []
     for count in classes:
-        symbols = [*SPECIALS, *map(str, range(count - len(SPECIALS)))]
+        symbols = [*SPECIAL_SYMBOLS, *map(str, range(count - len(SPECIAL_SYMBOLS)))]
         dictionaries.append({"symbols": symbols, "count": [1] * count})
     cfg = pretraining_cfg(encoder, told)
     if decoder is None:
@@ -123,12 +124,12 @@ class _Dictionary:
     published = ("fairseq.data.dictionary", "Dictionary")
 
     def __init__(self, item: dict[str, Any]) -> None:
-        self.bos_word, self.pad_word, self.eos_word, self.unk_word = SPECIALS
+        self.bos_word, self.pad_word, self.eos_word, self.unk_word = SPECIAL_SYMBOLS
         self.symbols = list(item["symbols"])
         self.count = list(item["count"])
         self.indices = {symbol: index for index, symbol in enumerate(self.symbols)}
-        self.bos_index, self.pad_index, self.eos_index, self.unk_index = range(len(SPECIALS))
-        self.nspecial = len(SPECIALS)
+        self.bos_index, self.pad_index, self.eos_index, self.unk_index = range(len(SPECIAL_SYMBOLS))
+        self.nspecial = len(SPECIAL_SYMBOLS)
 
 
 class _SentencePieceProcessor:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avhubert.corpora.synthetic.face import CENTRE, EYE_X, EYE_Y, FRAME_RATE, SIZE, Look, _cover, _ellipse, _paint
+from avhubert.constants import FRAME_RATE
+from avhubert.corpora.synthetic.face import CENTRE, EYE_X, EYE_Y, SIZE, Look, _cover, _ellipse, _paint
 from avhubert.errors import ConfigError, one_of
 
 KINDS = ("glasses", "beard", "light", "hands", "faces")

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE
 from avhubert.corpora.synthetic.voice import Segment
 
 if TYPE_CHECKING:
     from avhubert.corpora.synthetic.extras import Extras
 
 SIZE = 224
-FRAME_RATE = 25
 CENTRE = 112.0
 EYE_Y, NOSE_Y, MOUTH_Y = 96.0, 139.0, 160.0
 EYE_X = 27.0  # half the distance between the eyes' centres

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
+from avhubert.constants import SAMPLE_RATE
 from avhubert.corpora.synthetic.text import spoken
 from avhubert.errors import ConfigError
 
-SAMPLE_RATE = 16000
 ACCENTS = (
     "en-us",
     "en-gb-x-rp",

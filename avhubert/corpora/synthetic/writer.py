@@ -16,16 +16,15 @@ import av
 import numpy as np
 
 from avhubert import files, report
+from avhubert.constants import LRS3_SPLITS, SAMPLES_PER_FRAME
 from avhubert.corpora.synthetic import extras, face, text, voice
 from avhubert.corpora.synthetic.face import Face
 from avhubert.errors import ConfigError
 
-SPLITS = ("pretrain", "trainval", "test")
 # the splits of the clips, over and over: 60 % pretrain, 25 % trainval, 15 % test; the first four fill every split
 _ORDER = tuple({"p": "pretrain", "t": "trainval", "s": "test"}[letter] for letter in "pttspppptppspptppstp")
 SMALLEST = 4
 _SETTINGS = "corpus.json"
-_SAMPLES_PER_FRAME = voice.SAMPLE_RATE // face.FRAME_RATE
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Summary:
     kept: int
 
     def __str__(self) -> str:
-        splits = ", ".join(f"{self.clips[split]} {split} ({self.speakers[split]} speakers)" for split in SPLITS)
+        splits = ", ".join(f"{self.clips[split]} {split} ({self.speakers[split]} speakers)" for split in LRS3_SPLITS)
         kept = f", {self.kept} were there already" if self.kept else ""
         return f"{self.directory}: {splits}; {self.made} clips made{kept}"
 
@@ -121,8 +120,8 @@ def make_corpus(
                 bar.advance(task)
     return Summary(
         directory=dst,
-        clips={split: sum(item.split == split for item in places) for split in SPLITS},
-        speakers={split: len({item.speaker for item in places if item.split == split}) for split in SPLITS},
+        clips={split: sum(item.split == split for item in places) for split in LRS3_SPLITS},
+        speakers={split: len({item.speaker for item in places if item.split == split}) for split in LRS3_SPLITS},
         made=len(todo),
         kept=len(places) - len(todo),
     )
@@ -217,8 +216,8 @@ def perform(
     before, after = rng.uniform(0.1, 0.25, 2)
     lead = round(before * voice.SAMPLE_RATE)
     heard = lead + len(speech.samples) + round(after * voice.SAMPLE_RATE)
-    frames = -(-heard // _SAMPLES_PER_FRAME)
-    sound = rng.normal(0, 12, frames * _SAMPLES_PER_FRAME)  # a quiet room: about -69 dB of full scale
+    frames = -(-heard // SAMPLES_PER_FRAME)
+    sound = rng.normal(0, 12, frames * SAMPLES_PER_FRAME)  # a quiet room: about -69 dB of full scale
     loudest = max(1, int(np.abs(speech.samples.astype(np.int32)).max()))
     sound[lead : lead + len(speech.samples)] += speech.samples * (rng.uniform(9000, 20000) / loudest)
     spoken, phones = (
