@@ -21,6 +21,7 @@ from avhubert.constants import CROP_SIZE
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.attention import SelfAttention
 from avhubert.model.frontends import VisualFrontEnd
+from avhubert.model.inputs import needed
 from avhubert.model.pretraining import ClusterHead
 
 
@@ -266,13 +267,6 @@ class AVHubert(nn.Module):
         from avhubert import save
 
         save(self, directory)
-
-
-def needed(padding_mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """The mask on `device`, or None if it masks nothing: attention without a mask is faster."""
-    if padding_mask is None or not bool(padding_mask.any()):  # a mask that is still on the CPU is asked without waiting
-        return None
-    return padding_mask.to(device, non_blocking=True)
 
 
 def check_layer(layer: int | None, config: ModelConfig) -> None:

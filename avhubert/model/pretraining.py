@@ -92,7 +92,7 @@ def pretrain_loss(
     nothing here waits for the device. Raises DataError when the number of label sets is not the model's,
     ConfigError when it was made without any.
     """
-    from avhubert.model.encoder import needed
+    from avhubert.model.inputs import needed
 
     if model.head is None or model.mask_embedding is None:
         raise ConfigError("this model has no cluster heads: give model.num_classes to pre-train it")
