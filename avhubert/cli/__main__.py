@@ -1,4 +1,4 @@
-"""`python -m avhubert.cli`: the command where the script is not on the path, as under torchrun."""
+"""`python -m avhubert.cli`: the command `avhubert` where its script is not on the PATH, as under torchrun."""
 
 import sys
 

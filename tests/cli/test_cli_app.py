@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from avhubert.cli.app import main, parse_shard, parser
+from avhubert.cli.app import main, parser
+from avhubert.cli.arguments import parse_shard
+from avhubert.cli.output import terminal_logging
 from avhubert.errors import ConfigError
 
 COMMANDS = sorted(next(action for action in parser()._actions if hasattr(action, "choices") and action.choices).choices)
@@ -121,7 +124,7 @@ def test_wrong_input_is_one_sentence_and_an_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ("transcribe x.mp4 --modle m", "there is no option --modle; did you mean --model?"),
         ("transcribe x.mp4 --model m --zzz=1", "there is no option --zzz (see `avhubert transcribe --help`)"),
@@ -131,16 +134,40 @@ def test_wrong_input_is_one_sentence_and_an_exit_code(
         ("prepare lrs3 a b --work x", "argument --workers: "),
     ],
 )
-def test_misspelt_words_are_told(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_misspelled_words_get_a_suggestion(words: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words.split())
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert told in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1
 
 
-def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+def test_log_messages_are_printed_while_a_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("avhubert.some.module")
+    logger.info("before")
+    with terminal_logging():
+        logger.debug("detail")
+        logger.info("progress")
+        logger.warning("careful")
+    logger.info("after")
+    printed = capsys.readouterr()
+    assert printed.out == "progress\n"
+    assert printed.err == "avhubert: careful\n"
+
+
+def test_an_interrupted_command_says_how_to_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("avhubert.tools.info.describe", interrupted)
+    assert main(["info", "x"]) == 130
+    assert capsys.readouterr().err == "avhubert: interrupted; run the same command again to resume\n"
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     script = f"""exec {{ {sys.executable} -m avhubert.cli doctor; echo "code $?" >&2; }} | true"""
     done = subprocess.run(["bash", "-c", script.replace("exec ", "")], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr

@@ -118,7 +118,7 @@ def test_refusals(
     assert main(["transcribe", "x", "--model", "m", "--people", "--format", "srt"]) == 2
     assert "--people writes one srt file for each person; give --out" in capsys.readouterr().err
     assert main(["transcribe", "x", "--model", "m", "--people", "--burn-in", "--out", str(tmp_path / "o")]) == 2
-    assert "--burn-in shows one person's captions" in capsys.readouterr().err
+    assert "--burn-in shows the captions of one person" in capsys.readouterr().err
     sound, model = tmp_path / "sound.wav", tmp_path / "model"
     write_wav(sound, np.zeros(16000, np.int16))
     assert recognizer.tokenizer is not None

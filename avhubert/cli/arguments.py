@@ -1,0 +1,78 @@
+"""Argument types and options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from avhubert.constants import MODALITIES
+from avhubert.errors import ConfigError
+
+MODALITY_CHOICES = tuple(MODALITIES)
+
+
+# --------------------------------------------------------------------------- types
+def parse_shard(text: str) -> tuple[int, int]:
+    """'I/N' as (I, N) with 0 ≤ I < N; ConfigError for anything else."""
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        index, count = 0, 0
+    if not 0 <= index < count:
+        raise ConfigError(f"--shard {text} is not of the form I/N with 0 ≤ I < N, such as 0/4")
+    return index, count
+
+
+def snr(text: str) -> int | str:
+    """A signal-to-noise ratio in dB, or 'clean'."""
+    return text if text == "clean" else int(text)
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A finite number of seconds above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+# --------------------------------------------------------------------------- options
+def add_seed(parser: argparse.ArgumentParser, default: int = 0) -> None:
+    """--seed."""
+    parser.add_argument("--seed", type=int, default=default, metavar="K", help=f"random seed (default {default})")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """--workers."""
+    parser.add_argument("--workers", type=positive, metavar="N", help="number of processes (default: one per core)")
+
+
+def add_preset(parser: argparse.ArgumentParser, name: str, directory: str, overrides: str) -> None:
+    """--config-name, --config-dir and key=value overrides, with these help texts."""
+    parser.add_argument("--config-name", required=True, metavar="NAME", help=name)
+    parser.add_argument("--config-dir", type=Path, metavar="D", help=directory)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)

@@ -1,0 +1,161 @@
+"""Commands that make training data: `synth`, `prepare`, `shards`, `noise`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from avhubert.cli.arguments import add_seed, add_workers, parse_shard, positive, seconds, share
+from avhubert.cli.output import show
+from avhubert.cli.parser import Command
+
+
+def _synth_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", type=Path, metavar="DIR", help="output folder")
+    parser.add_argument("--clips", type=positive, required=True, metavar="N", help="total number of clips")
+    parser.add_argument("--speakers", type=positive, default=4, metavar="S", help="number of speakers (default 4)")
+    add_seed(parser)
+    parser.add_argument(
+        "--text",
+        default="grid",
+        metavar="KIND",
+        help="grid: six-word commands, 51 words (default); sentences: over 1000 words",
+    )
+    parser.add_argument("--language", default="en", metavar="L", help="en (default) or ru (grid only)")
+    parser.add_argument(
+        "--extra",
+        nargs="+",
+        default=[],
+        metavar="X",
+        help="any of: glasses, beard, light (moving), hands, faces (a silent second person)",
+    )
+    add_workers(parser)
+
+
+def _synth(options: argparse.Namespace) -> None:
+    from avhubert.corpora.synthetic.writer import make_corpus
+
+    summary = make_corpus(
+        options.dir,
+        options.clips,
+        options.speakers,
+        seed=options.seed,
+        text=options.text,
+        workers=options.workers,
+        language=options.language,
+        extra=options.extra,
+    )
+    show(summary)
+
+
+def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", choices=("lrs3", "vox2", "folder"), help="layout of SRC")
+    parser.add_argument("src", type=Path, metavar="SRC", help="the corpus, or any folder of videos")
+    parser.add_argument(
+        "dst", type=Path, metavar="DST", help="output folder; lrs3 writes DST/30h, DST/433h; vox2 DST/en, DST/all"
+    )
+    add_workers(parser)
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="process part I of N (for job arrays)")
+    parser.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="local processes (default) or a Ray cluster"
+    )
+    add_seed(parser)
+    parser.add_argument("--vocab-size", type=positive, default=1000, metavar="V", help="tokenizer size (default 1000)")
+    parser.add_argument(
+        "--max-rejected",
+        type=share,
+        default=0.5,
+        metavar="SHARE",
+        help="fail if more than this share of the inputs, 0 to 1, cannot be used (default 0.5)",
+    )
+    parser.add_argument(
+        "--max-seconds", type=seconds, default=120.0, metavar="S", help="reject longer clips (default 120)"
+    )
+    parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
+    parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
+    parser.add_argument(
+        "--landmarks",
+        metavar="DIR",
+        help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR for the folder of dlib's model files "
+        "(default: the built-in detector)",
+    )
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from avhubert.prepare.pipeline import prepare
+
+    summary = prepare(
+        options.corpus,
+        options.src,
+        options.dst,
+        workers=options.workers,
+        shard=parse_shard(options.shard),
+        seed=options.seed,
+        vocab_size=options.vocab_size,
+        max_rejected=options.max_rejected,
+        max_seconds=options.max_seconds,
+        valid_list=options.valid_list,
+        english_ids=options.english_ids,
+        landmarks=options.landmarks,
+        executor=options.executor,
+    )
+    show(summary)
+
+
+def _shards_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
+    parser.add_argument("out", type=Path, metavar="OUT", help="data directory of shards to write")
+    parser.add_argument(
+        "--shard-mb", type=positive, default=1000, metavar="N", help="size of a shard in MB (default 1000)"
+    )
+
+
+def _shards(options: argparse.Namespace) -> None:
+    from avhubert.data.shards import make_shards
+
+    show(make_shards(options.data, options.out, options.shard_mb))
+
+
+def _noise_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=("musan", "babble", "speech"), help="kind of noise")
+    parser.add_argument("src", type=Path, metavar="SRC", help="musan: the MUSAN corpus; else a data directory")
+    parser.add_argument("dst", type=Path, metavar="DST", help="output folder")
+    add_seed(parser)
+
+
+def _noise(options: argparse.Namespace) -> None:
+    from avhubert.corpora.noise import make_noise
+
+    show(make_noise(options.kind, options.src, options.dst, seed=options.seed))
+
+
+COMMANDS = (
+    Command(
+        "synth",
+        "generate a synthetic talking-face corpus in the folder layout of LRS3",
+        "avhubert synth corpus --clips 40 --speakers 8 --seed 7",
+        _synth_arguments,
+        _synth,
+    ),
+    Command(
+        "prepare",
+        "convert a corpus of videos to mouth clips, manifests, transcripts and a tokenizer",
+        "avhubert prepare lrs3 /corpora/lrs3 data --workers 8",
+        _prepare_arguments,
+        _prepare,
+    ),
+    Command(
+        "shards",
+        "pack a data directory into a few large tar files, for training on a cluster",
+        "avhubert shards data/433h /lustre/433h --shard-mb 1000",
+        _shards_arguments,
+        _shards,
+    ),
+    Command(
+        "noise",
+        "make noise clips and their train, valid and test lists",
+        "avhubert noise babble data/433h noise",
+        _noise_arguments,
+        _noise,
+    ),
+)

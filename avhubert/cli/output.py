@@ -1,0 +1,50 @@
+"""What the commands print: results to stdout, warnings and errors to stderr; and the library's log messages."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+
+
+def show(value: object) -> None:
+    """Print one line to stdout at once, even into a pipe."""
+    print(value, flush=True)
+
+
+def warn(message: object) -> None:
+    """Print one line to stderr, marked as this program's."""
+    print(f"avhubert: {message}", file=sys.stderr, flush=True)
+
+
+def show_values(values: Mapping[str, object]) -> None:
+    """Print names and values in two columns, floats with four significant digits."""
+    width = max(len(str(name)) for name in values)
+    for name, value in values.items():
+        show(f"{name!s:<{width}}  {value:.4g}" if isinstance(value, float) else f"{name!s:<{width}}  {value}")
+
+
+class TerminalHandler(logging.Handler):
+    """Prints the library's log messages: progress (INFO) to stdout, WARNING and above to stderr.
+
+    The streams are looked up for each message, so that redirected ones (`contextlib.redirect_stdout`) are used.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        (warn if record.levelno >= logging.WARNING else show)(self.format(record))
+
+
+@contextlib.contextmanager
+def terminal_logging() -> Iterator[None]:
+    """Print the messages of the `avhubert` loggers, from INFO on, while the block runs."""
+    logger = logging.getLogger("avhubert")
+    handler, level = TerminalHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
