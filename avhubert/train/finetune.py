@@ -29,10 +29,10 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.losses import recognizer_loss
 from avhubert.model.recognizer import Recognizer
 from avhubert.train.data import Validation, lengths, read_split, step_order
-from avhubert.train.metrics import Part
 from avhubert.train.pretrain import HEADS
+from avhubert.train.random import INITIAL, seed_all
 from avhubert.train.run_dir import open_run
-from avhubert.train.step import INITIAL, seed_all
+from avhubert.train.task import Part
 from avhubert.train.trainer import train
 
 FROM_SCRATCH = "none"  # of model.pretrained

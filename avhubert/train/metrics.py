@@ -5,53 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning_fabric import Fabric
-from torch import Tensor
-
 from avhubert.constants import FRAME_RATE
 from avhubert.files import write_text
-from avhubert.train import distributed as ranks
 from avhubert.train.run_dir import Run
-from avhubert.train.step import Counters, Task
+from avhubert.train.state import Counters
+from avhubert.train.task import Sums, Task
 
 SPIKE = 2.0  # times its recent mean: a loss worth a warning
-
-
-# --------------------------------------------------------------------------- what a task gives to the loop
-@dataclass
-class Part:
-    """One micro-batch: `loss` summed over what counts (with gradient), how much counts, and sums for the log."""
-
-    loss: Tensor
-    sample_size: int
-    metrics: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Sums:
-    """Running sums of micro-batches' losses and metrics, kept on the device until they are read."""
-
-    def __init__(self, values: dict[str, Tensor] | None = None) -> None:
-        self.values = values or {}
-
-    def add(self, part: Part) -> None:
-        """Count a micro-batch in."""
-        one = {"loss": part.loss.detach(), "sample_size": part.sample_size, "micro_batches": 1, **part.metrics}
-        self.merge(Sums({name: torch.as_tensor(value, dtype=torch.float64) for name, value in one.items()}))
-
-    def merge(self, other: Sums) -> None:
-        """Count other sums in."""
-        for name, value in other.values.items():
-            self.values[name] = self.values[name] + value if name in self.values else value
-
-    def over_ranks(self, fabric: Fabric) -> dict[str, Any]:
-        """The sums over all ranks: numbers, and arrays where a metric has several values."""
-        here = {name: value.cpu().numpy() if value.dim() else float(value) for name, value in self.values.items()}
-        return ranks.summed(fabric, here)
 
 
 # --------------------------------------------------------------------------- log, validation, saving

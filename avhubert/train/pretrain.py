@@ -29,9 +29,9 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
 from avhubert.model.pretraining import PretrainLoss, pretrain_loss
 from avhubert.train.data import LabelSets, Validation, class_shares, read_split, step_order
-from avhubert.train.metrics import Part
+from avhubert.train.random import INITIAL, seed_all
 from avhubert.train.run_dir import open_run
-from avhubert.train.step import INITIAL, seed_all
+from avhubert.train.task import Part
 from avhubert.train.trainer import train
 
 SIZES = (

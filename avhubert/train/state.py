@@ -6,8 +6,10 @@ steps done *is* the state of all random generators and the position in the data.
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,27 @@ import torch
 
 from avhubert.errors import CheckpointError
 from avhubert.files import atomic_path
+from avhubert.train.task import Sums
+
+
+# --------------------------------------------------------------------------- the loop
+@dataclass
+class Counters:
+    """What the loop counts, beside the model and the optimizer; part of the saved state."""
+
+    step: int = 0  # optimizer steps done
+    best: float = -math.inf
+    skipped: int = 0  # steps whose loss or gradient was not finite
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0  # spent training, over all restarts
+    frames: int = 0  # since the last line of the log, as are the following
+    interval_seconds: float = 0.0
+    waiting: float = 0.0  # seconds of them in which there was no batch to train on
+    mean_loss: float = math.nan  # of the last few lines of the log
+    sums: Sums = field(default_factory=Sums)
+    bad: dict[str, str] = field(default_factory=dict)  # clips that could not be read, on any rank: id → why
+    bad_here: dict[str, str] = field(default_factory=dict)  # those that this rank met and has not told yet
+
 
 FORMAT = 1
 

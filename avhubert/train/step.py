@@ -6,74 +6,22 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avhubert.data.collate import Batch
 from avhubert.errors import AvhubertError
 from avhubert.train import distributed as ranks
-from avhubert.train.metrics import Part, Sums
 from avhubert.train.optimizer import Adam
+from avhubert.train.random import TRAINING, seed_all
 from avhubert.train.run_dir import Run
 from avhubert.train.sharding import Whole
+from avhubert.train.state import Counters
+from avhubert.train.task import Part, Sums, Task
 
 NON_FINITE_LIMIT = 10
-
-
-TRAINING, VALIDATION, INITIAL, TRIAL = 0, 1, 2, 3  # first key of random numbers
-
-
-class Task(Protocol):
-    """What differs between trainings. `module` holds everything that is trained."""
-
-    name: str
-    module: nn.Module
-    selection: str | None  # the validation figure whose highest value chooses RUN/best; None keeps no best
-
-    def parameter_groups(self) -> Sequence[list[nn.Parameter] | dict[str, Any]]:
-        """Parameters, grouped by when they start to learn; as torch's dicts where a `factor` scales a group's rate."""
-
-    def begin_step(self, step: int) -> None:
-        """Set training mode and what learns in step `step`."""
-
-    def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
-        """The training loss of a micro-batch on the module's device."""
-
-    def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
-        """The validation sums of a batch; the module is in evaluation mode and gradients are off."""
-
-    def figures(self, sums: dict[str, Any]) -> dict[str, float]:
-        """What the log shows, from summed metrics (`loss` and `sample_size` among them)."""
-
-    def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
-        """Sentences about what validation figures after `step` steps give away; none when all is well."""
-
-    def save(self, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
-        """Write the model directory, with `weights`: the module's state, of which a sharded module has only parts."""
-
-
-# --------------------------------------------------------------------------- the loop
-@dataclass
-class Counters:
-    """What the loop counts, beside the model and the optimizer; part of the saved state."""
-
-    step: int = 0  # optimizer steps done
-    best: float = -math.inf
-    skipped: int = 0  # steps whose loss or gradient was not finite
-    skipped_in_a_row: int = 0
-    seconds: float = 0.0  # spent training, over all restarts
-    frames: int = 0  # since the last line of the log, as are the following
-    interval_seconds: float = 0.0
-    waiting: float = 0.0  # seconds of them in which there was no batch to train on
-    mean_loss: float = math.nan  # of the last few lines of the log
-    sums: Sums = field(default_factory=Sums)
-    bad: dict[str, str] = field(default_factory=dict)  # clips that could not be read, on any rank: id → why
-    bad_here: dict[str, str] = field(default_factory=dict)  # those that this rank met and has not told yet
 
 
 def optimizer_step(
@@ -158,13 +106,6 @@ def _timed(micro_batches: Iterable[tuple[int, Batch]], counters: Counters) -> It
         if found is None:
             return
         yield found
-
-
-def seed_all(seed: int, *key: int) -> np.random.Generator:
-    """Seed torch (weights, dropout, LayerDrop) with (seed, *key); returns a generator for the task's own draws."""
-    sequence = np.random.SeedSequence([seed, *key])
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-    return np.random.default_rng(sequence.spawn(1)[0])
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -11,8 +11,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -24,19 +23,15 @@ from avhubert.train import distributed as ranks
 from avhubert.train import performance as speed
 from avhubert.train import sharding
 from avhubert.train.loggers import open_trackers
-from avhubert.train.metrics import Sums, log_training, truncate_log, write_log
+from avhubert.train.metrics import log_training, truncate_log, write_log
 from avhubert.train.optimizer import Adam, learning_rate
 from avhubert.train.progress import Bar, Signals
+from avhubert.train.random import TRIAL, VALIDATION, seed_all
 from avhubert.train.run_dir import Run
 from avhubert.train.sharding import Whole
-from avhubert.train.state import save_state
-from avhubert.train.step import TRIAL, VALIDATION, Counters, Task, bind_loss, optimizer_step, seed_all, to_device
-
-
-class Steps(Protocol):
-    """The training data: for each optimizer step from `first` on, this rank's (place in the step's list, batch)."""
-
-    def __call__(self, first: int, rank: int, world_size: int) -> Iterable[Sequence[tuple[int, Batch]]]: ...
+from avhubert.train.state import Counters, save_state
+from avhubert.train.step import bind_loss, optimizer_step, to_device
+from avhubert.train.task import Steps, Sums, Task
 
 
 def train(

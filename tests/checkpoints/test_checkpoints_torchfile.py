@@ -36,7 +36,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 import torch
 from avhubert.checkpoints.fairseq import read as fairseq
-from avhubert.interop.torchfile import TensorRecord, TorchFile
+from avhubert.checkpoints.torchfile import TensorRecord, TorchFile
 torch.set_num_threads(1)
 
 
@@ -149,7 +149,7 @@ def getattr_chain(marker: Path) -> bytes:
 
 
 def stack_global(marker: Path) -> bytes:
-    """`avhubert.interop.torchfile`'s own import of io, reached by a dotted name."""
+    """`avhubert.checkpoints.torchfile`'s own import of io, reached by a dotted name."""
     name = text("avhubert.checkpoints.torchfile") + text("io.open")
     return b"\x80\x04" + name + b"\x93" + text(str(marker)) + text("w") + b"\x86R."
 

@@ -98,7 +98,7 @@ import atexit
 import torch.distributed as dist
 atexit.register(lambda: print("left" if not dist.is_initialized() else "still in"))  # runs last
 from avhubert.config import TrainConfig
-from avhubert.train.ranks import make_fabric, total
+from avhubert.train.distributed import make_fabric, total
 fabric = make_fabric(TrainConfig(accelerator="cpu"))
 for _ in range(20):
     assert total(fabric, 1.0) == [fabric.world_size]

@@ -1,0 +1,83 @@
+"""What a training (pre-training, fine-tuning) provides to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from avhubert.data.collate import Batch
+from avhubert.train import distributed as ranks
+
+
+# --------------------------------------------------------------------------- what a task gives to the loop
+@dataclass
+class Part:
+    """One micro-batch: `loss` summed over what counts (with gradient), how much counts, and sums for the log."""
+
+    loss: Tensor
+    sample_size: int
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Sums:
+    """Running sums of micro-batches' losses and metrics, kept on the device until they are read."""
+
+    def __init__(self, values: dict[str, Tensor] | None = None) -> None:
+        self.values = values or {}
+
+    def add(self, part: Part) -> None:
+        """Count a micro-batch in."""
+        one = {"loss": part.loss.detach(), "sample_size": part.sample_size, "micro_batches": 1, **part.metrics}
+        self.merge(Sums({name: torch.as_tensor(value, dtype=torch.float64) for name, value in one.items()}))
+
+    def merge(self, other: Sums) -> None:
+        """Count other sums in."""
+        for name, value in other.values.items():
+            self.values[name] = self.values[name] + value if name in self.values else value
+
+    def over_ranks(self, fabric: Fabric) -> dict[str, Any]:
+        """The sums over all ranks: numbers, and arrays where a metric has several values."""
+        here = {name: value.cpu().numpy() if value.dim() else float(value) for name, value in self.values.items()}
+        return ranks.summed(fabric, here)
+
+
+class Task(Protocol):
+    """What differs between trainings. `module` holds everything that is trained."""
+
+    name: str
+    module: nn.Module
+    selection: str | None  # the validation figure whose highest value chooses RUN/best; None keeps no best
+
+    def parameter_groups(self) -> Sequence[list[nn.Parameter] | dict[str, Any]]:
+        """Parameters, grouped by when they start to learn; as torch's dicts where a `factor` scales a group's rate."""
+
+    def begin_step(self, step: int) -> None:
+        """Set training mode and what learns in step `step`."""
+
+    def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
+        """The training loss of a micro-batch on the module's device."""
+
+    def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
+        """The validation sums of a batch; the module is in evaluation mode and gradients are off."""
+
+    def figures(self, sums: dict[str, Any]) -> dict[str, float]:
+        """What the log shows, from summed metrics (`loss` and `sample_size` among them)."""
+
+    def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
+        """Sentences about what validation figures after `step` steps give away; none when all is well."""
+
+    def save(self, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
+        """Write the model directory, with `weights`: the module's state, of which a sharded module has only parts."""
+
+
+class Steps(Protocol):
+    """The training data: for each optimizer step from `first` on, this rank's (place in the step's list, batch)."""
+
+    def __call__(self, first: int, rank: int, world_size: int) -> Iterable[Sequence[tuple[int, Batch]]]: ...
