@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/how-it-works.md with the package's own code: python docs/pictures/draw.py [FOLDER]"""
+"""Draws the pictures of docs/explanation/how-it-works.md: python docs/pictures/draw.py [FOLDER]"""
 
 from __future__ import annotations
 

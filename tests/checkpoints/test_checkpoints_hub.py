@@ -37,7 +37,7 @@ MODEL = ModelConfig(
     visual_width=4, visual_blocks=[1, 1, 1, 1], encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16,
     encoder_attention_heads=2, conv_pos=4, conv_pos_groups=2,
 )  # fmt: skip
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "hub.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "hub.md"
 COMMIT, OLDER = "a" * 40, "b" * 40
 
 

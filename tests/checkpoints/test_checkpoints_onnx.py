@@ -32,7 +32,7 @@ from avhubert.model.recognizer import Recognizer
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "export-onnx.md"
 SIZES = ModelConfig(
     visual_width=4, visual_blocks=[1, 1], encoder_layers=2, encoder_embed_dim=16, encoder_ffn_embed_dim=24,
     encoder_attention_heads=2, conv_pos=8, conv_pos_groups=4,
@@ -61,13 +61,13 @@ def recognizer() -> Recognizer:
 
 
 def blocks(kind: str) -> list[str]:
-    """What stands in docs/export.md between ```kind and ```."""
+    """What stands in docs/how-to/export-onnx.md between ```kind and ```."""
     return re.findall(rf"```{kind}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def exported(recognizer: Recognizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the first command of docs/export.md makes of the model."""
+    """The folder that the first command of docs/how-to/export-onnx.md makes of the model."""
     folder = tmp_path_factory.mktemp("onnx")
     recognizer.save_pretrained(folder / "runs" / "demo" / "model")
     command = shlex.split(blocks("sh")[0].splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Writes docs/api.md from the docstrings: python docs/api.py"""
+"""Writes docs/api.md from the docstrings: python docs/reference/api.py"""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def page() -> str:
     """The whole document."""
     parts = [
         "# Python API",
-        "Made from the docstrings by `python docs/api.py`. Shapes are in brackets: B clips, T frames of 25 a second,\n"
-        "N samples of 16 000 a second, D features. Heavy parts load when they are first used.",
+        "Made from the docstrings by `python docs/reference/api.py`. Shapes are in brackets: B clips, T frames of 25 a\n"
+        "second, N samples of 16 000 a second, D features. Heavy parts load when they are first used.",
         "## `avhubert`",
     ]
     parts += [_entry(f"avhubert.{name}", getattr(avhubert, name)) for name in avhubert.__all__]

@@ -1,0 +1,15 @@
+"""The blocks of the document about pre-training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+DOCUMENTS = ["docs/how-to/pretrain.md"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_runs(document: str, run_document: Callable[[str], None]) -> None:
+    run_document(document)
