@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check setup clean
+.PHONY: demo test check docs setup clean
 .DELETE_ON_ERROR:
 
 # DEMO="--size smoke --out runs/smoke" gives other arguments to `avhubert demo`
@@ -20,6 +20,11 @@ check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the documentation site, in site/
+docs: .venv/.docs
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 setup: .venv/.dev
 
@@ -39,5 +44,10 @@ setup: .venv/.dev
 	-$(PIP) install -q -c constraints.txt -e '.[lm]'
 	touch $@
 
+# and what the documentation site needs
+.venv/.docs: $(INPUTS) | .venv/bin/python
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv runs site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,8 +6,8 @@ That every block runs is tested by the files in `tests/docs`.
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
-import os
 import re
 import shlex
 from collections import Counter
@@ -19,11 +19,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+import avhubert
 from avhubert.cli import app as cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-DOCUMENTS = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 COMMAND = re.compile(r"^(?:\$ )?avhubert ([a-z-]+)((?:.*\\\n)*.*)$", re.M)
 
 
@@ -43,6 +43,9 @@ def load_module(path: Path) -> ModuleType:
 
 
 RUNNER = load_module(ROOT / "tests" / "docs" / "conftest.py")
+GENERATOR = load_module(DOCS / "generate.py")
+GENERATED = {DOCS / name for name in GENERATOR.pages()}
+DOCUMENTS = [ROOT / "README.md", *sorted(set(DOCS.rglob("*.md")) - GENERATED)]
 
 
 def blocks(path: Path) -> list[tuple[str, str]]:
@@ -66,13 +69,14 @@ def test_links_and_pictures_lead_somewhere(document: Path) -> None:
     text = RUNNER.BLOCK.sub("", document.read_text())
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http://", "https://", "#", "mailto:")):
-            assert (document.parent / target.partition("#")[0]).exists(), target
+            path = (document.parent / target.partition("#")[0]).resolve()
+            assert path.exists() or (document.parent / target).resolve() in GENERATED, target
 
 
-def test_every_document_is_in_the_index() -> None:
-    index = (DOCS / "README.md").read_text()
-    linked = {os.path.normpath(DOCS / target) for target in re.findall(r"\]\(([^)\s#]+)", index)}
-    assert [relative(path) for path in DOCUMENTS[2:] if str(path) not in linked and path.name != "README.md"] == []
+def test_every_document_is_in_the_navigation() -> None:
+    """mkdocs.yml lists every page once."""
+    pages = Counter(re.findall(r"[\w/-]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    assert pages == Counter(path.relative_to(DOCS).as_posix() for path in {*DOCUMENTS[1:], *GENERATED})
 
 
 def commands() -> dict[str, str]:
@@ -126,9 +130,25 @@ def test_quoted_errors_are_those_of_the_code() -> None:
     assert [quoted for row in rows for quoted in re.findall(r"`([^`]+)`", row) if quoted not in known] == []
 
 
-def test_the_api_reference_is_that_of_the_docstrings() -> None:
-    page = load_module(DOCS / "reference" / "api.py").page()
-    assert (DOCS / "reference" / "api.md").read_text() == page, "run: python docs/reference/api.py"
+SYMBOLS = [
+    name
+    for page in (DOCS / "reference" / "api").glob("*.md")
+    for name in re.findall(r"^::: (.+)$", page.read_text(), re.M)
+]
+
+
+@pytest.mark.parametrize("name", SYMBOLS)
+def test_each_symbol_of_the_api_reference_has_a_docstring(name: str) -> None:
+    module, _, symbol = name.rpartition(".")
+    assert (getattr(importlib.import_module(module), symbol).__doc__ or "").strip()
+
+
+def test_every_exported_name_is_in_the_api_reference() -> None:
+    assert {f"avhubert.{name}" for name in avhubert.__all__} <= set(SYMBOLS)
+
+
+def test_the_committed_results_are_those_of_the_file() -> None:
+    assert (DOCS / "results.md").read_text() == GENERATOR.results_page(), "run: python docs/generate.py"
 
 
 def test_the_pictures_are_drawn_by_the_code(tmp_path: Path) -> None:
