@@ -23,10 +23,10 @@ import numpy as np
 import skimage.data
 import torch
 
-from avhubert.corpora.folder import cut
+from avhubert.corpora.cuts import cut
 from avhubert.corpora.sources import SourceClip
 from avhubert.data.video import read_frames, write_video
-from avhubert.prepare.pipeline import prepare_clip
+from avhubert.prepare.clip import prepare_clip
 
 
 def pictures(size: int, count: int) -> Iterator[np.ndarray]:

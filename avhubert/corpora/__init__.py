@@ -1,0 +1,1 @@
+"""Corpora: where source clips come from."""

@@ -1,0 +1,1 @@
+"""Preparation: videos to mouth clips, audio, transcripts and manifests."""

@@ -13,25 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from avhubert.constants import MOUTH_SIZE, SAMPLES_PER_FRAME
-from avhubert.data.video import read_frames, rgb_to_gray
+from avhubert.data.video import read_frames
 from avhubert.errors import MediaError
-from avhubert.prepare.landmarks import BlazeFace, LandmarkModel, Track, stored_track, track
+from avhubert.prepare.detectors.blazeface import BlazeFace
+from avhubert.prepare.detectors.interface import LandmarkModel
+from avhubert.prepare.geometry import crop, interpolate, stabilise, turned
 from avhubert.prepare.rejection import MAX_FACES, MIN_FOUND, Watch
-
-MEAN_FACE_SIZE = 256
-SMOOTHING = 12  # frames whose mean landmarks decide a frame's transform, from the frame itself on
-# the mean face's stable points: nose base, eye corners (iBUG 33, 36, 39, 42, 45)
-MEAN_FACE = np.array(
-    [[128.870, 137.303], [92.522, 94.369], [112.772, 94.944], [145.525, 94.535], [166.677, 93.566]], np.float64
-)
+from avhubert.prepare.speaker import speaking
+from avhubert.prepare.tracking import Track, stored_track, track
 
 MIN_EYES = 24.0  # pixels between the eyes' outer corners below which the mouth is too small to read
-SPEAKER_WINDOW = 9  # frames
-LEAST_POWER = 100.0  # of samples: below it is silence
-LEAST_SPREAD = 1.0  # dB by which the sound's level must vary to tell anything
-LEAST_SHARED = 2e-4  # of face heights per frame, that a mouth's movement shares with the sound's level
+
 MOST_TURNED = 0.22  # of the eyes' distance: a nose further from their middle belongs to a face half in profile
+
 STILL_GAP = 0.01  # lip movement (standard deviation) relative to the eyes' distance that counts as none
 
 
@@ -176,115 +170,3 @@ def _warnings(speaker: Track, frames: int, stable: np.ndarray, gap: np.ndarray, 
         which = "whose mouth moves with the sound" if heard else "seen longest and largest"
         found.append(f"{faces} faces were seen; the one {which} is taken as the speaker")
     return found
-
-
-# --------------------------------------------------------------------------- the speaker
-def speaking(tracks: list[Track], sound: np.ndarray, frames: int) -> tuple[Track, bool]:
-    """The track whose mouth moves with the sound, int16 [N] at 16 kHz, and True; the first and False if none does.
-
-    Tracks seen in less than half as many frames as the first are not asked. A mouth's movement is the change of its
-    opening relative to the face's height, the sound its level in dB, both as means over 0.36 s.
-    """
-    needed = frames * SAMPLES_PER_FRAME
-    samples = np.pad(sound[:needed].astype(np.float64), (0, max(0, needed - len(sound))))
-    level = 10 * np.log10(np.square(samples).reshape(frames, -1).mean(1) + LEAST_POWER)
-    asked = [one for one in tracks if 2 * len(one.frames) >= len(tracks[0].frames)]
-    scores = [_moves_with(one, level) for one in asked]
-    best = int(np.argmax(scores))
-    return (asked[best], True) if scores[best] >= LEAST_SHARED else (tracks[0], False)
-
-
-def _moves_with(one: Track, level: np.ndarray) -> float:
-    """Covariance of movement and sound over the sound's spread, in units that are the same for all faces.
-
-    Not the correlation: the noise of a still mouth may correlate with anything, but hardly moves.
-    """
-    index = np.array(sorted(one.frames))
-    if len(index) <= SPEAKER_WINDOW:
-        return 0.0
-    height = np.median([one.frames[i].box[3] - one.frames[i].box[1] for i in index])
-    gap = interpolate(index, np.array([one.frames[i].lip_gap for i in index]), len(level)) / max(height, 1.0)
-    moved, heard = _smoothed(np.abs(np.gradient(gap)))[index], _smoothed(level)[index]
-    spread = float(heard.std())
-    return float(np.mean((moved - moved.mean()) * (heard - heard.mean()))) / spread if spread >= LEAST_SPREAD else 0.0
-
-
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    padded = np.pad(values, SPEAKER_WINDOW // 2, mode="edge")
-    return np.convolve(padded, np.ones(SPEAKER_WINDOW) / SPEAKER_WINDOW, "valid")
-
-
-# --------------------------------------------------------------------------- geometry
-def interpolate(index: np.ndarray, values: np.ndarray, frames: int) -> np.ndarray:
-    """values [n, …] known at frames `index` → [frames, …]: gaps filled linearly, ends copied."""
-    flat = values.reshape(len(values), -1).astype(np.float64)
-    every = np.arange(frames)
-    filled = np.stack([np.interp(every, index, column) for column in flat.T], axis=1)
-    return filled.reshape(frames, *values.shape[1:])
-
-
-def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The similarity [2, 3] (rotation, scale, shift) that brings points [n, 2] onto target [n, 2]: least squares."""
-    z, w = points @ np.array([1, 1j]), target @ np.array([1, 1j])
-    z_mean, w_mean = z.mean(), w.mean()
-    a = np.vdot(z - z_mean, w - w_mean) / np.vdot(z - z_mean, z - z_mean)
-    b = w_mean - a * z_mean
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
-
-
-def stabilise(stable: np.ndarray, smoothing: int = SMOOTHING) -> np.ndarray:
-    """Transforms [T, 2, 3] onto the mean face from stable points [T, 5, 2].
-
-    Frame i uses the mean of frames i … i + smoothing − 1; the last ones reuse the last transform.
-    """
-    frames = len(stable)
-    window = min(smoothing, frames)
-    full = frames - window + 1
-    found = [similarity(stable[i : i + window].mean(0), MEAN_FACE) for i in range(full)]
-    return np.stack(found + [found[-1]] * (frames - full))
-
-
-def turned(stable: np.ndarray) -> np.ndarray:
-    """How far the nose lies from the middle of the eyes, along their line, in their distance: [T], 0 from the front."""
-    line = stable[:, 4] - stable[:, 1]
-    nose = stable[:, 0] - (stable[:, 1] + stable[:, 4]) / 2
-    return np.einsum("ti,ti->t", nose, line) / np.maximum(np.einsum("ti,ti->t", line, line), 1e-9)
-
-
-def window_corners(transforms: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The crop's corners in the picture, [T, 4, 2]: top left, top right, bottom right, bottom left."""
-    half = MOUTH_SIZE // 2
-    middle = np.clip(np.rint(centres), half, MEAN_FACE_SIZE - half)
-    corners = middle[:, None] + half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    back = np.linalg.inv(np.concatenate([transforms, np.tile([[[0.0, 0, 1]]], (len(transforms), 1, 1))], 1))
-    return np.einsum("tij,tnj->tni", back[:, :2, :2], corners) + back[:, None, :2, 2]
-
-
-def crop(picture: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """uint8 [96, 96] gray: the picture, uint8 [H, W, 3] RGB or [H, W], after `transform`, around `centre`.
-
-    The centre is rounded half to even and clamped so that the window stays inside the 256 × 256 mean-face picture;
-    bilinear, zeros outside the picture, truncated. Only the window is computed.
-    """
-    half = MOUTH_SIZE // 2
-    x, y = (int(np.clip(round(float(value)), half, MEAN_FACE_SIZE - half)) for value in centre)
-    inverse = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
-    column, row = np.meshgrid(np.arange(x - half, x + half), np.arange(y - half, y + half))
-    source_x = inverse[0, 0] * column + inverse[0, 1] * row + inverse[0, 2]
-    source_y = inverse[1, 0] * column + inverse[1, 1] * row + inverse[1, 2]
-    left, top = int(np.floor(source_x.min())), int(np.floor(source_y.min()))
-    right, bottom = int(np.floor(source_x.max())) + 2, int(np.floor(source_y.max())) + 2
-    seen = picture[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    gray = rgb_to_gray(seen) if seen.ndim == 3 else seen
-    # the part of the window that lies outside the picture is 0
-    window = np.zeros((bottom - top, right - left), np.float32)
-    at_y, at_x = max(top, 0) - top, max(left, 0) - left
-    window[at_y : at_y + gray.shape[0], at_x : at_x + gray.shape[1]] = gray
-    column0, row0 = np.floor(source_x).astype(np.intp), np.floor(source_y).astype(np.intp)
-    fx, fy = (source_x - column0).astype(np.float32), (source_y - row0).astype(np.float32)
-    flat = window.reshape(-1)
-    at = (row0 - top) * window.shape[1] + (column0 - left)
-    upper = flat[at] * (1 - fx) + flat[at + 1] * fx
-    at += window.shape[1]
-    lower = flat[at] * (1 - fx) + flat[at + 1] * fx
-    return (upper * (1 - fy) + lower * fy).astype(np.uint8)

@@ -12,30 +12,21 @@ from avhubert.errors import MediaError
 
 MIN_FOUND = 0.8  # share of frames in which the face must be seen
 
-
 MAX_FACES = 8  # of one video that become clips
-
 
 MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of picture and sound
 
-
 MIN_FRAMES = 5
-
 
 MAX_SECONDS = 120.0
 
-
 MAX_FAULTY = 0.2  # share of frames that may be black, or in one stretch frozen
-
 
 FROZEN_SECONDS = 1.0  # a shorter stretch is a pause
 
-
 BLACK_LEVEL = 24  # no pixel of a black picture is brighter; video black is 0 or, wrongly marked, 16
 
-
 FROZEN_CHANGE = 0.05  # mean change in gray levels from frame to frame below which nothing moves
-
 
 STEP = 4  # every fourth pixel of every fourth row is looked at
 

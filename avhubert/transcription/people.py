@@ -131,7 +131,7 @@ class PersonTranscription(Transcription):
 
     def _read(self, start: int) -> Chunk | None:
         from avhubert.data.video import read_frames
-        from avhubert.prepare.mouth import crop
+        from avhubert.prepare.geometry import crop
 
         found = self._person.seen(start, CHUNK_SECONDS * FRAME_RATE)
         if found is None:
@@ -176,6 +176,6 @@ def _whole(parts: list[MouthTrack]) -> MouthTrack:
 
 
 def _overlap(person: Person, track: MouthTrack) -> float:
-    from avhubert.prepare.landmarks import overlap
+    from avhubert.prepare.detectors.interface import overlap
 
     return overlap(person.pieces[-1][1].box[-1], track.box[0])

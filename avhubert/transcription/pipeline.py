@@ -274,7 +274,7 @@ class Transcription(Iterator[Segment]):
         return modality
 
     def _keep_place(self, chunk: Chunk) -> None:
-        from avhubert.prepare.mouth import window_corners
+        from avhubert.prepare.geometry import window_corners
 
         assert chunk.track is not None
         corners = window_corners(chunk.track.transforms, chunk.track.centres)

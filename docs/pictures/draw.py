@@ -19,8 +19,10 @@ from avhubert.data.audio import read_audio
 from avhubert.data.filterbank import audio_features
 from avhubert.data.video import read_frames
 from avhubert.model.masking import draw_masks
-from avhubert.prepare.landmarks import BlazeFace, track
-from avhubert.prepare.mouth import MEAN_FACE, MEAN_FACE_SIZE, find_mouth, mouth_clip, window_corners
+from avhubert.prepare.detectors.blazeface import BlazeFace
+from avhubert.prepare.geometry import MEAN_FACE, MEAN_FACE_SIZE, window_corners
+from avhubert.prepare.mouth import find_mouth, mouth_clip
+from avhubert.prepare.tracking import track
 
 GRAY, BLUE, RED, GREEN = "#666666", "#2563eb", "#dc2626", "#16a34a"
 

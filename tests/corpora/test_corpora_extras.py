@@ -9,7 +9,8 @@ import pytest
 
 from avhubert.cli.app import main
 from avhubert.corpora.synthetic import extras
-from avhubert.corpora.synthetic.face import EYE_Y, SIZE, speaker_look
+from avhubert.corpora.synthetic.look import EYE_Y, speaker_look
+from avhubert.corpora.synthetic.painting import SIZE
 from avhubert.corpora.synthetic.writer import make_corpus, perform, place
 from avhubert.data.audio import read_audio
 from avhubert.data.video import probe

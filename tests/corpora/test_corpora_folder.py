@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avhubert.corpora import folder
-from avhubert.corpora.folder import Piece
+from avhubert.corpora import cuts, folder, transcripts
+from avhubert.corpora.sources import SourceClip
+from avhubert.corpora.transcripts import Piece
 from avhubert.data.video import write_video
 from avhubert.errors import DataError
 
@@ -58,7 +59,7 @@ def test_subtitles_become_pieces(tmp_path: Path) -> None:
 def test_subtitles_are_joined_up_to_15_seconds_only(tmp_path: Path) -> None:
     cues = [f"00:{i // 60:02d}:{i % 60:02d}.000 --> 00:{i // 60:02d}:{i % 60:02d}.900\nw{i}\n" for i in range(40)]
     (tmp_path / "a.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
-    pieces = folder.read_subtitles(tmp_path / "a.vtt")
+    pieces = transcripts.read_subtitles(tmp_path / "a.vtt")
     assert [(piece.start, piece.end) for piece in pieces] == [(0, 14.9), (15, 29.9), (30, 39.9)]
     assert " ".join(piece.text or "" for piece in pieces) == " ".join(f"w{i}" for i in range(40))
 
@@ -154,7 +155,7 @@ def test_a_long_video_is_cut_once(tmp_path: Path, cache: Path, monkeypatch: pyte
     write_video(tmp_path / "a.mp4", [np.zeros((16, 16), np.uint8)] * 400, audio=np.zeros(16 * 16_000, np.int16))
     first = folder.find(tmp_path)
     assert len(list((cache / "cuts").iterdir())) == 1
-    monkeypatch.setattr(folder, "cut", None)  # would be called otherwise
+    monkeypatch.setattr(cuts, "cut", None)  # would be called otherwise
     assert folder.find(tmp_path) == first
 
 
@@ -167,7 +168,7 @@ def test_long_videos_are_cut_where_they_are_quiet(tmp_path: Path) -> None:
     write_video(tmp_path / "short.mp4", [np.zeros((16, 16), np.uint8)] * 25, audio=sound[:16_000])
     clips, _ = folder.find(tmp_path)
     long = [clip for clip in clips if clip.path.name == "long.mp4"]
-    assert clips[-1] == folder.SourceClip("short", tmp_path / "short.mp4", "", every_face=True)
+    assert clips[-1] == SourceClip("short", tmp_path / "short.mp4", "", every_face=True)
     assert long[0].start == 0
     assert long[-1].end is None
     for before, after in itertools.pairwise(long):

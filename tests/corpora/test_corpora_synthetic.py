@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avhubert.corpora.synthetic import face, text, voice, writer
+from avhubert.constants import LRS3_SPLITS, SAMPLE_RATE
+from avhubert.corpora.synthetic import face, look, text, visemes, voice, writer
 from avhubert.errors import ConfigError
 from avhubert.files import sha256
 
@@ -118,7 +119,7 @@ def test_sound_in_the_file_is_in_step_with_the_phones(corpus: Path) -> None:
 @given(clips=st.integers(4, 400), speakers=st.integers(2, 40))
 def test_splits(clips: int, speakers: int) -> None:
     places = [writer.place(index, speakers) for index in range(clips)]
-    counts = {split: sum(item.split == split for item in places) for split in writer.SPLITS}
+    counts = {split: sum(item.split == split for item in places) for split in LRS3_SPLITS}
     assert counts["pretrain"] >= 1
     assert counts["trainval"] >= 2
     assert counts["test"] >= 1
@@ -141,9 +142,9 @@ def test_training_speakers_take_turns(index: int, speakers: int) -> None:
 
 def test_speakers_differ() -> None:
     voices = [voice.speaker_voice(0, speaker) for speaker in range(8)]
-    looks = [face.speaker_look(0, speaker) for speaker in range(8)]
+    looks = [look.speaker_look(0, speaker) for speaker in range(8)]
     assert len(set(voices)) == 8
-    assert len({tuple(look.skin) for look in looks}) == 8
+    assert len({tuple(one.skin) for one in looks}) == 8
     assert voices == [voice.speaker_voice(0, speaker) for speaker in range(8)]
 
 
@@ -183,8 +184,8 @@ def test_words_and_phones_tile_the_speech(speaker: int) -> None:
         assert speech.words[0].start == starts[0]
         assert speech.words[-1].end == ends[-1]
         assert all(first.end == second.start for first, second in itertools.pairwise(speech.words))
-        assert abs(ends[-1] - len(speech.samples) / voice.SAMPLE_RATE) < 0.01
-        unknown = [phone.label for phone in speech.phones if not set(phone.label) & set(face._VISEMES)]
+        assert abs(ends[-1] - len(speech.samples) / SAMPLE_RATE) < 0.01
+        unknown = [phone.label for phone in speech.phones if not set(phone.label) & set(visemes._VISEMES)]
         assert not unknown
 
 
@@ -224,8 +225,8 @@ def test_a_breathy_voice_is_the_same_at_another_time_of_day(variant: str) -> Non
 
 
 # ------------------------------------------------------------------ faces
-def held(label: str) -> face.MouthShapes:
-    return face.mouth_shapes([voice.Segment(label, 0.0, 0.6)], 15)
+def held(label: str) -> visemes.MouthShapes:
+    return visemes.mouth_shapes([voice.Segment(label, 0.0, 0.6)], 15)
 
 
 def test_lips_shut_for_p_b_m_and_only_then() -> None:
@@ -240,14 +241,14 @@ def test_lips_shut_for_p_b_m_and_only_then() -> None:
             voice.Segment(label, *span)
             for label, span in zip(("ɑː", "b", "ɑː"), itertools.pairwise(edges), strict=True)
         ]
-        gap = face.mouth_shapes(phones, 17).gap
+        gap = visemes.mouth_shapes(phones, 17).gap
         assert gap.min() == 0
         assert gap.max() > 0.7
 
 
 def test_mouths_differ_where_lips_can_be_read() -> None:
     def show(label: str) -> np.ndarray:
-        drawn = face.Face(face.speaker_look(0, 1), np.random.default_rng(0))
+        drawn = face.Face(look.speaker_look(0, 1), np.random.default_rng(0))
         return next(itertools.islice(drawn.frames(held(label)), 7, None))[128:200, 70:156].astype(float)
 
     shown = {label: show(label) for label in ("p", "b", "m", "f", "v", "θ", "s", "iː", "ɑː", "uː", "l", "ʃ")}
@@ -261,7 +262,7 @@ def test_mouths_differ_where_lips_can_be_read() -> None:
 
 
 def test_rest_before_and_after_speech() -> None:
-    shapes = face.mouth_shapes([voice.Segment("ɑː", 0.4, 0.6)], 30)
+    shapes = visemes.mouth_shapes([voice.Segment("ɑː", 0.4, 0.6)], 30)
     assert (shapes.gap[:7] == 0).all()
     assert (shapes.gap[20:] == 0).all()
 
@@ -314,7 +315,8 @@ def test_without_espeak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ------------------------------------------------------------------ the package's own face detector
 def test_detector_finds_the_faces_and_follows_their_lips(corpus: Path) -> None:
-    from avhubert.prepare.landmarks import BlazeFace, track
+    from avhubert.prepare.detectors.blazeface import BlazeFace
+    from avhubert.prepare.tracking import track
 
     model = BlazeFace()
     total, found = 0, 0
@@ -361,7 +363,7 @@ def test_every_word_of_a_sentence_is_heard_and_seen(kind: str, language: str) ->
         assert [word.label for word in performance.words] == expected
         assert all(one.end <= other.start + 1e-9 for one, other in itertools.pairwise(performance.words))
         for phone in performance.phones:
-            assert any(letter in face._VISEMES for letter in phone.label) or phone.label in "ʲː", phone
+            assert any(letter in visemes._VISEMES for letter in phone.label) or phone.label in "ʲː", phone
     assert performance.samples.any()
 
 

@@ -13,16 +13,19 @@ from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import read_frames, write_video
 from avhubert.errors import CheckpointError, ConfigError
+from avhubert.prepare.detectors.blazeface import BlazeFace
 from avhubert.prepare.detectors.dlib import CNN, PREDICTOR, Dlib68
-from avhubert.prepare.landmarks import BlazeFace, Face, track
+from avhubert.prepare.detectors.interface import Face
 from avhubert.prepare.mouth import find_mouth
+from avhubert.prepare.tracking import track
 
 
 class Follower(BlazeFace):
     """The default detector's points in dlib's places, to learn from; the other places get the nose's."""
 
     def points(self, picture: np.ndarray) -> np.ndarray:
-        from avhubert.prepare.landmarks import IBUG, MESH, _region_of_face
+        from avhubert.prepare.detectors.interface import IBUG, MESH
+        from avhubert.prepare.tracking import _region_of_face
 
         mesh, _ = self.landmarks(picture, _region_of_face(self.detect(picture)[0]))
         row = np.tile(mesh[MESH.stable[0]], (68, 1))

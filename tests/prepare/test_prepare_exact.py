@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from avhubert.corpora.synthetic import face
+from avhubert.corpora.synthetic.look import CENTRE, EYE_X, EYE_Y, NOSE_Y
+from avhubert.corpora.synthetic.pose import PIVOT_Y
 from avhubert.corpora.synthetic.writer import Performance, make_corpus, perform, place
 from avhubert.prepare.mouth import MouthTrack, find_mouth, find_mouths
 
@@ -18,9 +19,9 @@ def drawn_points(performance: Performance) -> np.ndarray:
     drawer, shapes = performance.face, performance.shapes
     look, total = drawer.look, len(shapes.gap)
     points = np.zeros((total, 68, 2))
-    points[:, 33] = face.CENTRE, face.NOSE_Y + 2.2  # the nostrils' lower edge
+    points[:, 33] = CENTRE, NOSE_Y + 2.2  # the nostrils' lower edge
     for number, side, corner in ((36, -1, -1), (39, -1, 1), (42, 1, -1), (45, 1, 1)):
-        points[:, number] = face.CENTRE + side * face.EYE_X + 11.35 * corner, face.EYE_Y
+        points[:, number] = CENTRE + side * EYE_X + 11.35 * corner, EYE_Y
     for t in range(total):
         lips = drawer._lips(shapes, t)
         u = lips.half * np.linspace(-1, 1, 7)
@@ -38,9 +39,9 @@ def drawn_points(performance: Performance) -> np.ndarray:
             *zip(v, middle - lips.up * opening, strict=True),
             *zip(v[-2:0:-1], (middle + lips.down * opening)[-2:0:-1], strict=True),
         ]
-        points[t, 48:68] = np.array([*outer, *between]) + np.array([face.CENTRE, look.mouth_y])
+        points[t, 48:68] = np.array([*outer, *between]) + np.array([CENTRE, look.mouth_y])
     shift_x, shift_y, angle, scale, _ = drawer._motion(total)
-    centre = np.array([face.CENTRE, face.PIVOT_Y])
+    centre = np.array([CENTRE, PIVOT_Y])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
     moved = np.einsum("ijt,tkj->tki", turn, points - centre) + centre + np.stack([shift_x, shift_y], 1)[:, None]
     return moved.astype(np.float32)

@@ -20,9 +20,12 @@ from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import read_frames, read_gray
 from avhubert.errors import ConfigError, MediaError
-from avhubert.prepare.landmarks import IBUG, MESH, BlazeFace, _without_news, read_landmarks, stored_track, track
+from avhubert.prepare.detectors.blazeface import BlazeFace, _without_news
+from avhubert.prepare.detectors.interface import IBUG, MESH
+from avhubert.prepare.detectors.stored import read_landmarks
 from avhubert.prepare.mouth import find_mouth, find_mouths
 from avhubert.prepare.pipeline import prepare
+from avhubert.prepare.tracking import stored_track, track
 
 
 @pytest.fixture(scope="module")

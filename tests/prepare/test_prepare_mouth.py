@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from avhubert.data.video import write_video
 from avhubert.errors import CheckpointError, MediaError
-from avhubert.prepare import mouth
+from avhubert.prepare import geometry, mouth
 from avhubert.prepare.detectors import models
-from avhubert.prepare.landmarks import BlazeFace, Face, overlap, track
+from avhubert.prepare.detectors.blazeface import BlazeFace
+from avhubert.prepare.detectors.interface import Face, overlap
+from avhubert.prepare.tracking import track
 
 IBUG_STABLE = [33, 36, 39, 42, 45]
 
@@ -80,14 +82,14 @@ def test_overlap() -> None:
 # --------------------------------------------------------------------------- cutting
 def test_mouth_crop_equals_the_published_one(golden, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = np.load(golden("align_mouth.npz"))
-    monkeypatch.setattr(mouth, "MEAN_FACE", kept["mean_face"][IBUG_STABLE])  # the golden set has a mean face of its own
+    monkeypatch.setattr(geometry, "MEAN_FACE", kept["mean_face"][IBUG_STABLE])  # the golden set has its own
     points = kept["landmarks"]
-    transforms = mouth.stabilise(points[:, IBUG_STABLE])
+    transforms = geometry.stabilise(points[:, IBUG_STABLE])
     centres = np.einsum("tij,tj->ti", transforms[:, :, :2], points[:, 48:68].mean(1)) + transforms[:, :, 2]
     assert np.allclose(transforms, kept["crop_full_margin12_params"][:, :2], atol=1e-9)
     assert np.allclose(centres, kept["crop_full_margin12_centers"], atol=1e-9)
     for row, frame in enumerate(kept["crop_full_margin12_frame_index"]):
-        made = mouth.crop(kept["frames_u8_ch0"][frame], transforms[frame], centres[frame]).astype(int)
+        made = geometry.crop(kept["frames_u8_ch0"][frame], transforms[frame], centres[frame]).astype(int)
         difference = np.abs(made - kept["crop_full_margin12"][row][..., 0])
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.01
@@ -95,12 +97,12 @@ def test_mouth_crop_equals_the_published_one(golden, monkeypatch: pytest.MonkeyP
 
 def test_short_clips_and_missing_landmarks_as_published(golden, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = np.load(golden("align_mouth.npz"))
-    monkeypatch.setattr(mouth, "MEAN_FACE", kept["mean_face"][IBUG_STABLE])
+    monkeypatch.setattr(geometry, "MEAN_FACE", kept["mean_face"][IBUG_STABLE])
     stable = kept["landmarks"][:, IBUG_STABLE]
-    assert np.allclose(mouth.stabilise(stable[:8]), kept["crop_first8_params"][:, :2], atol=1e-9)
-    assert np.allclose(mouth.stabilise(stable[:5], 1), kept["crop_first5_margin1_params"][:, :2], atol=1e-9)
+    assert np.allclose(geometry.stabilise(stable[:8]), kept["crop_first8_params"][:, :2], atol=1e-9)
+    assert np.allclose(geometry.stabilise(stable[:5], 1), kept["crop_first5_margin1_params"][:, :2], atol=1e-9)
     known = np.setdiff1d(np.arange(30), kept["missing_index"])
-    filled = mouth.interpolate(known, kept["landmarks"][known], 30)
+    filled = geometry.interpolate(known, kept["landmarks"][known], 30)
     assert np.allclose(filled, kept["landmarks_interpolated"], atol=1e-9)
 
 
@@ -108,14 +110,14 @@ def test_short_clips_and_missing_landmarks_as_published(golden, monkeypatch: pyt
 def test_a_similarity_is_recovered(scale: float, angle: float, x: float, y: float, seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(5, 2)) * 20
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    found = mouth.similarity(points, points @ turn.T + [x, y])
+    found = geometry.similarity(points, points @ turn.T + [x, y])
     assert np.allclose(found, np.column_stack([turn, [x, y]]), atol=1e-6)
 
 
 def test_a_crop_at_the_edge_is_clamped_and_dark_outside() -> None:
     picture = np.full((224, 224, 3), 200, np.uint8)
     up = np.array([[1.0, 0, 0], [0, 1, -40]])
-    made = mouth.crop(picture, up, np.array([10.0, 300.0]))  # clamped to (48, 208): rows 160–255, columns 0–95
+    made = geometry.crop(picture, up, np.array([10.0, 300.0]))  # clamped to (48, 208): rows 160–255, columns 0–95
     assert made.shape == (96, 96)
     assert (made[:23] == 200).all()  # the picture's rows 200–222
     assert (made[24:] == 0).all()  # it has no row 224

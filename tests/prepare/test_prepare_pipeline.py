@@ -19,8 +19,8 @@ from avhubert.data.transcripts import read_phones, read_transcripts
 from avhubert.data.video import read_gray, write_video
 from avhubert.errors import ConfigError, DataError
 from avhubert.files import lock_directory
-from avhubert.prepare import pipeline as runner
 from avhubert.prepare.pipeline import prepare
+from avhubert.prepare.splits import listed_ids
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_pieces_of_a_listed_pretrain_video_are_for_validation(tmp_path: Path) ->
     (tmp_path / "ids").write_text("pretrain/s/1\n")
     clips, rejected = lrs3.find(tmp_path)
     assert len(clips) == 18
-    listed = runner._listed(clips, rejected, tmp_path / "ids")
+    listed = listed_ids(clips, rejected, tmp_path / "ids")
     assert listed == {f"pretrain/s/1_{i:02d}" for i in range(9)}
 
 

@@ -12,8 +12,9 @@ import pytest
 from avhubert.corpora.sources import SourceClip
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.errors import AvhubertError, ConfigError
-from avhubert.prepare.executors import on_ray
-from avhubert.prepare.pipeline import Done, prepare
+from avhubert.prepare.executors.ray import on_ray
+from avhubert.prepare.pipeline import prepare
+from avhubert.prepare.records import Done
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'avhubert[ray]')")
 

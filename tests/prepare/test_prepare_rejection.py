@@ -13,7 +13,8 @@ from avhubert.corpora.sources import SourceClip
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import write_video
 from avhubert.errors import DataError, MediaError
-from avhubert.prepare.pipeline import prepare, prepare_clip
+from avhubert.prepare.clip import prepare_clip
+from avhubert.prepare.pipeline import prepare
 from avhubert.prepare.rejection import Watch, check
 
 ASTRONAUT = skimage.data.astronaut()

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from avhubert.corpora.synthetic.writer import make_corpus
-from avhubert.prepare.pipeline import _remove_leftovers, prepare
+from avhubert.prepare.cleanup import remove_leftovers
+from avhubert.prepare.pipeline import prepare
 
 KILLS = int(os.environ.get("AVHUBERT_KILLS", "2"))  # 20 before a release; each takes 10 s
 CLIPS_PER_KILL = 6  # more than are prepared before the kill
@@ -70,7 +71,7 @@ def test_only_the_leftovers_of_the_named_files_go(tmp_path: Path) -> None:
     names = (".a.b.abcd_123.part.mp4", ".a.abcdefgh.part.mp4", ".a.abcdefgh.part.wav", ".a [1].abcdefgh.part.mp4")
     for name in (*names, "a.mp4"):
         (tmp_path / name).touch()
-    _remove_leftovers([tmp_path / "a.mp4", tmp_path / "a [1].mp4", tmp_path / "gone" / "b.mp4"])
+    remove_leftovers([tmp_path / "a.mp4", tmp_path / "a [1].mp4", tmp_path / "gone" / "b.mp4"])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".a.abcdefgh.part.wav",
         ".a.b.abcd_123.part.mp4",

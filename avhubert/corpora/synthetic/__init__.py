@@ -1,5 +1,1 @@
-"""A corpus of drawn talking faces with true word and phone times, made here and nowhere copied from."""
-
-from avhubert.corpora.synthetic.writer import Summary, make_corpus
-
-__all__ = ["Summary", "make_corpus"]
+"""A synthetic corpus of talking faces, drawn and spoken here, with exact word and phone times."""

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
-from avhubert.corpora.synthetic.face import CENTRE, EYE_X, EYE_Y, SIZE, Look, _cover, _ellipse, _paint
+from avhubert.corpora.synthetic.look import CENTRE, EYE_X, EYE_Y, Look
+from avhubert.corpora.synthetic.painting import SIZE, cover, ellipse, paint
 from avhubert.errors import ConfigError, one_of
 
 KINDS = ("glasses", "beard", "light", "hands", "faces")
+
+
 SPEAKERS_SHARE = 0.6  # of the speakers wear glasses; of the even ones, whose voices are low, as many a beard
 
 
@@ -43,13 +46,13 @@ class Extras:
         if self.beard is None:
             return
         dx = x - CENTRE
-        chin = _ellipse(dx, y - look.mouth_y - 4, look.face_width * 0.86, look.chin - look.mouth_y - 2)
+        chin = ellipse(dx, y - look.mouth_y - 4, look.face_width * 0.86, look.chin - look.mouth_y - 2)
         cheeks = np.maximum(chin, look.mouth_y - 22 - y + 0.012 * dx**2)
-        moustache = _ellipse(dx, y - look.mouth_y + 10, 26, 5.5)
-        lips = _ellipse(dx, y - look.mouth_y - 1, look.mouth_width + 5, 9)
-        where = np.maximum(_cover(cheeks, 5), _cover(moustache, 3)) * _cover(-lips, 3)
+        moustache = ellipse(dx, y - look.mouth_y + 10, 26, 5.5)
+        lips = ellipse(dx, y - look.mouth_y - 1, look.mouth_width + 5, 9)
+        where = np.maximum(cover(cheeks, 5), cover(moustache, 3)) * cover(-lips, 3)
         hairs = 0.8 + 0.2 * np.sin(2.7 * x + 1.3 * np.sin(0.9 * y)) * np.sin(1.9 * y + 0.4 * x)
-        _paint(part, look.hair * (hairs * shade)[..., None], self.beard * where)
+        paint(part, look.hair * (hairs * shade)[..., None], self.beard * where)
 
     def over(self, part: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
         """What lies on the face, onto `part` [h, w, 3]; (x, y) canonical."""
@@ -57,14 +60,14 @@ class Extras:
             return
         rim = np.full(x.shape, np.inf)
         for side in (-1, 1):
-            lens = _ellipse(x - CENTRE - side * EYE_X, y - EYE_Y - 2, 20, 14.5)
+            lens = ellipse(x - CENTRE - side * EYE_X, y - EYE_Y - 2, 20, 14.5)
             rim = np.minimum(rim, np.abs(lens) - 1.1)
-            glint = _cover(lens + 3, 2) * _cover(np.abs(x - CENTRE - side * EYE_X + 0.6 * (y - EYE_Y) + 6) - 1.6, 2)
-            _paint(part, np.array((245.0, 248, 250)), 0.28 * glint)
+            glint = cover(lens + 3, 2) * cover(np.abs(x - CENTRE - side * EYE_X + 0.6 * (y - EYE_Y) + 6) - 1.6, 2)
+            paint(part, np.array((245.0, 248, 250)), 0.28 * glint)
         across = np.abs(x - CENTRE)
         rim = np.minimum(rim, np.maximum(np.abs(y - EYE_Y + 1 - 0.02 * across**2) - 1.1, across - 8))  # the bridge
         arms = np.maximum(np.abs(y - EYE_Y + 3) - 1.3, np.maximum(46 - across, across - 57))
-        _paint(part, self.rim, _cover(np.minimum(rim, arms), 1.2))
+        paint(part, self.rim, cover(np.minimum(rim, arms), 1.2))
 
     def before(self, picture: np.ndarray, frame: int) -> None:
         """What lies between the head and the camera, onto the whole picture [SIZE, SIZE, 3]."""
@@ -79,9 +82,9 @@ class Extras:
                 tilt = x - left - 11.5 * finger - 0.18 * (y - top)
                 long = np.maximum(np.abs(tilt) - 5.4, top + (6, 0, 2, 9)[finger] - y)
                 tone = 0.92 - 0.16 * (tilt / 5.4) ** 2
-                _paint(picture, skin * tone[..., None], _cover(long, 1.5))
-            palm = _ellipse(x - left - 18 - 0.18 * (y - top), y - top - 74, 30, 34)
-            _paint(picture, skin * 0.88, _cover(palm, 1.5))
+                paint(picture, skin * tone[..., None], cover(long, 1.5))
+            palm = ellipse(x - left - 18 - 0.18 * (y - top), y - top - 74, 30, 34)
+            paint(picture, skin * 0.88, cover(palm, 1.5))
 
 
 def draw(kinds: tuple[str, ...], seed: int, speaker: int, index: int, frames: int, look: Look) -> Extras:

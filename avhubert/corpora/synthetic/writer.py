@@ -16,9 +16,10 @@ import av
 import numpy as np
 
 from avhubert import files, report
-from avhubert.constants import LRS3_SPLITS, SAMPLES_PER_FRAME
-from avhubert.corpora.synthetic import extras, face, text, voice
+from avhubert.constants import FRAME_RATE, LRS3_SPLITS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from avhubert.corpora.synthetic import extras, text, visemes, voice
 from avhubert.corpora.synthetic.face import Face
+from avhubert.corpora.synthetic.look import speaker_look
 from avhubert.errors import ConfigError
 
 # the splits of the clips, over and over: 60 % pretrain, 25 % trainval, 15 % test; the first four fill every split
@@ -186,7 +187,7 @@ class Performance:
     samples: np.ndarray
     words: tuple[voice.Segment, ...]
     phones: tuple[voice.Segment, ...]
-    shapes: face.MouthShapes
+    shapes: visemes.MouthShapes
     face: Face
     listener: Face | None = None
 
@@ -195,7 +196,7 @@ class Performance:
         if self.listener is None:
             yield from self.face.frames(self.shapes)
             return
-        silent = face.mouth_shapes((), len(self.shapes.gap))
+        silent = visemes.mouth_shapes((), len(self.shapes.gap))
         speaker_first = bool(self.samples[:97].sum() % 2)  # the room's noise decides who sits where
         for pair in zip(self.face.frames(self.shapes), self.listener.frames(silent), strict=True):
             yield np.concatenate(pair if speaker_first else pair[::-1], 1)
@@ -214,30 +215,29 @@ def perform(
     own = replace(own, rate=own.rate + int(rng.integers(-7, 8)), pitch=own.pitch + int(rng.integers(-4, 5)))
     speech = voice.say(words, own)
     before, after = rng.uniform(0.1, 0.25, 2)
-    lead = round(before * voice.SAMPLE_RATE)
-    heard = lead + len(speech.samples) + round(after * voice.SAMPLE_RATE)
+    lead = round(before * SAMPLE_RATE)
+    heard = lead + len(speech.samples) + round(after * SAMPLE_RATE)
     frames = -(-heard // SAMPLES_PER_FRAME)
     sound = rng.normal(0, 12, frames * SAMPLES_PER_FRAME)  # a quiet room: about -69 dB of full scale
     loudest = max(1, int(np.abs(speech.samples.astype(np.int32)).max()))
     sound[lead : lead + len(speech.samples)] += speech.samples * (rng.uniform(9000, 20000) / loudest)
     spoken, phones = (
         tuple(
-            voice.Segment(each.label, each.start + lead / voice.SAMPLE_RATE, each.end + lead / voice.SAMPLE_RATE)
-            for each in part
+            voice.Segment(each.label, each.start + lead / SAMPLE_RATE, each.end + lead / SAMPLE_RATE) for each in part
         )
         for part in (speech.words, speech.phones)
     )
 
-    def drawn(speaker: int, stream: int) -> face.Face:
-        look = face.speaker_look(seed, speaker)
-        extra = extras.draw(kinds, seed, speaker, item.index, frames, look) if kinds else None
-        return face.Face(look, np.random.default_rng([seed, item.index, stream]), extra)
+    def drawn(speaker: int, stream: int) -> Face:
+        appearance = speaker_look(seed, speaker)
+        extra = extras.draw(kinds, seed, speaker, item.index, frames, appearance) if kinds else None
+        return Face(appearance, np.random.default_rng([seed, item.index, stream]), extra)
 
     return Performance(
         samples=np.clip(np.rint(sound), -32768, 32767).astype(np.int16),
         words=spoken,
         phones=phones,
-        shapes=face.mouth_shapes(phones, frames),
+        shapes=visemes.mouth_shapes(phones, frames),
         face=drawn(item.speaker, 1),
         listener=drawn((item.speaker + 1) % speakers, 7) if "faces" in kinds else None,
     )
@@ -269,12 +269,12 @@ def _lrs3_text(words: tuple[voice.Segment, ...]) -> str:
 def _write_mp4(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) -> None:
     """H.264 and AAC in one mp4, with nothing in it that depends on when or where it was made."""
     with av.open(str(path), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container:
-        video = container.add_stream("libx264", rate=face.FRAME_RATE)
+        video = container.add_stream("libx264", rate=FRAME_RATE)
         video.pix_fmt = "yuv420p"
         video.thread_count = 1
         video.options = {"crf": "18", "preset": "veryfast", "bf": "0", "flags": "+bitexact"}
-        video.time_base = Fraction(1, face.FRAME_RATE)
-        audio = container.add_stream("aac", rate=voice.SAMPLE_RATE, layout="mono")
+        video.time_base = Fraction(1, FRAME_RATE)
+        audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         audio.bit_rate = 64000
         audio.options = {"flags": "+bitexact"}
         for index, picture in enumerate(frames):
@@ -282,14 +282,14 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) ->
                 video.height, video.width = picture.shape[:2]
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = index
-            frame.time_base = Fraction(1, face.FRAME_RATE)
+            frame.time_base = Fraction(1, FRAME_RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         sound = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-        sound.sample_rate = voice.SAMPLE_RATE
+        sound.sample_rate = SAMPLE_RATE
         sound.pts = 0
-        sound.time_base = Fraction(1, voice.SAMPLE_RATE)
-        resampler = av.AudioResampler(format="fltp", layout="mono", rate=voice.SAMPLE_RATE, frame_size=1024)
+        sound.time_base = Fraction(1, SAMPLE_RATE)
+        resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE, frame_size=1024)
         for piece in (sound, None):
             for block in resampler.resample(piece):
                 container.mux(audio.encode(block))

@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 
 from avhubert.errors import CheckpointError, ConfigError
-from avhubert.prepare.landmarks import IBUG, REGION, Face, Layout
+from avhubert.prepare.detectors.interface import IBUG, REGION, Face, Layout
 
 PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 
-
 CNN = "mmod_human_face_detector.dat"
-
 
 UPSAMPLED = 1  # times that a picture is doubled before faces are looked for
 

@@ -18,9 +18,7 @@ from avhubert.files import atomic_path, cache_directory, lock_directory, sha256
 
 WHEEL = "mediapipe==0.10.21"  # the last one that holds the files
 
-
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
-
 
 FILES = {
     "detector": (

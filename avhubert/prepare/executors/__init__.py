@@ -1,0 +1,1 @@
+"""Executors: where clips are prepared, one file each."""
