@@ -41,7 +41,11 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
             that begins before the file does, or ends before it begins.
     """
     if start < 0 or (end is not None and end <= start):
-        raise MediaError(f"a piece of {path} is from start ≥ 0 to a later end, not from {start} s to {end} s")
+        raise MediaError(
+            f"a piece of {path} is from start ≥ 0 to a later end, not from {start} s to {end} s",
+            kind="wrong start or end",
+            path=path,
+        )
     path = Path(path)
     samples = _read_plain_wav(path)
     if samples is None:
@@ -52,7 +56,7 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
         samples = samples[: round((end - start) * SAMPLE_RATE)]
     if samples.size == 0:
         within = f" from {start:.2f} s on" if start else ""
-        raise MediaError(f"the audio track of {path} is empty{within}")
+        raise MediaError(f"the audio track of {path} is empty{within}", kind="empty audio track", path=path)
     return samples
 
 
@@ -72,22 +76,26 @@ def _read_plain_wav(path: Path) -> np.ndarray | None:
 
 def _decode(path: Path, start_seconds: Fraction = Fraction(0), end_seconds: Fraction | None = None) -> np.ndarray:
     if not path.is_file():
-        raise MediaError(f"cannot read {path}: there is no such file")
+        raise MediaError(f"cannot read {path}: there is no such file", kind="no such file", path=path)
     try:
         with open_container(path) as container:
             if not container.streams.audio:
-                raise MediaError(f"{path} has no audio track")
+                raise MediaError(f"{path} has no audio track", kind="no audio track", path=path)
             begin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
             if start_seconds > SEEK_SECONDS:  # a little earlier: a decoder's first frames are not yet right
                 container.seek(int((begin + start_seconds - SEEK_SECONDS) * av.time_base), backward=True)
             runs = list(_runs(container, begin + start_seconds, end_seconds and end_seconds - start_seconds))
     except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"cannot read the sound of {path}: {error.strerror or error}") from error
+        raise MediaError(
+            f"cannot read the sound of {path}: {error.strerror or error}", kind="audio cannot be read", path=path
+        ) from error
     length = max([0, *(start + len(run) for start, run in runs)])
     if length > LONGEST_HOURS * 3600 * SAMPLE_RATE:
         hours = length / 3600 / SAMPLE_RATE
         raise MediaError(
-            f"by its timestamps the sound of {path} lasts {hours:.0f} hours; it is damaged, or must be cut"
+            f"by its timestamps the sound of {path} lasts {hours:.0f} hours; it is damaged, or must be cut",
+            kind="audio too long",
+            path=path,
         )
     samples = np.zeros(length, np.int16)
     for start, run in runs:

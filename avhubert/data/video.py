@@ -40,9 +40,13 @@ def _open(path: str | Path) -> av.container.InputContainer:
         return open_container(path)
     except FFmpegError as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else error.strerror
-        raise MediaError(f"{path} cannot be read as a video or sound file: {reason}") from error
+        raise MediaError(
+            f"{path} cannot be read as a video or sound file: {reason}",
+            kind="cannot be read as a video or audio file",
+            path=path,
+        ) from error
     except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror}") from error
+        raise MediaError(f"{path} cannot be read: {error.strerror}", kind="cannot be read", path=path) from error
 
 
 def _has_picture(container: av.container.InputContainer) -> bool:
@@ -55,7 +59,9 @@ def probe(path: str | Path) -> MediaInfo:
     with _open(path) as container:
         has_video, has_audio = _has_picture(container), bool(container.streams.audio)
         if not has_video and not has_audio:
-            raise MediaError(f"{path} has neither a video nor an audio track")
+            raise MediaError(
+                f"{path} has neither a video nor an audio track", kind="no video and no audio track", path=path
+            )
         picture = container.streams.video[0] if has_video else None
         return MediaInfo(
             has_video,
@@ -83,7 +89,8 @@ def read_frames(path: str | Path, start: float = 0.0, end: float | None = None) 
         produced += 1
         yield frame
     if not produced:
-        raise MediaError(f"{path} has no video frame" + (f" between {start:.2f} s and {end:.2f} s" if end else ""))
+        within = f" between {start:.2f} s and {end:.2f} s" if end else ""
+        raise MediaError(f"{path} has no video frame{within}", kind="no video frame", path=path)
 
 
 def _resampled(path: str | Path, start: float, end: float | None) -> Iterator[np.ndarray]:
@@ -116,7 +123,7 @@ def _timed_frames(path: str | Path, start: float) -> Iterator[tuple[av.VideoFram
     """Decoded frames with their times in seconds after `start`, from the last one before it."""
     with _open(path) as container:
         if not _has_picture(container):
-            raise MediaError(f"{path} has no video track")
+            raise MediaError(f"{path} has no video track", kind="no video track", path=path)
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         begin = max(0.0, (container.start_time or 0) / av.time_base)
@@ -137,8 +144,12 @@ def _timed_frames(path: str | Path, start: float) -> Iterator[tuple[av.VideoFram
                 yield frame, time
         except FFmpegError as error:
             if count == 0:
-                raise MediaError(f"{path} cannot be decoded: {error.strerror}") from error
-            raise MediaError(f"{path} is damaged after {count} frames: {error.strerror}") from error
+                raise MediaError(
+                    f"{path} cannot be decoded: {error.strerror}", kind="cannot be decoded", path=path
+                ) from error
+            raise MediaError(
+                f"{path} is damaged after {count} frames: {error.strerror}", kind="damaged", path=path
+            ) from error
 
 
 def _progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
@@ -231,7 +242,7 @@ def read_gray(path: str | Path) -> np.ndarray:
     frames = []
     with _open(path) as container:
         if not container.streams.video:
-            raise MediaError(f"{path} has no video track")
+            raise MediaError(f"{path} has no video track", kind="no video track", path=path)
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # a clip this small is decoded faster by one
         try:
@@ -244,9 +255,11 @@ def read_gray(path: str | Path) -> np.ndarray:
                         continue
                 frames.append(rgb_to_gray(_to_rgb(frame, convert)))
         except FFmpegError as error:
-            raise MediaError(f"{path} is damaged after {len(frames)} frames: {error.strerror}") from error
+            raise MediaError(
+                f"{path} is damaged after {len(frames)} frames: {error.strerror}", kind="damaged", path=path
+            ) from error
     if not frames:
-        raise MediaError(f"{path} has no video frame")
+        raise MediaError(f"{path} has no video frame", kind="no video frame", path=path)
     return np.stack(frames)
 
 
@@ -303,7 +316,7 @@ def write_video(
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")))
             count += 1
         if not count:
-            raise MediaError(f"there are no frames to write to {path}")
+            raise MediaError(f"there are no frames to write to {path}", kind="no video frame", path=path)
         out.mux(stream.encode())
         if sound is not None and audio is not None:
             for place in range(0, len(audio), 1024):
