@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,61 +94,35 @@ def _option(action: argparse.Action) -> tuple[str, str, str] | None:
 
 # --------------------------------------------------------------------------- configuration
 def configuration_page() -> str:
-    """Every configuration key with its type, default and meaning, from the schema and the comments in it."""
-    from avhubert.config import schema
-    from avhubert.config.compose import presets
+    """Every configuration key with its type, default, allowed values and meaning, from the schema."""
+    from avhubert.config import presets
+    from avhubert.config.reference import describe
 
-    meanings = _meanings(Path(schema.__file__))
     parts = [
         "# Configuration keys",
         "Made from `avhubert/config/schema.py`. A command takes keys as `key=value`, for example "
         "`optimizer.lr=1e-4` or `train.trackers=[tensorboard]`; `~key` restores the default. Lengths in frames are "
         "video frames at 25 Hz. `RUN/resolved.yaml` holds the values that a run used.",
     ]
-    titles = {"pretrain": "PretrainConfig", "finetune": "FinetuneConfig", "iterate": "RecipeConfig"}
-    for command, root in titles.items():
-        parts += [f"## avhubert {command} {{ #{command} }}", f"Presets (`--config-name`): {_names(presets(command))}."]
-        if command == "finetune":
-            parts.append(f"Presets for audio-visual models in noise: {_names(presets('av-finetune'))}.")
-        for group, rows in _groups(getattr(schema, root), meanings).items():
-            parts += [f"### {command}: {group or 'top level'}", _table(("key", "type", "default", "meaning"), rows)]
+    for command in ("pretrain", "finetune", "iterate"):
+        names = ", ".join(f"`{name}`" for name in presets(command))
+        parts += [f"## avhubert {command} {{ #{command} }}", f"Presets (`--config-name`): {names}."]
+        for group in describe(command):
+            rows = [
+                (
+                    f"`{key.key}`",
+                    _cell(f"`{key.type}`"),
+                    key.default if key.default == "required" else f"`{key.default}`",
+                    _cell(", ".join(filter(None, (key.allowed, key.unit)))),
+                    _cell(key.help),
+                )
+                for key in group.keys
+            ]
+            if rows:
+                title = f"### {command}: {group.prefix or 'top level'}"
+                header = ("key", "type", "default", "allowed values, unit", "meaning")
+                parts += [title, _cell(group.help), _table(header, rows)]
     return "\n\n".join(parts) + "\n"
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
-def _meanings(path: Path) -> dict[tuple[str, str], str]:
-    """(class, field) → the comment at the end of the field's line."""
-    meanings: dict[tuple[str, str], str] = {}
-    name = ""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"class (\w+)", line):
-            name = match[1]
-        elif match := re.match(r"    (\w+): [^#]*(?:  # (.*))?$", line):
-            meanings[name, match[1]] = match[2] or ""
-    return meanings
-
-
-def _groups(
-    kind: type, meanings: dict[tuple[str, str], str], prefix: str = ""
-) -> dict[str, list[tuple[str, str, str, str]]]:
-    """Group → its rows (key, type, default, meaning), the groups below it after it."""
-    import dataclasses
-
-    rows: list[tuple[str, str, str, str]] = []
-    below: dict[str, list[tuple[str, str, str, str]]] = {}
-    for field in dataclasses.fields(kind):
-        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        if dataclasses.is_dataclass(default):
-            below |= _groups(type(default), meanings, f"{prefix}{field.name}.")
-            continue
-        owner = next(base for base in kind.__mro__ if field.name in vars(base).get("__annotations__", {}))
-        shown = "required" if default == "???" else f"`{json.dumps(default)}`"
-        meaning = meanings.get((owner.__name__, field.name), "")
-        rows.append((f"`{prefix}{field.name}`", _cell(f"`{field.type}`"), shown, _cell(meaning)))
-    return ({prefix.rstrip("."): rows} if rows else {}) | below
 
 
 # --------------------------------------------------------------------------- results

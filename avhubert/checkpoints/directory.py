@@ -132,7 +132,7 @@ def _section(content: dict[str, Any], name: str, schema: type, path: Path) -> An
     if missing and schema is not DecodeConfig:  # settings that came later stand at their defaults
         raise CheckpointError(f"{path}: under '{name}' the key {_listed(missing)} is missing")
     try:
-        return from_dict(schema, given, where=str(path), prefix=f"{name}.")
+        return from_dict(schema, given, source=str(path), prefix=f"{name}.")
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
 

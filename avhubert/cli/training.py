@@ -64,11 +64,9 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 def _finetune(options: argparse.Namespace) -> None:
     from avhubert.checkpoints.fairseq.presets import compose_any
-    from avhubert.config.compose import preset_command
     from avhubert.train.finetune import run
 
-    command = preset_command(options.config_name, options.config_dir)
-    run(compose_any(command, options.config_name, options.overrides, options.config_dir, warn))
+    run(compose_any("finetune", options.config_name, options.overrides, options.config_dir, warn))
 
 
 def _iterate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,271 +1,331 @@
-"""The typed schema of every preset: one dataclass per group, one default per value, checks that name the key.
+"""The schema of every preset: one dataclass per group of keys, and for each key default, allowed values and meaning.
 
-A preset is a YAML file in `avhubert/config/presets/<command>/NAME.yaml` that holds only what differs from its parent.
-The defaults here are the published Base configuration (Shi et al., ICLR 2022, appendix; LRS3 iteration 5).
-Counts of frames are video frames at 25 Hz, padding included.
+A preset is a YAML file in `avhubert/config/presets` that holds only what differs from its parent. The defaults here are
+the published Base configuration (Shi et al., ICLR 2022, appendix; LRS3 iteration 5). Frames are video frames at 25 Hz.
 """
 
+# ruff: noqa: RUF009 (the calls in the class bodies return dataclass fields)
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-REQUIRED = "???"  # OmegaConf's mark of a value that must be given
+from avhubert.config.fields import choice, group, key, not_negative, positive, required, share
+from avhubert.constants import AUDIO_DIM, MODALITIES
 
 
-# --------------------------------------------------------------------------- what a saved model holds
+# --------------------------------------------------------------------------- saved with a model
 @dataclass
 class ModelConfig:
     """Sizes and regularisation of AVHubert: front ends, fusion, transformer encoder and cluster heads."""
 
-    audio_feat_dim: int = 104  # stacked filterbank values per video frame
-    visual_width: int = 64  # channels of the 3-D stem; the four stages have 1, 2, 4 and 8 times as many
-    visual_blocks: list[int] = field(default_factory=lambda: [2, 2, 2, 2])  # residual blocks per stage
-    visual_activation: str = "prelu"  # prelu | relu
-    modality_fuse: str = "concat"  # concat | add
-    encoder_layers: int = 12
-    encoder_embed_dim: int = 768
-    encoder_ffn_embed_dim: int = 3072
-    encoder_attention_heads: int = 12
-    layer_norm_first: bool = True
-    conv_pos: int = 128  # kernel of the position convolution, frames
-    conv_pos_groups: int = 16
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.0
-    encoder_layerdrop: float = 0.05
-    dropout_input: float = 0.1
-    feature_grad_mult: float = 0.1  # scale of the gradients into both front ends
-    masking_type: str = "input"  # input | feature: decides the length of the learned mask vector
-    final_dim: int = 256  # width of the cluster embeddings
-    untie_final_proj: bool = True  # one projection per label set
-    logit_temp: float = 0.1
-    num_classes: list[int] = field(default_factory=list)  # per label set; filled from the dictionaries
+    audio_feat_dim: int = positive(AUDIO_DIM, "Stacked filterbank values per video frame.")
+    visual_width: int = positive(64, "Channels of the 3-D stem; the four stages have 1, 2, 4 and 8 times as many.")
+    visual_blocks: list[int] = key([2, 2, 2, 2], "Residual blocks of each of the four stages.", lowest=1)
+    visual_activation: str = choice("prelu", ("prelu", "relu"), "Activation of the visual front end.")
+    modality_fuse: str = choice("concat", ("concat", "add"), "How audio and video features are combined.")
+    encoder_layers: int = positive(12, "Transformer layers.")
+    encoder_embed_dim: int = positive(
+        768, "Width of the encoder; a multiple of encoder_attention_heads and of conv_pos_groups."
+    )
+    encoder_ffn_embed_dim: int = positive(3072, "Width of the feed-forward blocks.")
+    encoder_attention_heads: int = positive(12, "Attention heads per layer.")
+    layer_norm_first: bool = key(True, "Layer norm before each block (true) or after it (false).")
+    conv_pos: int = positive(128, "Kernel size of the positional convolution.", "frames")
+    conv_pos_groups: int = positive(16, "Groups of the positional convolution.")
+    dropout: float = share(0.1, "Dropout after attention and feed-forward blocks.")
+    attention_dropout: float = share(0.1, "Dropout of the attention weights.")
+    activation_dropout: float = share(0.0, "Dropout inside the feed-forward blocks.")
+    encoder_layerdrop: float = share(0.05, "Probability that a layer is skipped in training.")
+    dropout_input: float = share(0.1, "Dropout of the encoder's input.")
+    feature_grad_mult: float = not_negative(0.1, "Scale of the gradients into both front ends.")
+    masking_type: str = choice(
+        "input", ("input", "feature"), "Where pre-training masks: the inputs, or the fused features."
+    )
+    final_dim: int = positive(256, "Width of the cluster embeddings.")
+    untie_final_proj: bool = key(True, "One projection per label set (true) or one for all (false).")
+    logit_temp: float = positive(0.1, "Temperature that divides the cosine similarities.")
+    num_classes: list[int] = not_negative([], "Classes of each label set; filled in from the cluster dictionaries.")
 
 
 @dataclass
 class DecoderConfig:
-    """Sizes of a recognizer's heads: attention decoder (as wide as the encoder) and CTC."""
+    """Sizes of a recognizer's heads: an attention decoder as wide as the encoder, and CTC."""
 
-    layers: int = 6
-    ffn_embed_dim: int = 3072
-    attention_heads: int = 4
-    dropout: float = 0.1
-    activation_dropout: float = 0.1
-    attention_dropout: float = 0.0
-    ctc: bool = False  # a linear CTC head on the encoder's output, blank = <s>
-    vocab_size: int = 0  # filled from the tokenizer
+    layers: int = positive(6, "Transformer layers.")
+    ffn_embed_dim: int = positive(3072, "Width of the feed-forward blocks.")
+    attention_heads: int = positive(4, "Attention heads per layer.")
+    dropout: float = share(0.1, "Dropout after attention and feed-forward blocks.")
+    activation_dropout: float = share(0.1, "Dropout inside the feed-forward blocks.")
+    attention_dropout: float = share(0.0, "Dropout of the attention weights.")
+    ctc: bool = key(False, "Add a linear CTC head on the encoder's output; its blank symbol is <s>.")
+    vocab_size: int = not_negative(0, "Symbols; filled in from the tokenizer.")
 
 
 @dataclass
 class DecodeConfig:
-    """Beam search settings, stored with a recognizer (the published `s2s_decode` by default)."""
+    """Beam search settings, saved with a recognizer; the defaults are the published `s2s_decode`."""
 
-    beam: int = 50
-    lenpen: float = 1.0
-    max_len_a: float = 1.0  # length limit = max_len_a * frames + max_len_b
-    max_len_b: int = 0
-    min_len: int = 1
-    nbest: int | None = None  # hypotheses kept of each utterance; None: all that the search found, at most `beam`
-    ctc_weight: float = 0.0  # share of the CTC head's log p: 0 attention alone … 1 CTC alone
-    lm: str | None = None  # n-gram file (.arpa, KenLM binary) or Hugging Face causal language model (folder, name)
-    lm_weight: float = 0.0  # of the language model's log p; 0 leaves it out
-    lm_use: str = "fusion"  # fusion: token by token in the search | rescoring: of the texts that the search found
-    no_repeat_ngram: int = 0  # no n tokens come twice in a text; 0: they may
+    beam: int = positive(50, "Hypotheses kept at each step.")
+    lenpen: float = not_negative(1.0, "Length penalty: a score is divided by length ** lenpen.")
+    max_len_a: float = not_negative(1.0, "Longest hypothesis: max_len_a * frames + max_len_b.", "tokens per frame")
+    max_len_b: int = not_negative(0, "Longest hypothesis: max_len_a * frames + max_len_b.", "tokens")
+    min_len: int = not_negative(1, "Shortest hypothesis.", "tokens")
+    nbest: int | None = positive(None, "Hypotheses returned per utterance; null: all finished ones, at most `beam`.")
+    ctc_weight: float = share(0.0, "Weight of the CTC head in the score: 0 attention only, 1 CTC only.")
+    lm: str | None = key(
+        None,
+        "Language model: an n-gram file (ARPA or KenLM binary), or a Hugging Face causal language model (folder or "
+        "name).",
+    )
+    lm_weight: float = not_negative(0.0, "Weight of the language model's log-probability; 0: not used.")
+    lm_use: str = choice(
+        "fusion",
+        ("fusion", "rescoring"),
+        "Score each token during the search (fusion), or the finished hypotheses (rescoring).",
+    )
+    no_repeat_ngram: int = not_negative(0, "No n-gram of this length occurs twice; 0: no such limit.", "tokens")
 
 
-# --------------------------------------------------------------------------- what a training run needs
+# --------------------------------------------------------------------------- data
 @dataclass
 class DataConfig:
-    """Where clips come from and how they become batches."""
+    """Which clips are read and how they become batches."""
 
-    dir: str = REQUIRED  # data directory: {train,valid}.tsv, transcripts, dictionaries, tokenizer
-    labels: str | list[str] | None = None  # pretrain: folder of {train,valid}.km and labels.json; a list: all at once
-    modalities: str = "av"  # av | a | v: streams that are loaded at all
-    max_frames: int = 500  # longer clips are left out (counted)
-    min_frames: int = 5  # shorter clips are left out (counted)
-    crop_frames: int | None = None  # cut longer clips to this many frames
-    random_crop: bool = False  # where the cut starts: at random, else at 0
-    pad: bool = True  # pad to the longest clip of a batch; false crops all to the shortest
-    augment: bool = True  # random crop and flip of the training split's video
-    noise: str | None = None  # a list of wav files, one path a line (or a folder's noise list)
-    noise_prob: float = 0.0
-    noise_snr: list[int] = field(default_factory=lambda: [0, 0])  # dB, both ends included
-    noise_num: int = 1
-    workers: int = 0  # threads that load batches ahead; 0: none
-    max_bad_share: float = 0.01  # of a split's clips that may be unreadable and skipped; 0: the first stops the run
+    dir: str = required("Data directory: {train,valid}.tsv, transcripts, dictionaries, tokenizer.")
+    labels: str | list[str] | None = key(
+        None, "Pre-training only: folder of {train,valid}.km and labels.json; a list of folders trains on all of them."
+    )
+    modalities: str = choice("av", tuple(MODALITIES), "Streams to load: audio and video, audio (a) or video (v).")
+    max_frames: int = positive(500, "Longest clip; longer ones are skipped and counted.", "frames")
+    min_frames: int = positive(5, "Shortest clip; shorter ones are skipped and counted.", "frames")
+    crop_frames: int | None = positive(None, "Cut longer clips to this length; null: no cut.", "frames")
+    random_crop: bool = key(False, "Cut at a random position instead of the beginning.")
+    pad: bool = key(True, "Pad a batch to its longest clip (true) or cut it to its shortest one (false).")
+    augment: bool = key(True, "Random crop and horizontal flip of the training video.")
+    noise: str | None = key(None, "Noise list: WAV files, one path per line; or a folder of `avhubert noise`.")
+    noise_prob: float = share(0.0, "Probability that noise is added to an utterance.")
+    noise_snr: list[int] = key([0, 0], "Signal-to-noise ratio: lowest and highest, both included.", unit="dB")
+    noise_num: int = positive(1, "Noise files averaged for one utterance.")
+    workers: int = not_negative(0, "Threads that load batches in advance; 0: none.")
+    max_bad_share: float = share(
+        0.01, "Share of a split's clips that may be unreadable and are skipped; 0: the first one stops the run."
+    )
 
 
 @dataclass
 class FinetuneDataConfig(DataConfig):
-    """Fine-tuning adds which stream an utterance is shown with."""
+    """The data of fine-tuning: also video corruption, modality choice and time masks."""
 
-    min_frames: int = 1
-    faults: list[str] = field(default_factory=list)  # of the picture: blur, freeze, occlusion, drop, offset:N
-    fault_prob: float = 0.0  # share of training utterances that show one of them
-    draw_av: float = 1.0  # relative weights of the modality drawn per utterance (training split only)
-    draw_a: float = 0.0
-    draw_v: float = 0.0
-    time_mask_rate: float = 0.0  # masked spans per second of a training clip, in each stream; 0: none
-    time_mask_frames: int = 10  # the longest of them
+    min_frames: int = positive(1, "Shortest clip; shorter ones are skipped and counted.", "frames")
+    faults: list[str] = key(
+        [], "Video corruptions of the training split: blur, freeze, occlusion, drop, offset:N (N frames)."
+    )
+    fault_prob: float = share(0.0, "Probability that an utterance gets one of `faults`.")
+    draw_av: float = not_negative(1.0, "Relative weight of training an utterance on audio and video.")
+    draw_a: float = not_negative(0.0, "Relative weight of training an utterance on audio only.")
+    draw_v: float = not_negative(0.0, "Relative weight of training an utterance on video only.")
+    time_mask_rate: float = not_negative(
+        0.0, "Mean number of masked spans in each stream of a training clip; 0: none.", "spans per second"
+    )
+    time_mask_frames: int = positive(10, "Longest masked span.", "frames")
 
 
 @dataclass
-class MaskingConfig:
-    """Span masks of pre-training (ICLR 2022, § 3.3). `model.masking_type` says where they act."""
+class RecipeDataConfig:
+    """The data of a recipe."""
 
-    prob_audio: float = 0.8
-    length_audio: int = 10
-    prob_video: float = 0.3
-    length_video: int = 5
-    selection: str = "same_seq"  # same_seq | same_other_seq: what replaces masked video (input masking)
-    thin: bool = True  # un-mask random frames until every row has as few as the least masked one (published)
-    modality_dropout: float = 0.5
-    audio_dropout: float = 0.5  # given modality dropout: the share in which audio goes
-    dropout_per_utterance: bool = False  # one modality draw per utterance instead of per batch
+    dir: str = required("Data directory of all iterations.")
+
+
+# --------------------------------------------------------------------------- training
+@dataclass
+class MaskingConfig:
+    """Span masks and modality dropout of pre-training (ICLR 2022, § 3.3); `model.masking_type` says where they act."""
+
+    prob_audio: float = share(0.8, "Audio: share of frames that would be masked if spans did not overlap.")
+    length_audio: int = positive(10, "Audio: length of a masked span.", "frames")
+    prob_video: float = share(0.3, "Video: share of frames that would be masked if spans did not overlap.")
+    length_video: int = positive(5, "Video: length of a masked span.", "frames")
+    selection: str = choice(
+        "same_seq",
+        ("same_seq", "same_other_seq"),
+        "Frames that replace masked video: of the same clip, or of another clip of the batch. Input masking only.",
+    )
+    thin: bool = key(True, "Unmask random frames until all clips of a batch have equally many masked ones (published).")
+    modality_dropout: float = share(0.5, "Probability that one modality is dropped.")
+    audio_dropout: float = share(0.5, "Probability that the dropped modality is audio.")
+    dropout_per_utterance: bool = key(False, "Draw the dropped modality per utterance (true) or per batch (false).")
 
 
 @dataclass
 class ObjectiveConfig:
-    """Masked cluster prediction."""
+    """The loss of pre-training: masked cluster prediction."""
 
-    masked_weight: float = 1.0
-    unmasked_weight: float = 0.0
-    features_pen_weight: float = 10.0
+    masked_weight: float = not_negative(1.0, "Weight of the cross-entropy over masked frames.")
+    unmasked_weight: float = not_negative(0.0, "Weight of the cross-entropy over the other frames.")
+    features_pen_weight: float = not_negative(10.0, "Weight of the mean square of the fused features.")
 
 
 @dataclass
 class FinetuneObjectiveConfig:
-    """Label-smoothed cross-entropy of the attention decoder, and CTC."""
+    """The loss of fine-tuning: label-smoothed cross-entropy of the attention decoder, and CTC."""
 
-    label_smoothing: float = 0.1
-    ctc_weight: float = 0.0  # 0: the decoder alone; 1: CTC alone, the decoder learns nothing; between: both
+    label_smoothing: float = share(0.1, "Probability spread over the wrong symbols.")
+    ctc_weight: float = share(
+        0.0, "Weight of CTC: 0 the attention decoder only, 1 CTC only (the decoder is not trained)."
+    )
 
 
 @dataclass
 class OptimizerConfig:
-    """Adam with decoupled weight decay, and its schedule."""
+    """Adam with decoupled weight decay, and its learning-rate schedule."""
 
-    lr: float = 5.0e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
-    eps: float = 1.0e-6
-    weight_decay: float = 0.01
-    clip_norm: float = 10.0  # 0 = no clipping
-    schedule: str = "polynomial"  # polynomial | tri_stage
-    warmup_steps: int = 32_000
-    decay_steps: int | None = None  # tri_stage; None: the rest of the run
-    init_lr_scale: float = 0.01  # tri_stage: the first rate, relative to lr
-    final_lr_scale: float = 0.05  # tri_stage: the last rate, relative to lr
+    lr: float = positive(5.0e-4, "Peak learning rate.")
+    betas: list[float] = not_negative([0.9, 0.98], "Decay rates of Adam's two moments; two numbers below 1.")
+    eps: float = positive(1.0e-6, "Adam's epsilon.")
+    weight_decay: float = not_negative(0.01, "Decoupled weight decay.")
+    clip_norm: float = not_negative(10.0, "Largest norm of the gradient; 0: no clipping.")
+    schedule: str = choice(
+        "polynomial",
+        ("polynomial", "tri_stage"),
+        "After a linear warm-up: linear to 0 at the last step (polynomial), or exponential over decay_steps and then "
+        "constant (tri_stage).",
+    )
+    warmup_steps: int = not_negative(32_000, "Length of the warm-up.", "steps")
+    decay_steps: int | None = not_negative(None, "tri_stage: length of the decay; null: the rest of the run.", "steps")
+    init_lr_scale: float = not_negative(0.01, "tri_stage: first learning rate, relative to lr.")
+    final_lr_scale: float = positive(0.05, "tri_stage: last learning rate, relative to lr.")
 
 
 @dataclass
 class FinetuneOptimizerConfig(OptimizerConfig):
-    """Fine-tuning may let the lower layers learn more slowly."""
+    """The optimizer of fine-tuning: also layer-wise learning rates."""
 
-    layer_decay: float = 1.0  # each layer's rate relative to that of the one above; 1: all alike (published)
+    layer_decay: float = key(
+        1.0,
+        "Learning rate of a layer relative to that of the layer above; 1: equal rates (published).",
+        above=0,
+        highest=1,
+    )
 
 
 @dataclass
 class TrainConfig:
-    """Length, size and bookkeeping of a run. A step is one optimizer step on any number of devices."""
+    """Length, size and bookkeeping of a run. A step is one optimizer step, on any number of devices."""
 
-    max_steps: int = 400_000
-    frames_per_step: int = 32_000  # per optimizer step, over all devices
-    frames_per_batch: int = 1_000  # per micro-batch
-    save_every: int = 5_000
-    keep_last: int = 2
-    validate_every: int = 10_000
-    log_every: int = 50
-    precision: str = "auto"  # auto | 32-true | bf16-mixed | 16-mixed
-    accelerator: str = "auto"  # auto | cpu | cuda
-    sharding: str = "none"  # none | fsdp: every device keeps its share of parameters and optimizer state (torchrun)
-    compile: bool = False  # torch.compile of the layers: a slow start, then faster steps on a GPU
-    checkpoint_activations: bool = False  # a fraction of the memory for a third more work
-    trackers: list[str] = field(default_factory=list)  # tensorboard, wandb: beside RUN/metrics.jsonl
+    max_steps: int = positive(400_000, "Length of the run.", "steps")
+    frames_per_step: int = positive(32_000, "Frames of one step, over all devices, padding included.", "frames")
+    frames_per_batch: int = positive(1_000, "Frames of one micro-batch, padding included.", "frames")
+    save_every: int = positive(5_000, "Interval between saved states.", "steps")
+    keep_last: int = positive(2, "Saved states to keep.")
+    validate_every: int = positive(10_000, "Interval between validations.", "steps")
+    log_every: int = positive(50, "Interval between lines of metrics.jsonl.", "steps")
+    precision: str = choice(
+        "auto",
+        ("auto", "32-true", "bf16-mixed", "16-mixed"),
+        "Precision of matrix products; auto: bf16-mixed or 16-mixed on a GPU, 32-true on a CPU.",
+    )
+    accelerator: str = choice("auto", ("auto", "cpu", "cuda"), "Device type; auto: a GPU if there is one.")
+    sharding: str = choice(
+        "none",
+        ("none", "fsdp"),
+        "fsdp: each device holds a part of the parameters and of the optimizer state (torchrun).",
+    )
+    compile: bool = key(False, "Compile the layers with torch.compile: a slow start, then faster steps on a GPU.")
+    checkpoint_activations: bool = key(False, "Recompute activations: much less memory, a third more computation.")
+    trackers: list[str] = key([], "Loggers beside RUN/metrics.jsonl.", choices=("tensorboard", "wandb"))
 
 
 @dataclass
 class FinetuneTrainConfig(TrainConfig):
-    """Fine-tuning freezes the encoder first."""
+    """The run of fine-tuning: also freezing of the encoder, and the choice of the best step."""
 
-    freeze_encoder_steps: int = 0  # the encoder gets no gradient while fewer steps are done
-    freeze_encoder_drift: bool = False  # published: while frozen, its dropout stays on and its batch norm moves
-    best_by: str = "accuracy"  # accuracy | wer: of tokens given those before, or of words decoded greedily (slower)
+    freeze_encoder_steps: int = not_negative(0, "Number of first steps in which the encoder is frozen.", "steps")
+    freeze_encoder_drift: bool = key(
+        False, "While frozen, keep dropout and batch-norm updates of the encoder on (published)."
+    )
+    best_by: str = choice(
+        "accuracy",
+        ("accuracy", "wer"),
+        "Metric of the best step: token accuracy given the previous tokens, or word error rate of greedy decoding "
+        "(slower).",
+    )
 
 
+# --------------------------------------------------------------------------- models of the two trainings
 @dataclass
 class PretrainModelConfig(ModelConfig):
-    """Pre-training may start from another model (continued pre-training)."""
+    """The model of pre-training, which may start from another model."""
 
-    pretrained: str | None = None
+    pretrained: str | None = key(
+        None, "Model to continue from: a model directory or published checkpoint; null: random weights."
+    )
 
 
 @dataclass
 class FinetuneModelConfig:
-    """The pre-trained model decides the encoder's sizes; these decide the rest."""
+    """The model of fine-tuning: the pre-trained model gives the encoder's sizes, these keys the rest."""
 
-    pretrained: str = REQUIRED  # a model directory or published checkpoint; 'none' trains `scratch` from random weights
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    activation_dropout: float = 0.1
-    encoder_layerdrop: float = 0.1
-    dropout_input: float = 0.0
-    feature_grad_mult: float = 1.0
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    scratch: ModelConfig = field(default_factory=ModelConfig)
+    pretrained: str = required(
+        "Pre-trained model: a model directory or published checkpoint; none: train `scratch` from random weights."
+    )
+    dropout: float = share(0.0, "Dropout after the encoder's attention and feed-forward blocks.")
+    attention_dropout: float = share(0.0, "Dropout of the encoder's attention weights.")
+    activation_dropout: float = share(0.1, "Dropout inside the encoder's feed-forward blocks.")
+    encoder_layerdrop: float = share(0.1, "Probability that a layer of the encoder is skipped in training.")
+    dropout_input: float = share(0.0, "Dropout of the encoder's input.")
+    feature_grad_mult: float = not_negative(1.0, "Scale of the gradients into both front ends.")
+    decoder: DecoderConfig = group(DecoderConfig)
+    scratch: ModelConfig = group(ModelConfig)
 
 
+# --------------------------------------------------------------------------- whole configurations
 @dataclass
 class PretrainConfig:
     """`avhubert pretrain`."""
 
-    run_dir: str = REQUIRED
-    seed: int = 1337
-    data: DataConfig = field(default_factory=DataConfig)
-    model: PretrainModelConfig = field(default_factory=PretrainModelConfig)
-    masking: MaskingConfig = field(default_factory=MaskingConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    run_dir: str = required("Folder of the run; an unfinished run in it is resumed.")
+    seed: int = not_negative(1337, "Random seed.")
+    data: DataConfig = group(DataConfig)
+    model: PretrainModelConfig = group(PretrainModelConfig)
+    masking: MaskingConfig = group(MaskingConfig)
+    objective: ObjectiveConfig = group(ObjectiveConfig)
+    optimizer: OptimizerConfig = group(OptimizerConfig)
+    train: TrainConfig = group(TrainConfig)
 
 
 @dataclass
 class FinetuneConfig:
     """`avhubert finetune`."""
 
-    run_dir: str = REQUIRED
-    seed: int = 1337
-    data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
-    model: FinetuneModelConfig = field(default_factory=FinetuneModelConfig)
-    objective: FinetuneObjectiveConfig = field(default_factory=FinetuneObjectiveConfig)
-    optimizer: FinetuneOptimizerConfig = field(default_factory=FinetuneOptimizerConfig)
-    train: FinetuneTrainConfig = field(default_factory=FinetuneTrainConfig)
-    decode: DecodeConfig = field(default_factory=DecodeConfig)
-
-
-@dataclass
-class RecipeDataConfig:
-    """What all iterations learn from."""
-
-    dir: str = REQUIRED
+    run_dir: str = required("Folder of the run; an unfinished run in it is resumed.")
+    seed: int = not_negative(1337, "Random seed.")
+    data: FinetuneDataConfig = group(FinetuneDataConfig)
+    model: FinetuneModelConfig = group(FinetuneModelConfig)
+    objective: FinetuneObjectiveConfig = group(FinetuneObjectiveConfig)
+    optimizer: FinetuneOptimizerConfig = group(FinetuneOptimizerConfig)
+    train: FinetuneTrainConfig = group(FinetuneTrainConfig)
+    decode: DecodeConfig = group(DecodeConfig)
 
 
 @dataclass
 class RecipeConfig:
-    """`avhubert iterate`: which preset learns which clusters, iteration by iteration."""
+    """`avhubert iterate`: the preset and the clusters of each iteration."""
 
-    run_dir: str = REQUIRED
-    seed: int = 1337
-    data: RecipeDataConfig = field(default_factory=RecipeDataConfig)
-    presets: list[str] = field(default_factory=list)  # of `pretrain`, one per iteration
-    clusters: list[int] = field(default_factory=list)  # one number per iteration; the first clusters MFCC
-    teacher_layers: list[int] = field(default_factory=list)  # of the model before; one per iteration but the first
-    percent: float = 100.0  # of the training clips, that k-means learns from
+    run_dir: str = required("Folder of the recipe; an unfinished recipe in it is resumed.")
+    seed: int = not_negative(1337, "Random seed.")
+    data: RecipeDataConfig = group(RecipeDataConfig)
+    presets: list[str] = key([], "Pre-training preset of each iteration.")
+    clusters: list[int] = key([], "Clusters of each iteration; the first clusters MFCC.", lowest=2)
+    teacher_layers: list[int] = not_negative(
+        [], "Layer of the previous iteration's model that is clustered; for each iteration but the first."
+    )
+    percent: float = key(100.0, "Training clips that k-means uses.", unit="%", above=0, highest=100)
 
 
-SCHEMAS = {
+SCHEMAS: dict[str, type] = {  # command → schema of its presets; `decode` holds beam search settings alone
     "pretrain": PretrainConfig,
     "finetune": FinetuneConfig,
-    "av-finetune": FinetuneConfig,
-    "decode": DecodeConfig,
     "iterate": RecipeConfig,
+    "decode": DecodeConfig,
 }

@@ -67,7 +67,7 @@ def run(out: str | Path, size: str = "quick", seed: int = 1) -> Path:
 
 def _run_stages(stage: Stages, out: Path, amount: Size, seed: int) -> None:
     from avhubert.cluster.labels import cluster
-    from avhubert.config.compose import compose
+    from avhubert.config import compose
     from avhubert.corpora.noise import make_noise
     from avhubert.corpora.synthetic.writer import make_corpus
     from avhubert.prepare.pipeline import prepare

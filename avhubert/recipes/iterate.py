@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from avhubert.config.compose import compose
+from avhubert.config import compose
 from avhubert.config.schema import RecipeConfig
 from avhubert.config.validate import keys, require
 from avhubert.errors import ConfigError

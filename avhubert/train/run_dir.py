@@ -88,7 +88,7 @@ def open_run(config: PretrainConfig | FinetuneConfig) -> Iterator[Run]:
 def _refuse_other_settings(path: Path, config: PretrainConfig | FinetuneConfig) -> None:
     if not path.exists():
         return
-    was = dict(flatten(from_dict(type(config), OmegaConf.to_container(OmegaConf.load(path)), where=str(path))))
+    was = dict(flatten(from_dict(type(config), OmegaConf.to_container(OmegaConf.load(path)), source=str(path))))
     differing = [
         f"{key}={value} (was {was[key]})"
         for key, value in flatten(config)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from avhubert.checkpoints.fairseq.presets import DEAD, ELSEWHERE, FIXED, KEYS, MAPPED, compose_any
 from avhubert.cli.app import main
-from avhubert.config.compose import compose
+from avhubert.config import compose
 from avhubert.config.validate import flatten
 from avhubert.errors import ConfigError
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avhubert.config.compose import compose
+from avhubert.config import compose
 from avhubert.config.schema import DecodeConfig
 from avhubert.constants import CTC_BLANK, EOS, PAD
 from avhubert.data.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ import torch
 from avhubert.checkpoints.directory import save_model
 from avhubert.checkpoints.load import load_recognizer
 from avhubert.cli.app import main
-from avhubert.config.compose import compose
+from avhubert.config import compose
 from avhubert.config.schema import DataConfig, DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.data.dataset import ClipDataset
 from avhubert.data.manifest import Clip, read_manifest, write_manifest

@@ -84,7 +84,7 @@ def test_parts_that_do_not_belong_together_are_refused(settings: list[str], tmp_
     [
         ("clusters=[6,5]", "3 presets, 2 clusters and 2 teacher_layers do not fit"),
         ("clusters=[6,1,7]", "must each be at least 2"),
-        ("teacher_layers=[1,-2]", "must be at least 0"),
+        ("teacher_layers=[1,-2]", "must each be at least 0"),
         ("presets=[tiny_iter1,tinny,tiny_iter2]", "unknown pretrain preset 'tinny'"),
         ("percent=0", "must be greater than 0"),
         ("optimiser.lr=1", "unknown key 'optimiser.lr'"),

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from avhubert.checkpoints.load import load_recognizer
 from avhubert.cli.app import main
-from avhubert.config.compose import compose
+from avhubert.config import compose
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
 from avhubert.train import finetune

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from avhubert.cli.app import main
-from avhubert.config.compose import compose
+from avhubert.config import compose
 from avhubert.config.schema import MaskingConfig, ModelConfig, ObjectiveConfig
 from avhubert.errors import AvhubertError, ConfigError
 from avhubert.model.encoder import AVHubert, EncoderLayer

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from avhubert.cli.app import main
 from avhubert.cluster.labels import cluster
-from avhubert.config.compose import compose
+from avhubert.config import compose
 from avhubert.data.labels import read_label_info
 from avhubert.data.manifest import read_manifest, write_manifest
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from avhubert.config.compose import compose
+from avhubert.config import compose
 from avhubert.errors import ConfigError
 from avhubert.files import sha256, write_json
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -11,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from avhubert.config import validate as configuration
-from avhubert.config.compose import PRESETS, compose, preset_command, presets
+from avhubert.config import compose, presets
+from avhubert.config.composition import FOLDERS, PRESETS
+from avhubert.config.fields import Rule
+from avhubert.config.reference import describe
 from avhubert.config.schema import SCHEMAS, DecodeConfig, FinetuneConfig, OptimizerConfig, PretrainConfig
 from avhubert.config.validate import flatten, from_dict, keys, require, to_dict, write_yaml
 from avhubert.errors import ConfigError
@@ -28,12 +29,12 @@ PUBLISHED = {
     "finetune": {
         *(f"{size}_{corpus}_{hours}" for size in ("base", "large") for corpus in ("lrs3", "vox") for hours in HOURS),
         *("self_large_vox_30h", "self_large_vox_433h"),
+        *(f"{size}_noise_pt_noise_ft_{hours}" for size in ("base", "large") for hours in HOURS),
     },
-    "av-finetune": {f"{size}_noise_pt_noise_ft_{hours}" for size in ("base", "large") for hours in ("30h", "433h")},
     "decode": {"s2s_decode"},
 }  # fmt: skip
 OURS = {
-    "pretrain": {"tiny_iter1", "tiny_iter2"}, "finetune": {"tiny"}, "av-finetune": set(), "decode": set(),
+    "pretrain": {"tiny_iter1", "tiny_iter2"}, "finetune": {"tiny"}, "decode": set(),
     "iterate": {"base_lrs3", "base_vox", "tiny"},
 }  # fmt: skip
 
@@ -59,7 +60,7 @@ def test_a_preset_holds_only_what_differs_from_its_parents(path) -> None:
     """Every value in the YAML changes something: the parents alone would give another one."""
     raw = OmegaConf.to_container(OmegaConf.load(path))
     parents = [parent for parent in raw.pop("defaults", []) if parent != "_self_"]
-    command = path.parent.name
+    command = {folder: command for command, folder in FOLDERS.items()}.get(path.parent.name, path.parent.name)
     if command == "decode" or (not parents and path.stem != "_base"):
         return  # a mixin (what it differs from is not known here), or the published decoding settings written out
     base = from_dict(SCHEMAS[command], _merged(command, parents), "parents")
@@ -71,10 +72,9 @@ def test_a_preset_holds_only_what_differs_from_its_parents(path) -> None:
 def _merged(command: str, parents: list[str]) -> dict:
     merged = OmegaConf.create({})
     for parent in parents:
-        folder = next(f for f in (command, "finetune") if (PRESETS / f / f"{parent}.yaml").exists())
-        raw = OmegaConf.load(PRESETS / folder / f"{parent}.yaml")
+        raw = OmegaConf.load(PRESETS / FOLDERS.get(command, command) / f"{parent}.yaml")
         above = [name for name in raw.pop("defaults", []) if name != "_self_"]
-        merged = OmegaConf.merge(merged, _merged(folder, above), raw)
+        merged = OmegaConf.merge(merged, _merged(command, above), raw)
     return OmegaConf.to_container(merged)
 
 
@@ -217,30 +217,28 @@ def _row(facts: str, name: str) -> list[str]:
 
 
 FINETUNE_ROWS = {
-    "Base 30 h (LRS3)": ("finetune", ["base_lrs3_30h"]),
-    "Base 433 h (LRS3)": ("finetune", ["base_lrs3_433h"]),
-    "Base 30 h (Vox)": ("finetune", ["base_vox_30h"]),
-    "Base 433 h (Vox)": ("finetune", ["base_vox_433h"]),
-    "Large 30 h (LRS3)": ("finetune", ["large_lrs3_30h"]),
-    "Large 433 h (LRS3)": ("finetune", ["large_lrs3_433h"]),
-    "Large 30 h / 433 h (Vox)": ("finetune", ["large_vox_30h", "large_vox_433h"]),
-    "self-training Large (30 h and 433 h)": ("finetune", ["self_large_vox_30h", "self_large_vox_433h"]),
-    "AV noise Base 30 h": ("av-finetune", ["base_noise_pt_noise_ft_30h"]),
-    "AV noise Base 433 h": ("av-finetune", ["base_noise_pt_noise_ft_433h"]),
-    "AV noise Large 30 h": ("av-finetune", ["large_noise_pt_noise_ft_30h"]),
-    "AV noise Large 433 h": ("av-finetune", ["large_noise_pt_noise_ft_433h"]),
+    "Base 30 h (LRS3)": ["base_lrs3_30h"],
+    "Base 433 h (LRS3)": ["base_lrs3_433h"],
+    "Base 30 h (Vox)": ["base_vox_30h"],
+    "Base 433 h (Vox)": ["base_vox_433h"],
+    "Large 30 h (LRS3)": ["large_lrs3_30h"],
+    "Large 433 h (LRS3)": ["large_lrs3_433h"],
+    "Large 30 h / 433 h (Vox)": ["large_vox_30h", "large_vox_433h"],
+    "self-training Large (30 h and 433 h)": ["self_large_vox_30h", "self_large_vox_433h"],
+    "AV noise Base 30 h": ["base_noise_pt_noise_ft_30h"],
+    "AV noise Base 433 h": ["base_noise_pt_noise_ft_433h"],
+    "AV noise Large 30 h": ["large_noise_pt_noise_ft_30h"],
+    "AV noise Large 433 h": ["large_noise_pt_noise_ft_433h"],
 }
 
 
 def test_the_table_of_fine_tuning_is_covered(facts) -> None:
     assert [row[0] for row in table(facts, "recipe")] == list(FINETUNE_ROWS)
-    named = {name for command, names in FINETUNE_ROWS.values() for name in names}
-    assert named == PUBLISHED["finetune"] | PUBLISHED["av-finetune"]
+    assert {name for names in FINETUNE_ROWS.values() for name in names} == PUBLISHED["finetune"]
 
 
-@pytest.mark.parametrize(("row", "name"), [(row, name) for row, (_, names) in FINETUNE_ROWS.items() for name in names])
+@pytest.mark.parametrize(("row", "name"), [(row, name) for row, names in FINETUNE_ROWS.items() for name in names])
 def test_published_fine_tuning(facts, row, name) -> None:
-    command = FINETUNE_ROWS[row][0]
     updates, stages, frozen, decoder = _row(facts, row)
     warmup, decay = (number(part.strip()) for part in stages.split("/"))
     large = "Large" in row
@@ -251,7 +249,8 @@ def test_published_fine_tuning(facts, row, name) -> None:
     assert int(width) == (1024 if large else 768)  # the decoder is as wide as the encoder
     noisy = "noise 0.25 at 0 dB" in decoder or row.startswith("AV noise")
     devices = 32 if "32 GPUs" in decoder else 8
-    config = compose(command, name)
+    config = compose("finetune", name)
+    audio_visual = row.startswith("AV")
     expect(
         config,
         train__max_steps=number(updates),
@@ -285,12 +284,12 @@ def test_published_fine_tuning(facts, row, name) -> None:
         model__feature_grad_mult=1.0,
         data__max_frames=500,
         data__min_frames=1,
-        data__modalities="av" if command == "av-finetune" else "v",
+        data__modalities="av" if audio_visual else "v",
         data__noise_prob=0.25 if noisy else 0.0,
         data__noise_snr=[0, 0],
     )
     draws = (config.data.draw_av, config.data.draw_a, config.data.draw_v)
-    assert draws == ((1, 0, 0) if command == "av-finetune" else (0, 0, 1))
+    assert draws == ((1, 0, 0) if audio_visual else (0, 0, 1))
     assert config.data.noise == (
         "???" if noisy else None
     )  # a noisy recipe without a noise list is refused, not run clean
@@ -355,7 +354,8 @@ WRONG = [
     ("data.pad=maybe", "data.pad=maybe must be true or false"),
     ("data.min_frames=600", "data.min_frames=600 is greater than data.max_frames=500"),
     ("model.visual_blocks=3", "model.visual_blocks=3 must be a list"),
-    ("model.visual_blocks=[1,0,1,1]", "model.visual_blocks=[1, 0, 1, 1] must be four numbers of at least 1"),
+    ("model.visual_blocks=[1,0,1,1]", "model.visual_blocks=[1, 0, 1, 1] must each be at least 1"),
+    ("model.visual_blocks=[1,1]", "model.visual_blocks=[1, 1] must be four numbers"),
     ("model.encoder_embed_dim=190", "must be a multiple of model.encoder_attention_heads=4"),
     ("run_dir=${nowhere}", "Interpolation key 'nowhere' not found"),
     ("seed", "'seed' is not of the form key=value"),
@@ -387,12 +387,20 @@ def test_an_unknown_preset_lists_the_known_ones(command) -> None:
     assert " _" not in str(error.value)
 
 
-def test_audio_visual_recipes_are_listed_with_and_found_by_finetune() -> None:
+def test_audio_visual_presets_belong_to_finetune() -> None:
     with pytest.raises(ConfigError, match="base_noise_pt_noise_ft_30h"):
         compose("finetune", "nonsense")
-    assert preset_command("base_noise_pt_noise_ft_30h", None) == "av-finetune"
-    assert preset_command("base_vox_30h", None) == "finetune"
-    assert preset_command("base_noise_pt_noise_ft_30h", "mine") == "finetune"
+    name = "base_noise_pt_noise_ft_30h"
+    assert compose("av-finetune", name) == compose("finetune", name)  # the command of their former folder
+    assert presets("av-finetune") == presets("finetune")
+
+
+def test_an_unknown_command_lists_the_known_ones() -> None:
+    for function in (lambda: compose("fine-tune", "tiny"), lambda: describe("fine-tune")):
+        with pytest.raises(
+            ConfigError, match="unknown command 'fine-tune'; known: decode, finetune, iterate, pretrain"
+        ):
+            function()
 
 
 # --------------------------------------------------------------------------- a user's own presets
@@ -457,19 +465,51 @@ def test_require_names_an_empty_value_too() -> None:
         require(compose("pretrain", "tiny_iter1", ["run_dir=", "data.dir=d"]))
 
 
-def test_the_names_that_are_checked_exist() -> None:
-    """A check whose key was renamed would silently check nothing."""
-    names = {key.split(".")[-1] for schema in SCHEMAS.values() for key in keys(schema)}
-    checked = {*configuration.CHOICES, *configuration.SHARES, *configuration.POSITIVE, *configuration.NOT_NEGATIVE}
-    assert checked <= names
-    numbers = {
-        field.name
-        for schema in vars(configuration).values()
-        if dataclasses.is_dataclass(schema)
-        for field in dataclasses.fields(schema)
-        if re.match(r"^(int|float|list\[(int|float)\])", str(field.type))
-    }
-    assert numbers - checked <= {"noise_snr", "max_len_b"}  # negative decibels are right
+@pytest.mark.parametrize("command", SCHEMAS)
+def test_every_key_is_described(command: str) -> None:
+    """Each key has a meaning, and each number has bounds, except decibels, which may be negative."""
+    groups = describe(command)
+    described = [key for group in groups for key in group.keys]
+    assert [key.key for key in described] == sorted(keys(SCHEMAS[command]), key=[key.key for key in described].index)
+    assert len(described) == len(keys(SCHEMAS[command]))
+    for group in groups:
+        assert group.help.endswith("."), group.prefix
+    for key in described:
+        assert key.help.endswith("."), key.key
+        if ("int" in key.type or "float" in key.type) and key.unit != "dB":
+            assert key.allowed, key.key
+
+
+def test_a_description_of_a_key() -> None:
+    described = {key.key: key for group in describe("finetune") for key in group.keys}
+    schedule = described["optimizer.schedule"]
+    assert (schedule.type, schedule.default) == ("str", "polynomial")
+    assert schedule.allowed == "one of: polynomial, tri_stage"
+    assert described["optimizer.layer_decay"].allowed == "greater than 0 and at most 1"
+    assert described["data.noise_snr"].default == "[0, 0]"
+    assert described["data.labels"].type == "str or list of str or null"
+    assert described["model.pretrained"].default == "required"
+    assert (described["optimizer.lr"].default, described["data.pad"].default) == ("0.0005", "true")
+    assert described["data.noise_prob"].default == "0.0"
+    assert (described["data.max_frames"].unit, described["data.max_frames"].allowed) == ("frames", "greater than 0")
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "violation"),
+    [
+        (Rule("", lowest=0, highest=1), 1.5, "must be between 0 and 1"),
+        (Rule("", lowest=0), [1, -1], "must each be at least 0"),
+        (Rule("", above=0), 0, "must be greater than 0"),
+        (Rule("", above=0, highest=100), 101.0, "must be greater than 0 and at most 100"),
+        (Rule("", choices=("a", "b")), ["a", "c"], "is not one of: a, b"),
+        (Rule(""), float("nan"), "must be finite"),
+        (Rule("", above=0, highest=100), 100.0, None),
+        (Rule("", lowest=0, highest=1), [0, 1], None),
+        (Rule("", choices=("a", "b")), ["a"], None),
+    ],
+)
+def test_rules(rule: Rule, value: object, violation: str | None) -> None:
+    assert rule.violation(value) == violation
 
 
 VALUES = st.one_of(st.none(), st.integers(), st.text(max_size=5), st.lists(st.integers(), max_size=2))
