@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo test check docs setup clean
+.PHONY: demo quick test test-slow check docs setup clean
 .DELETE_ON_ERROR:
 
 # DEMO="--size smoke --out runs/smoke" gives other arguments to `avhubert demo`
@@ -13,8 +13,19 @@ DEMO ?=
 demo: .venv/.run
 	$(BIN)/avhubert demo $(DEMO)
 
+# for every edit: style and the tests marked `quick`, under a minute
+quick: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m quick
+
+# before a commit: all tests but the long ones, under 10 minutes on 2 cores
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# the long ones: CI runs them
+test-slow: .venv/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 check: .venv/.dev
 	$(BIN)/ruff check .
