@@ -92,7 +92,8 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from avhubert.evaluation.metrics import compare, read_hypotheses
+    from avhubert.evaluation.comparison import compare
+    from avhubert.evaluation.results import read_hypotheses
 
     result = compare(read_hypotheses(options.first), read_hypotheses(options.second))
     low, high = result.interval
@@ -189,7 +190,7 @@ def _lm_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _lm(options: argparse.Namespace) -> None:
-    from avhubert.decode.lm import train_ngram
+    from avhubert.decode.lm.train_ngram import train_ngram
 
     show_values(train_ngram(options.data, options.out, order=options.order))
 

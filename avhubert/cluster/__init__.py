@@ -1,0 +1,1 @@
+"""Clusters of features: k-means, label folders and their metrics."""

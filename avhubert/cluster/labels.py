@@ -10,38 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avhubert.cluster import metrics as quality
-from avhubert.cluster.kmeans import assign, fit
+from avhubert.cluster.kmeans import fit
+from avhubert.cluster.label_model import centroids_hash, read_label_model
+from avhubert.cluster.label_report import label_report
+from avhubert.cluster.split_labels import label_splits
 from avhubert.constants import SPLITS
-from avhubert.data.labels import LabelInfo, read_label_info, write_dictionary, write_label_info, write_labels
+from avhubert.data.labels import LabelInfo, write_label_info
 from avhubert.data.manifest import Clip, read_manifest
-from avhubert.data.transcripts import read_phones
 from avhubert.errors import ConfigError, DataError
-from avhubert.features.extractors import Extractor, extractor, parse
+from avhubert.features.extractors import Extractor, extractor
 from avhubert.features.shards import Shards, write_shards
+from avhubert.features.specification import parse
 from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, sha256, write_json
-from avhubert.report import Page, progress
-
-EMPTY_LIMIT = 0.05  # a larger share of empty clusters is refused
-
-
-@dataclass(frozen=True)
-class LabelModel:
-    """What turns features into cluster ids, by `kmeans.assign`."""
-
-    info: LabelInfo
-    centroids: np.ndarray  # float32 [K, D]
-    model_sha256: str | None  # of the model whose layer was clustered; None for MFCC
 
 
 def cluster(
@@ -76,7 +64,7 @@ def cluster(
     with _features(data_dir, source, out, splits) as (manifests, shards):
         chosen = _chosen(len(manifests["train"]), percent, seed)
         found = fit(lambda: shards["train"].clips(chosen), clusters, seed)
-        info = LabelInfo(spec.rate, clusters, spec.model or "mfcc", spec.layer, _hash(found.centroids))
+        info = LabelInfo(spec.rate, clusters, spec.model or "mfcc", spec.layer, centroids_hash(found.centroids))
         settings = {
             "features": str(spec), **source.identity, "seed": seed, "percent": percent, "learned_clips": len(chosen)
         }  # fmt: skip
@@ -142,7 +130,7 @@ def _write(
     with atomic_directory(Path(out).absolute()) as folder:
         np.save(folder / "centroids.npy", centroids)
         write_json(folder / "label_model.json", settings)
-        results = _label_splits(folder, data_dir, manifests, shards, info, centroids, "applied_from" not in settings)
+        results = label_splits(folder, data_dir, manifests, shards, info, centroids, "applied_from" not in settings)
         hashes = {split: sha256(folder / f"{split}.km") for split in manifests}
         write_label_info(folder, dataclasses.replace(info, files=hashes))
         figures: dict[str, Any] = {
@@ -151,22 +139,8 @@ def _write(
         for split, result in results.items():
             figures.update({f"{split}_{name}": value for name, value in result.figures().items()})
         write_json(folder / "quality.json", figures)
-        _report(figures, results).write(folder / "report.html")
+        label_report(figures, results).write(folder / "report.html")
         return figures
-
-
-def read_label_model(folder: str | Path) -> LabelModel:
-    """The label model of a label folder; DataError if it has none or a part does not belong to the others."""
-    folder = Path(folder)
-    info = read_label_info(folder)
-    path = folder / "centroids.npy"
-    try:
-        centroids = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is missing or damaged; make the labels again") from error
-    if centroids.ndim != 2 or len(centroids) != info.clusters or _hash(centroids) != info.centroids:
-        raise DataError(f"{path} holds other centroids than labels.json beside it says; make the labels again")
-    return LabelModel(info, centroids, read_json(folder / "label_model.json").get("model_sha256"))
 
 
 def _exists(data_dir: Path, split: str) -> bool:
@@ -177,121 +151,3 @@ def _chosen(clips: int, percent: float, seed: int) -> list[int]:
     """Positions of the clips that k-means learns from: ceil of the share, drawn with the seed."""
     count = min(clips, math.ceil(percent / 100 * clips))
     return sorted(np.random.default_rng(seed).permutation(clips)[:count].tolist())
-
-
-def _hash(centroids: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(centroids, "<f4").tobytes()).hexdigest()
-
-
-# --------------------------------------------------------------------------- labels and their figures
-@dataclass
-class SplitResult:
-    """What the labels of a split are like."""
-
-    counts: np.ndarray  # int64 [K], frames of each cluster at the labels' own rate
-    joint: quality.JointCounts | None  # with the true phones at 25 Hz, where they are known
-
-    def figures(self) -> dict[str, float | int]:
-        share = self.counts[self.counts > 0] / max(1, self.counts.sum())
-        found: dict[str, float | int] = {
-            "frames": int(self.counts.sum()),
-            "entropy": float(-(share * np.log(share)).sum()),
-            "empty_clusters": int((self.counts == 0).sum()),
-        }
-        if self.joint is not None and self.joint.counts.sum():
-            found.update(quality.figures(self.joint.counts))
-        return found
-
-
-def _label_splits(
-    folder: Path,
-    data_dir: Path,
-    manifests: dict[str, list[Clip]],
-    shards: dict[str, Shards],
-    info: LabelInfo,
-    centroids: np.ndarray,
-    refuse_empty: bool,
-) -> dict[str, SplitResult]:
-    results = {}
-    with progress() as bar:
-        for split, clips in manifests.items():
-            task = bar.add_task(f"labels: {split}", total=len(clips), unit="clips")
-            result = SplitResult(np.zeros(info.clusters, np.int64), None)
-            phones = _phones(data_dir / f"{split}.phn", len(clips))
-            if phones is not None:
-                result.joint = quality.JointCounts(info.clusters)
-            rows = []
-            for index, row in enumerate(_assigned(shards[split], centroids)):
-                rows.append(row)
-                result.counts += np.bincount(row, minlength=info.clusters)
-                if result.joint is not None and phones is not None:
-                    result.joint.add(quality.at_frame_rate(row, info.rate), phones[index])
-                bar.advance(task)
-            if split == "train" and refuse_empty:
-                _refuse_empty(result.counts)
-            write_labels(folder / f"{split}.km", rows)
-            results[split] = result
-    counts = results["train" if "train" in results else next(iter(results))].counts
-    write_dictionary(folder / "dict.km.txt", {str(k): int(n) for k, n in enumerate(counts)})
-    return results
-
-
-def _assigned(shards: Shards, centroids: np.ndarray) -> Iterator[np.ndarray]:
-    for rows in shards.clips():
-        yield assign(rows, centroids)
-
-
-def _phones(path: Path, clips: int) -> list[list[str]] | None:
-    if not path.exists():
-        return None
-    phones = read_phones(path)
-    if len(phones) != clips:
-        raise DataError(f"{path} has {len(phones)} lines but the manifest lists {clips} clips; make or remove it")
-    return phones
-
-
-def _refuse_empty(counts: np.ndarray) -> None:
-    empty = int((counts == 0).sum())
-    if empty > EMPTY_LIMIT * len(counts):
-        raise DataError(
-            f"{empty} of {len(counts)} clusters are empty: {counts.sum()} training frames do not fill so many; "
-            f"ask for fewer clusters, such as --clusters {max(2, (len(counts) - empty) // 2)}"
-        )
-
-
-# --------------------------------------------------------------------------- the page
-def _report(figures: dict[str, Any], results: dict[str, SplitResult]) -> Page:
-    page = Page(f"Labels: {figures['clusters']} clusters of {figures['source']}")
-    page.text(
-        f"{figures['rate']} labels per second, learned from {figures['learned_frames']:,} frames of the training "
-        f"split. Entropy is in nats, at most {math.log(figures['clusters']):.3g}. PNMI and purities compare labels "
-        "with the true phones at 25 per second."
-    )
-    names = ("frames", "empty_clusters", "entropy", "pnmi", "purity", "cluster_purity")
-    page.table(
-        ("split", "frames", "empty clusters", "entropy", "PNMI", "phone purity", "cluster purity"),
-        [(split, *(figures.get(f"{split}_{name}", "phones not known") for name in names)) for split in results],
-    )
-    page.heading("Occupancy")
-    ranks = list(range(1, figures["clusters"] + 1))
-    shares = {
-        split: (ranks, (np.sort(result.counts)[::-1] / max(1, result.counts.sum())).tolist())
-        for split, result in results.items()
-    }
-    page.plot(shares, "cluster, by size", "share of frames", "share of the frames in each cluster, largest first")
-    for split, result in results.items():
-        if result.joint is not None and result.joint.counts.sum():
-            page.heading(f"Clusters and phones, {split}")
-            caption = "P(phone | cluster); clusters are ordered by their most frequent phone"
-            page.heatmap(*_picture(result.joint), caption=caption)
-    return page
-
-
-def _picture(joint: quality.JointCounts) -> tuple[np.ndarray, str, str, list[str]]:
-    """P(phone | cluster) [phones, clusters], both ordered so that a good labelling shows as a diagonal."""
-    counts = joint.counts
-    by_size = np.argsort(-counts.sum(0), kind="stable")
-    counts = counts[:, by_size]
-    share = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    order = np.lexsort((-share.max(1), share.argmax(1)))
-    return share[order].T, "cluster", "phone", [joint.phones[i] for i in by_size]

@@ -1,0 +1,1 @@
+"""Decoding: beam search, CTC, language models and word alignment."""

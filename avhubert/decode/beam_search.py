@@ -17,7 +17,8 @@ from torch import Tensor
 from avhubert.config.schema import DecodeConfig
 from avhubert.constants import EOS, FRAME_RATE, LOG_ZERO, PAD
 from avhubert.decode.ctc import PrefixScores
-from avhubert.decode.lm import LanguageModel, load_language_model
+from avhubert.decode.lm.base import LanguageModel
+from avhubert.decode.lm.load import load_language_model
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.recognizer import Recognizer
 

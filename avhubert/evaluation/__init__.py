@@ -1,0 +1,1 @@
+"""Evaluation of a recognizer: error rates, reports and pseudo-labels."""

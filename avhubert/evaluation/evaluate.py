@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +22,17 @@ from avhubert.data.noise import read_noise_list
 from avhubert.data.text import normaliser
 from avhubert.data.transcripts import read_transcripts
 from avhubert.decode.beam_search import beam_search, check_lengths
-from avhubert.decode.lm import LanguageModel, load_language_model
+from avhubert.decode.lm.base import LanguageModel
+from avhubert.decode.lm.load import load_language_model
 from avhubert.errors import ConfigError, DataError
-from avhubert.evaluation.metrics import Condition, Result, score, summarise
-from avhubert.evaluation.report import result_page
-from avhubert.files import output_directory, sha256, write_json
+from avhubert.evaluation.conditions import Condition, check_modality, check_streams, conditions
+from avhubert.evaluation.metrics import Result, score, summarise
+from avhubert.evaluation.results import write_results
+from avhubert.files import output_directory
 from avhubert.model.recognizer import Recognizer
 from avhubert.report import progress
 
 FRAMES_PER_BATCH = 600  # video frames, padding included
-
-
-def check_modality(recognizer: Recognizer, modality: str) -> None:
-    """ConfigError if the recognizer was never shown what it is asked to read."""
-    trained = recognizer.metadata.get("modalities")
-    if trained and modality not in trained:
-        raise ConfigError(
-            f"this model was fine-tuned for {', '.join(trained)}, not for '{modality}'; choose one of those or "
-            "fine-tune with data.draw_* above 0 for it"
-        )
 
 
 def references_of(data: Path, split: str, clips: list[Clip], normalise: Callable[[str], str]) -> list[str]:
@@ -53,22 +43,6 @@ def references_of(data: Path, split: str, clips: list[Clip], normalise: Callable
             where = data / f"{split}.wrd"
             raise DataError(f"{where}: the reference of clip '{clip.id}' is empty; write it or remove the clip")
     return texts
-
-
-def conditions(
-    modalities: Sequence[str], noises: Sequence[str | None], snrs: Sequence[int | None], faults: Sequence[str]
-) -> list[Condition]:
-    """Every modality clean and in every noise (None: the only one) at every SNR in dB (None: clean), and its picture
-    with every fault; what a modality does not see or hear is not repeated for it."""
-    found = []
-    for modality in modalities:
-        hears, sees = ("audio" in MODALITIES[modality]), ("video" in MODALITIES[modality])
-        if None in snrs or not hears:
-            found.append(Condition(modality))
-        for noise in noises:
-            found += [Condition(modality, noise, snr) for snr in snrs if snr is not None and hears]
-        found += [Condition(modality, fault=fault) for fault in faults if sees]
-    return found
 
 
 def evaluate(
@@ -117,7 +91,7 @@ def evaluate(
     references = references_of(data, split, clips, clean)
     check_lengths([clip.frames for clip in clips], [clip.id for clip in clips])
     for one in modalities:
-        _check_streams(clips, one)
+        check_streams(clips, one)
     folder = output_directory(out) if out else None
     settings = replace(recognizer.decode_settings, **(decode or {}))
     lm = load_language_model(settings.lm, recognizer.tokenizer) if settings.lm and settings.lm_weight else None
@@ -133,17 +107,8 @@ def evaluate(
             rates = f"WER {results[-1].wer:.1f} % [{low:.1f}, {high:.1f}], CER {results[-1].cer:.1f} %"
             print(f"{condition}: {rates}, {len(clips)} clips", flush=True)
     if folder:
-        _write(folder, results, clips, data, split, lists, settings, normalise, recognizer)
+        write_results(folder, results, clips, data, split, lists, settings, normalise, recognizer)
     return results
-
-
-def _check_streams(clips: Sequence[Clip], modality: str) -> None:
-    without = [clip.id for clip in clips if not clip.streams(MODALITIES[modality])]
-    if without:
-        raise DataError(
-            f"{len(without)} of {len(clips)} clips have nothing of modality '{modality}', among them '{without[0]}'; "
-            "choose another modality, or take them out of the manifest"
-        )
 
 
 def _dataset(data: Path, clips: list[Clip], condition: Condition, noises: Sequence[Path] | None) -> ClipDataset:
@@ -204,47 +169,3 @@ def _one_condition(
         measured = (min(ratios), max(ratios)) if ratios else None
     utterances = score([clip.id for clip in clips], references, [found[index] for index in range(len(clips))])
     return summarise(utterances, condition, sum(clip.frames for clip in clips) / FRAME_RATE, seconds, measured, stages)
-
-
-def _write(
-    folder: Path,
-    results: list[Result],
-    clips: Sequence[Clip],
-    data: Path,
-    split: str,
-    lists: Mapping[str | None, Sequence[Path]],
-    settings: DecodeConfig,
-    normalise: str,
-    recognizer: Recognizer,
-) -> None:
-    provenance = {
-        "data": str(data),
-        "split": split,
-        "manifest_sha256": sha256(data / f"{split}.tsv"),
-        "transcripts_sha256": sha256(data / f"{split}.wrd"),
-        "noise_sha256": {name or "noise": _hash_files(paths) for name, paths in lists.items()},
-        "decode": asdict(settings),
-        "normalise": normalise,
-        "model": recognizer.metadata,
-        "model_sha256": _hash_weights(recognizer),
-        "avhubert": version("avhubert"),
-    }
-    for result in results:
-        rows = [asdict(utterance) for utterance in result.utterances]
-        write_json(folder / f"hypotheses-{result.condition.file_name}.json", rows)
-    write_json(folder / "results.json", {"results": [result.summary() for result in results], **provenance})
-    result_page(results, clips, split).write(folder / "report.html")
-
-
-def _hash_files(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(sha256(path).encode())
-    return digest.hexdigest()
-
-
-def _hash_weights(recognizer: Recognizer) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(recognizer.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

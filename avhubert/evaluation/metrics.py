@@ -7,37 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import jiwer
 import numpy as np
 
-from avhubert.errors import DataError
-from avhubert.files import read_json
+from avhubert.evaluation.conditions import Condition
 
 RESAMPLES = 1000  # of the bootstrap
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What the recognizer was shown: a modality, a noise at an SNR (None: clean), a fault of the picture."""
-
-    modality: str
-    noise: str | None = None
-    snr: int | None = None
-    fault: str | None = None
-
-    def __str__(self) -> str:
-        if self.snr is None:
-            return f"{self.modality}, {self.fault or 'clean'}"
-        noise = f" {self.noise}" if self.noise else ""
-        return f"{self.modality}, {self.snr} dB{noise}" + (f", {self.fault}" if self.fault else "")
-
-    @property
-    def file_name(self) -> str:
-        """The condition as part of a file's name."""
-        return str(self).replace(", ", "-").replace(" ", "").replace(":", "")
 
 
 @dataclass(frozen=True)
@@ -94,13 +71,13 @@ class Result:
 
 def bootstrap(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95 % interval of the error rate in percent. `errors`, `words`: int [utterances]."""
-    drawn = _drawn(len(errors), seed)
+    drawn = resample_indices(len(errors), seed)
     rates = 100 * errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _drawn(count: int, seed: int) -> np.ndarray:
+def resample_indices(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, count, size=(RESAMPLES, count))
 
 
@@ -134,7 +111,7 @@ def summarise(
     return Result(
         modality=condition.modality,
         snr=condition.snr,
-        wer=_rate(errors, words),
+        wer=error_rate(errors, words),
         interval=bootstrap(errors, words),
         cer=100 * float(jiwer.cer([u.reference for u in utterances], [u.hypothesis for u in utterances])),
         words=int(words.sum()),
@@ -152,7 +129,7 @@ def summarise(
     )
 
 
-def _rate(errors: np.ndarray, words: np.ndarray) -> float:
+def error_rate(errors: np.ndarray, words: np.ndarray) -> float:
     return 100 * float(errors.sum()) / max(1.0, float(words.sum()))
 
 
@@ -164,7 +141,7 @@ def by(utterances: Sequence[Utterance], key: Callable[[Utterance], str]) -> list
     rows = []
     for name, members in sorted(groups.items()):
         errors, words = (np.array([getattr(u, what) for u in members]) for what in ("errors", "words"))
-        rows.append((name, len(members), int(words.sum()), _rate(errors, words)))
+        rows.append((name, len(members), int(words.sum()), error_rate(errors, words)))
     return rows
 
 
@@ -191,56 +168,3 @@ def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
         )
         for chunk in found.alignments[0]
     ]
-
-
-# --------------------------------------------------------------------------- two results
-@dataclass(frozen=True)
-class Comparison:
-    """WER of both in percent, the second's minus the first's with its 95 % interval, and a two-sided p-value."""
-
-    first: float
-    second: float
-    difference: float
-    interval: tuple[float, float]
-    p: float
-    utterances: int
-
-
-def compare(first: Sequence[Utterance], second: Sequence[Utterance], seed: int = 0) -> Comparison:
-    """Paired bootstrap over the utterances that both have decoded.
-
-    Raises DataError when they are not of the same utterances and references.
-    """
-    others = {utterance.id: utterance for utterance in second}
-    if len(others) != len(second) or {u.id: u.reference for u in first} != {u.id: u.reference for u in second}:
-        raise DataError(
-            "the two results are of different clips or references: evaluate both models on the same split of the "
-            "same data"
-        )
-    words = np.array([utterance.words for utterance in first])
-    errors = np.array([utterance.errors for utterance in first])
-    other = np.array([others[utterance.id].errors for utterance in first])
-    drawn = _drawn(len(words), seed)
-    differences = 100 * (other - errors)[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    below = (1 + min((differences <= 0).sum(), (differences >= 0).sum())) / (1 + RESAMPLES)
-    return Comparison(
-        _rate(errors, words),
-        _rate(other, words),
-        _rate(other, words) - _rate(errors, words),
-        (float(low), float(high)),
-        float(min(1.0, 2 * below)),
-        len(words),
-    )
-
-
-def read_hypotheses(path: str | Path) -> list[Utterance]:
-    """Utterances of a `hypotheses-….json` that `avhubert evaluate` wrote; DataError for anything else."""
-    rows = read_json(path)
-    try:
-        found = [Utterance(**{**row, "others": [tuple(other) for other in row.get("others", [])]}) for row in rows]
-    except (TypeError, AttributeError) as error:
-        raise DataError(f"{path} does not hold hypotheses; give a hypotheses-….json of `avhubert evaluate`") from error
-    if not found:
-        raise DataError(f"{path} holds no utterances; evaluate again")
-    return found

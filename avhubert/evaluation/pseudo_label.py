@@ -5,10 +5,8 @@ As the published `self_large_vox_*` recipes begin (ICLR 2022, § 4.3).
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,8 @@ from avhubert.data.manifest import Clip, read_manifest, select, write_manifest
 from avhubert.data.transcripts import read_transcripts, write_transcripts
 from avhubert.decode.beam_search import beam_search
 from avhubert.errors import ConfigError, DataError
-from avhubert.evaluation.evaluate import check_modality
+from avhubert.evaluation.conditions import check_modality
+from avhubert.evaluation.pseudo_journal import JOURNAL, Heard, journal_line, read_journal
 from avhubert.files import lock_directory, output_directory, read_json, sha256, write_json, write_text
 from avhubert.model.recognizer import Recognizer
 from avhubert.report import progress
@@ -35,17 +34,7 @@ from avhubert.report import progress
 FRAMES_PER_BATCH = 600  # video frames, padding included
 
 
-JOURNAL, SETTINGS, LEFT_OUT = "pseudo-labels.jsonl", "pseudo-labels.json", "left_out.tsv"
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What a recognizer heard in a clip: mean log-probability of its tokens (`</s>` too), or why there is nothing."""
-
-    id: str
-    text: str = ""
-    confidence: float = -math.inf
-    problem: str = ""
+SETTINGS, LEFT_OUT = "pseudo-labels.json", "left_out.tsv"
 
 
 @dataclass(frozen=True)
@@ -172,8 +161,8 @@ def _transcribe(
     recognizer: Recognizer, clips: Sequence[Clip], modality: str, settings: DecodeConfig, journal: Path
 ) -> dict[str, Heard]:
     """What is heard in each clip; those of the journal are done, the others are added to it batch by batch."""
-    done = {one.id: one for one in _read_journal(journal)}
-    write_text(journal, "".join(_line(one) for one in done.values()))  # without a line that a kill cut short
+    done = {one.id: one for one in read_journal(journal)}
+    write_text(journal, "".join(journal_line(one) for one in done.values()))  # without a line that a kill cut short
     todo = [clip for clip in clips if clip.id not in done]
     config = DataConfig(dir="", modalities=modality, augment=False)
     dataset = ClipDataset(todo, config, training=False, seed=0, tolerant=True)
@@ -184,22 +173,10 @@ def _transcribe(
         for batch in Loader(dataset, workers=1).batches((0, indices) for indices in batches):
             for one in _decode(recognizer, batch, settings):
                 done[one.id] = one
-                lines.write(_line(one))
+                lines.write(journal_line(one))
                 bar.advance(task)
             lines.flush()
     return done
-
-
-def _line(heard: Heard) -> str:
-    return json.dumps(asdict(heard), ensure_ascii=False) + "\n"
-
-
-def _read_journal(path: Path) -> Iterator[Heard]:
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            yield Heard(**json.loads(line))
-        except ValueError:  # a line that a kill cut short: its clip is done again
-            continue
 
 
 @torch.inference_mode()

@@ -8,7 +8,8 @@ from typing import Any
 from avhubert.data.manifest import Clip
 from avhubert.data.shards import clip_frames
 from avhubert.data.text import is_unspaced
-from avhubert.evaluation.metrics import Condition, Result, Utterance, aligned, by, length, speaker
+from avhubert.evaluation.conditions import Condition
+from avhubert.evaluation.metrics import Result, Utterance, aligned, by, length, speaker
 from avhubert.report import Page, contact_sheet
 
 COLUMNS = ("condition", "WER %", "95 % interval", "CER %", "sub", "del", "ins", "words", "clips", "× real time")

@@ -1,0 +1,1 @@
+"""Features of clips and recordings: MFCC and model layers."""

@@ -14,9 +14,9 @@ from avhubert.report import progress
 if TYPE_CHECKING:
     import numpy as np
 
-    from avhubert.cluster.labels import LabelModel
+    from avhubert.cluster.label_model import LabelModel
     from avhubert.data.manifest import Clip
-    from avhubert.features.extractors import LayerExtractor, Streams
+    from avhubert.features.layer import LayerExtractor, Streams
 
 
 def extract_features(
@@ -41,8 +41,8 @@ def extract_features(
         ConfigError: a layer, modality or split that is not there, units of other features.
         DataError, MediaError: the data directory or a file in it cannot be used.
     """
-    from avhubert.cluster.labels import read_label_model
-    from avhubert.features.extractors import LayerExtractor
+    from avhubert.cluster.label_model import read_label_model
+    from avhubert.features.layer import LayerExtractor
 
     source = Path(source)
     if not source.exists():
@@ -129,7 +129,7 @@ def _extract_file(source: Path, extractor: LayerExtractor, out: Path, label_mode
 def _read_raw(source: Path, modality: str) -> Streams:
     """The streams of a raw file: the mouth is found and cropped as preparation does it, the sound read beside it."""
     from avhubert.data.audio import read_audio
-    from avhubert.features.extractors import streams
+    from avhubert.features.layer import streams
 
     frames = None
     if "video" in MODALITIES[modality]:

@@ -73,7 +73,8 @@ def _require_finished(run: Path, number: int, steps: int) -> None:
 def _label(recipe: RecipeConfig, labels: Path, teacher: str, clusters: int, number: int) -> None:
     """Make labels that are not there; refuse those that belong to another model or other settings."""
     from avhubert.cluster.labels import cluster
-    from avhubert.features.extractors import model_hash, parse
+    from avhubert.features.layer import model_hash
+    from avhubert.features.specification import parse
 
     if not (labels / "labels.json").is_file():
         cluster(recipe.data.dir, teacher, clusters, labels, seed=recipe.seed, percent=recipe.percent)

@@ -103,7 +103,7 @@ class Transcription(Iterator[Segment]):
 
     def __init__(self, file: str | Path, recognizer: Recognizer, modality: str = "auto") -> None:
         from avhubert.data.video import probe
-        from avhubert.evaluation.evaluate import check_modality
+        from avhubert.evaluation.conditions import check_modality
 
         media = probe(file)
         if modality not in ("auto", *MODALITIES):

@@ -13,14 +13,17 @@ import torch
 from avhubert.checkpoints.directory import save_model
 from avhubert.cli.app import main
 from avhubert.cluster.kmeans import assign
-from avhubert.cluster.labels import apply, cluster, read_label_model
+from avhubert.cluster.label_model import read_label_model
+from avhubert.cluster.labels import apply, cluster
 from avhubert.config.schema import ModelConfig
 from avhubert.data.audio import write_wav
 from avhubert.data.labels import load_labels, read_dictionary, read_labels
 from avhubert.data.manifest import Clip, read_manifest, write_manifest
 from avhubert.errors import ConfigError, DataError
-from avhubert.features.extractors import LayerExtractor, MfccExtractor, mfcc, parse, read_streams
+from avhubert.features.layer import LayerExtractor, read_streams
+from avhubert.features.mfcc import MfccExtractor, mfcc
 from avhubert.features.shards import write_shards
+from avhubert.features.specification import parse
 from avhubert.model.encoder import AVHubert
 
 SMALL = ModelConfig(

@@ -9,7 +9,7 @@ import torch
 
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import Tokenizer, train_tokenizer
-from avhubert.decode.lm import estimate, write_arpa
+from avhubert.decode.lm.train_ngram import estimate, write_arpa
 from avhubert.model.recognizer import Recognizer
 
 

@@ -17,7 +17,8 @@ from avhubert.config.schema import DecodeConfig
 from avhubert.constants import CTC_BLANK, EOS, PAD
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.decode.beam_search import MAX_FRAMES, Hypothesis, beam_search, check_lengths
-from avhubert.decode.lm import LanguageModel, load_language_model
+from avhubert.decode.lm.base import LanguageModel
+from avhubert.decode.lm.load import load_language_model
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.recognizer import Recognizer
 

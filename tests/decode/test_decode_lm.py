@@ -15,7 +15,10 @@ from avhubert.constants import EOS, PAD
 from avhubert.data.manifest import Clip, write_manifest
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.data.transcripts import write_transcripts
-from avhubert.decode.lm import Causal, NGram, estimate, load_language_model, train_ngram, write_arpa
+from avhubert.decode.lm.causal import Causal
+from avhubert.decode.lm.load import load_language_model
+from avhubert.decode.lm.ngram import NGram
+from avhubert.decode.lm.train_ngram import estimate, train_ngram, write_arpa
 from avhubert.errors import ConfigError, DataError
 
 SYMBOLS = ("a", "b", "c")

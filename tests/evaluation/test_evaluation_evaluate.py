@@ -18,8 +18,8 @@ from avhubert.data.audio import write_wav
 from avhubert.data.manifest import read_manifest, write_manifest
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import ConfigError, DataError, MediaError
-from avhubert.evaluation.evaluate import conditions, evaluate
-from avhubert.evaluation.metrics import Condition
+from avhubert.evaluation.conditions import Condition, conditions
+from avhubert.evaluation.evaluate import evaluate
 from avhubert.model.recognizer import Recognizer
 
 SIZES = ModelConfig(

@@ -8,19 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avhubert.errors import DataError
-from avhubert.evaluation.metrics import (
-    Condition,
-    aligned,
-    bootstrap,
-    by,
-    compare,
-    length,
-    read_hypotheses,
-    score,
-    speaker,
-    summarise,
-)
+from avhubert.evaluation.comparison import compare
+from avhubert.evaluation.conditions import Condition
+from avhubert.evaluation.metrics import aligned, bootstrap, by, length, score, speaker, summarise
 from avhubert.evaluation.report import cells, worst
+from avhubert.evaluation.results import read_hypotheses
 from avhubert.files import write_json
 
 

@@ -20,7 +20,8 @@ from avhubert.data.tokenizer import Tokenizer
 from avhubert.data.transcripts import read_transcripts
 from avhubert.decode.beam_search import beam_search
 from avhubert.errors import CheckpointError, ConfigError, DataError
-from avhubert.evaluation.pseudo_label import Heard, _doubt, pseudo_label
+from avhubert.evaluation.pseudo_journal import Heard
+from avhubert.evaluation.pseudo_label import _doubt, pseudo_label
 from avhubert.model.recognizer import Recognizer
 from avhubert.train import finetune
 

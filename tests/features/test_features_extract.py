@@ -12,7 +12,8 @@ import torch
 from avhubert.checkpoints.directory import save_model
 from avhubert.cli.app import main
 from avhubert.cluster.kmeans import assign
-from avhubert.cluster.labels import cluster, read_label_model
+from avhubert.cluster.label_model import read_label_model
+from avhubert.cluster.labels import cluster
 from avhubert.config.schema import ModelConfig
 from avhubert.data.audio import read_audio, write_wav
 from avhubert.data.filterbank import audio_features

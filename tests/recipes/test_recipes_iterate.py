@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from avhubert.cli.app import main
-from avhubert.cluster.labels import read_label_model
+from avhubert.cluster.label_model import read_label_model
 from avhubert.errors import ConfigError
 from avhubert.files import sha256
 from avhubert.recipes.iterate import run

@@ -1,0 +1,1 @@
+"""Language models for the beam search: n-grams and causal language models."""
