@@ -1,13 +1,16 @@
-"""avhubert: audio-visual speech in one package. Heavy parts load when they are first used."""
+"""Audio-visual speech recognition with AV-HuBERT: data preparation, training, transcription.
+
+Modules are imported when one of their names is first used, so that `import avhubert` is fast.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
+    __version__: str
+
     from avhubert.checkpoints.directory import save
     from avhubert.checkpoints.hub import push_to_hub
     from avhubert.checkpoints.load import load
@@ -54,4 +57,16 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'avhubert' has no attribute '{name}'")
+
+
+def _version() -> str:
+    """The version of the installed package; pyproject.toml defines it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("avhubert")
+    except PackageNotFoundError:  # the sources are on PYTHONPATH and not installed
+        return "0.0.0+uninstalled"

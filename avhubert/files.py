@@ -1,26 +1,26 @@
-"""Files that are never half-written: write to a temporary name, then rename; locks; hashes; the cache folder."""
+"""Atomic writing of files and folders (a temporary name, then a rename), locks, hashes, the cache folder."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from avhubert.errors import ConfigError, DataError
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix); rename it onto `path` when the block ends well.
+    """Yield a temporary path beside `path`, with the same suffix, and rename it to `path` at the end of the block.
 
-    If the block raises, the temporary file is removed and `path` keeps what it held before.
+    If the block raises, the temporary file is removed and `path` is unchanged.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
@@ -28,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as written:
+        with open(temporary, "r+b") as written:  # Windows syncs only files open for writing
             os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)
@@ -41,9 +41,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; rename it onto `path` when the block ends well.
+    """Yield a temporary directory beside `path` and rename it to `path` at the end of the block.
 
-    An existing directory at `path` is replaced as a whole, and only at the end.
+    An existing directory at `path` is replaced as a whole, and only at the end. If the block raises, it is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,57 +66,69 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
+    """Write `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all."""
+    """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; DataError names the file if it is missing or damaged."""
+    """Read a JSON file; DataError names a file that is missing or damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}", path=path) from error
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON ({error}); make it again or restore it") from error
+        raise DataError(f"{path} is not valid JSON ({error}); make it again or restore it", path=path) from error
 
 
 def output_directory(path: str | Path) -> Path:
-    """Make the directory `path` and check that it can be written; ConfigError in one sentence if not."""
+    """Create the directory `path` and check that it can be written to; ConfigError if not."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise ConfigError(f"cannot write to the output folder {path}: {error.strerror}; choose another one") from error
+        message = f"cannot write to the output folder {path}: {error.strerror}; choose another one"
+        raise ConfigError(message, path=path) from error
     return path
 
 
 @contextlib.contextmanager
 def lock_directory(path: str | Path) -> Iterator[None]:
-    """Hold the lock of directory `path`; ConfigError at once if another process holds it.
+    """Hold the lock of directory `path` during the block; ConfigError at once if another process holds it.
 
-    The lock goes with the process, so a killed job never leaves one behind.
+    The operating system releases the lock of a process that ends, so a killed job leaves none behind.
     """
     path = Path(path)
     with open(path / ".lock", "w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except OSError as error:
-            raise ConfigError(
-                f"{path} is in use by another process; wait for it or choose another directory"
-            ) from error
+            message = f"{path} is in use by another process; wait for it or choose another directory"
+            raise ConfigError(message, path=path) from error
         yield
 
 
+def _lock(handle: IO[str]) -> None:
+    """Lock an open file until it is closed; OSError if another process holds the lock."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """The SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as handle:
         digest = hashlib.sha256()
         for block in iter(lambda: handle.read(1 << 20), b""):
@@ -125,9 +137,9 @@ def sha256(path: str | Path) -> str:
 
 
 def cache_directory(name: str) -> Path:
-    """The user's cache folder for `name`, made if needed.
+    """The user's cache folder for `name`, created if needed.
 
-    It lies in $AVHUBERT_CACHE, else in $XDG_CACHE_HOME/avhubert, else in ~/.cache/avhubert.
+    It is in $AVHUBERT_CACHE, else in $XDG_CACHE_HOME/avhubert, else in ~/.cache/avhubert.
     """
     root = os.environ.get("AVHUBERT_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avhubert"

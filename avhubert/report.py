@@ -30,40 +30,44 @@ del{color:#b3261e;background:#fdecea} ins{color:#146c2e;background:#e7f6ec;text-
 
 
 class Page:
-    """An HTML page in one file, built from top to bottom. Text is escaped."""
+    """An HTML page in one file, built from top to bottom; all text is escaped."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self._parts: list[str] = [f"<h1>{html.escape(title)}</h1>"]
 
     def heading(self, text: str) -> None:
-        """A section heading."""
+        """Add a section heading."""
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
 
     def text(self, text: str) -> None:
-        """A paragraph."""
+        """Add a paragraph."""
         self._parts.append(f"<p>{html.escape(text)}</p>")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table; numbers are right-aligned, floats shown with up to four significant digits."""
+        """Add a table; numbers are right-aligned, floats have at most four significant digits."""
         head = "".join(f"<th>{html.escape(str(name))}</th>" for name in columns)
         body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
         self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def comparison(self, chunks: Sequence[tuple[str, str, str]]) -> None:
-        """A text beside what was made of it, chunk by chunk (equal, substitute, delete or insert; said; made of it)."""
+        """Add the differences between two texts, from chunks (kind, reference, hypothesis).
+
+        The kind is "equal", "substitute", "delete" or "insert".
+        """
         parts = []
-        for kind, said, made in chunks:
+        for kind, reference, hypothesis in chunks:
             if kind == "equal":
-                parts.append(html.escape(said))
-            else:
-                parts += [f"<del>{html.escape(said)}</del>"] * bool(said) + [f"<ins>{html.escape(made)}</ins>"] * bool(
-                    made
-                )
+                parts.append(html.escape(reference))
+                continue
+            if reference:
+                parts.append(f"<del>{html.escape(reference)}</del>")
+            if hypothesis:
+                parts.append(f"<ins>{html.escape(hypothesis)}</ins>")
         self._parts.append(f"<p>{' '.join(parts)}</p>")
 
     def image(self, pixels: np.ndarray, caption: str = "", scale: int = 1) -> None:
-        """A picture, uint8 [H, W] gray or [H, W, 3] RGB, shown `scale` times as large."""
+        """Add an image, uint8 [H, W] gray or [H, W, 3] RGB, enlarged `scale` times."""
         data = base64.b64encode(png(pixels)).decode()
         width = pixels.shape[1] * scale
         self._parts.append(
@@ -79,7 +83,7 @@ class Page:
         caption: str = "",
         log_y: bool = False,
     ) -> None:
-        """A line plot of named series (x values, y values)."""
+        """Add a line plot of named series (x values, y values)."""
         figure, axes = _figure()
         for name, (x, y) in series.items():
             axes.plot(x, y, label=name, linewidth=1.5, marker="o" if len(x) < 12 else None)
@@ -93,14 +97,14 @@ class Page:
         self._svg(figure, caption)
 
     def bars(self, values: Mapping[str, float], ylabel: str, caption: str = "") -> None:
-        """A bar chart of named values."""
+        """Add a bar chart of named values."""
         figure, axes = _figure()
         axes.bar(list(values), list(values.values()), color="#4477aa")
         axes.set_ylabel(ylabel)
         self._svg(figure, caption)
 
     def histogram(self, values: Sequence[float], xlabel: str, caption: str = "", bins: int = 30) -> None:
-        """A histogram."""
+        """Add a histogram."""
         figure, axes = _figure()
         axes.hist(values, bins=bins, color="#4477aa")
         axes.set_xlabel(xlabel)
@@ -108,7 +112,7 @@ class Page:
         self._svg(figure, caption)
 
     def heatmap(self, values: np.ndarray, xlabel: str, ylabel: str, rows: Sequence[str], caption: str = "") -> None:
-        """A picture of a matrix [len(rows), columns], darker = more."""
+        """Add a heat map of a matrix [len(rows), columns]; larger values are darker."""
         figure, axes = _figure(height=max(2.5, 0.16 * len(rows)))
         axes.imshow(values, aspect="auto", cmap="Blues", interpolation="nearest")
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
@@ -124,7 +128,7 @@ class Page:
         self._parts.append(f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>")
 
     def write(self, path: str | Path) -> None:
-        """Write the page, whole or not at all."""
+        """Write the page, atomically."""
         write_text(
             path,
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
@@ -148,7 +152,7 @@ def _figure(width: float = 6.4, height: float = 3.4) -> tuple[Any, Any]:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """PNG bytes of a uint8 picture, [H, W] gray or [H, W, 3] RGB."""
+    """An image as PNG bytes; uint8 [H, W] gray or [H, W, 3] RGB."""
     pixels = np.ascontiguousarray(pixels, dtype=np.uint8)
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
@@ -161,32 +165,41 @@ def png(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 6)) + chunk(b"IEND", b"")
 
 
-def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 10) -> np.ndarray:
-    """Equal-sized pictures side by side, row by row, 2 px apart, on white."""
-    height, width = pictures[0].shape[:2]
-    rows = -(-len(pictures) // columns)
-    columns = min(columns, len(pictures))
-    sheet = np.full((rows * (height + 2) - 2, columns * (width + 2) - 2, *pictures[0].shape[2:]), 255, np.uint8)
-    for index, picture in enumerate(pictures):
+def contact_sheet(images: Sequence[np.ndarray], columns: int = 10) -> np.ndarray:
+    """Images of equal size in rows of `columns`, 2 pixels apart, on white."""
+    height, width = images[0].shape[:2]
+    rows = -(-len(images) // columns)
+    columns = min(columns, len(images))
+    sheet = np.full((rows * (height + 2) - 2, columns * (width + 2) - 2, *images[0].shape[2:]), 255, np.uint8)
+    for index, image in enumerate(images):
         top, left = (index // columns) * (height + 2), (index % columns) * (width + 2)
-        sheet[top : top + height, left : left + width] = picture
+        sheet[top : top + height, left : left + width] = image
     return sheet
 
 
 def progress() -> Progress:
-    """A rich progress bar on stderr: what, bar, done/total, rate, time left. Use as a context manager.
+    """A progress bar on stderr: description, bar, done/total, rate, time left.
 
-    `bar.add_task("preparing", total=n, unit="clips")`, then `bar.advance(task)`.
+    Use it as a context manager: `task = bar.add_task("preparing", total=n, unit="clips")`, then `bar.advance(task)`.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
         """Units per second, over the recent past."""
 
-        def render(self, task):
+        def render(self, task: Task) -> Text:
+            """The text of the column."""
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.3g} {task.fields.get('unit', 'items')}/s")
 
@@ -194,7 +207,7 @@ def progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        Rate(table_column=Column(no_wrap=True)),  # else a narrow terminal breaks the line
+        Rate(table_column=Column(no_wrap=True)),  # a narrow terminal would break the line
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )

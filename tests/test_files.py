@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Atomic writing, locks, hashes, and the errors for what cannot be read or written."""
 
 from __future__ import annotations
 

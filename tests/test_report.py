@@ -1,4 +1,4 @@
-"""Pages are one file, show what they are given, and escape it."""
+"""Pages are self-contained and escape their text; images and progress bars."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def test_png_is_read_back_exactly() -> None:
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(pixels)))), pixels)
 
 
-def test_contact_sheet_places_every_picture() -> None:
-    pictures = [np.full((4, 6), value, np.uint8) for value in (10, 20, 30)]
-    sheet = contact_sheet(pictures, columns=2)
+def test_contact_sheet_places_every_image() -> None:
+    images = [np.full((4, 6), value, np.uint8) for value in (10, 20, 30)]
+    sheet = contact_sheet(images, columns=2)
     assert sheet.shape == (4 * 2 + 2, 6 * 2 + 2)
     assert (sheet[0, 0], sheet[0, 8], sheet[6, 0]) == (10, 20, 30)
     assert sheet[6, 8] == 255
@@ -37,12 +37,14 @@ def test_a_page_is_self_contained_and_escaped(tmp_path: Path) -> None:
     page.histogram([1, 2, 2], "length")
     page.heatmap(np.eye(3), "cluster", "phone", ["p", "b", "m"])
     page.image(np.zeros((3, 3), np.uint8), "black", scale=4)
+    page.comparison([("equal", "bin", "bin"), ("substitute", "blue", "red"), ("delete", "at", ""), ("insert", "", "<")])
     page.write(tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
     assert "0.1235" in html
     assert "12,345" in html
+    assert "bin <del>blue</del> <ins>red</ins> <del>at</del> <ins>&lt;</ins>" in html
     assert html.count("<svg") == 4
     assert "falls" in html
     outside = re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', html)
