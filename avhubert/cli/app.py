@@ -9,12 +9,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from avhubert.cli import corpus, demo, models, recognition, training
+from avhubert.cli.corpus import COMMANDS as CORPUS_COMMANDS
+from avhubert.cli.demo import DEMO
+from avhubert.cli.models import COMMANDS as MODEL_COMMANDS
 from avhubert.cli.output import show, terminal_logging, warn
 from avhubert.cli.parser import Parser, build_parser
+from avhubert.cli.recognition import COMMANDS as RECOGNITION_COMMANDS
+from avhubert.cli.training import COMMANDS as TRAINING_COMMANDS
 from avhubert.errors import AvhubertError
 
-COMMANDS = (demo.DEMO, *corpus.COMMANDS, *training.COMMANDS, *recognition.COMMANDS, *models.COMMANDS)
+COMMANDS = (DEMO, *CORPUS_COMMANDS, *TRAINING_COMMANDS, *RECOGNITION_COMMANDS, *MODEL_COMMANDS)
 
 
 def parser() -> Parser:
