@@ -109,9 +109,9 @@ class DecoderStep(nn.Module):
             y = layer.self_attention_norm(x)
             key, value = own.keys_values(y)
             key, value = torch.cat([keys[index], key], 2), torch.cat([values[index], value], 2)
-            x = x + own.attend(own.split(own.q_proj(y)), key, value)
-            q = other.split(other.q_proj(layer.cross_attention_norm(x)))
-            x = layer.ffn(x + other.attend(q, encoder_keys[index], encoder_values[index], mask=visible))
+            x = x + own.attend(own.queries(y), key, value)
+            q = other.queries(layer.cross_attention_norm(x))
+            x = layer.feed_forward(x + other.attend(q, encoder_keys[index], encoder_values[index], mask=visible))
             all_keys.append(key)
             all_values.append(value)
         scores = F.linear(decoder.norm(x), decoder.embedding.weight)[:, 0]

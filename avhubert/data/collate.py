@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from avhubert.constants import FRAME_RATE, NO_LABEL, PAD
+from avhubert.devices import to_device
+from avhubert.model.inputs import ModelInputs
 
 
 # --------------------------------------------------------------------------- what a batch is
@@ -30,47 +31,41 @@ class Example:
 
 @dataclass
 class Batch:
-    """Tensors of B clips, padded to T frames.
+    """B clips, padded to T frames.
 
-    audio: float32 [B, 104, T], video: float32 [B, 1, T, 88, 88]; None when no row shows that stream, and zeros in
-        the rows that do not show it or are over
-    padding_mask: bool [B, T], True = padding
-    has_audio, has_video: bool [B]
-    labels: per label set int64 [B, T], the class of each frame; -1 = none: padding, or the labels have run out. (The
-        published collation trims targets to the batch's longest and lets padding count as class 1 in shorter ones.)
-    tokens: int64 [B, L] with </s> (2), padded with 1; None without transcripts
-    frames: video frames of all clips, padding not counted
-    left_out: clips that could not be read (id → why), where the dataset tolerates them; all of them, and the batch has
-        no rows
+    Attributes:
+        model_inputs: what the model reads; None in a batch without rows.
+        labels: per label set int64 [B, T], the class of each frame; -1 = none: padding, or the labels have run out.
+            (The published collation trims targets to the batch's longest and lets padding count as class 1 in shorter
+            ones.)
+        tokens: int64 [B, L] with </s> (2), padded with 1; None without transcripts.
+        ids: of the clips.
+        frames: video frames of all clips, padding not counted.
+        left_out: clips that could not be read (id → reason), where the dataset tolerates them; if all of them are, the
+            batch has no rows.
     """
 
-    audio: Tensor | None
-    video: Tensor | None
-    padding_mask: Tensor
-    has_audio: Tensor
-    has_video: Tensor
+    model_inputs: ModelInputs | None
     labels: list[Tensor]
     tokens: Tensor | None
     ids: list[str]
     frames: int
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device."""
+    @property
+    def inputs(self) -> ModelInputs:
+        """What the model reads, of a batch that has rows."""
+        assert self.model_inputs is not None, "the batch has no rows"
+        return self.model_inputs
 
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=non_blocking)
-            return [tensor.to(device, non_blocking=non_blocking) for tensor in value]
-
-        moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved |= {name: move(value) for name, value in moved.items() if isinstance(value, Tensor) or name == "labels"}
-        return Batch(**moved)
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`."""
+        return to_device(self, device)
 
 
 def empty_batch() -> Batch:
-    nothing = torch.zeros(0, dtype=torch.bool)
-    return Batch(None, None, nothing[:, None], nothing, nothing, [], None, [], 0)
+    """A batch without rows."""
+    return Batch(None, [], None, [], 0)
 
 
 def batch_frames(lengths: Sequence[int], pad: bool, crop_frames: int | None) -> int:
@@ -99,12 +94,15 @@ def collate(examples: Sequence[Example], size: int, starts: Sequence[int], label
     if examples[0].tokens is not None:
         rows = [torch.tensor(example.tokens) for example in examples]
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
-    return Batch(
+    inputs = ModelInputs(
         audio=None if audio is None else audio.transpose(1, 2),
         video=video,
         padding_mask=torch.arange(size) >= torch.tensor(lengths)[:, None],
         has_audio=has_audio,
         has_video=has_video,
+    )
+    return Batch(
+        inputs,
         labels=labels,
         tokens=tokens,
         ids=[example.id for example in examples],

@@ -58,7 +58,7 @@ def align(
         spans = ctc_spans(logs, body)
     else:
         shown = torch.tensor([[EOS, *body]], device=encoded.device)
-        looks = recognizer.decoder.looks(shown, encoded[None])[0].double().cpu().numpy()
+        looks = recognizer.decoder.cross_attention(shown, encoded[None])[0].double().cpu().numpy()
         spans = monotonic_spans(np.log(looks + 1e-12))[:-1]  # the last is where </s> looks
     symbols = recognizer.tokenizer.symbols
     begins = [i for i, token in enumerate(body) if i == 0 or symbols[token].startswith(SPACE)]

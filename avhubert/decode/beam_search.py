@@ -19,6 +19,7 @@ from avhubert.constants import EOS, FRAME_RATE, LOG_ZERO, PAD
 from avhubert.decode.ctc import PrefixScores
 from avhubert.decode.lm.base import LanguageModel
 from avhubert.decode.lm.load import load_language_model
+from avhubert.devices import to_host
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.recognizer import Recognizer
 
@@ -81,8 +82,10 @@ def beam_search(
             or, for fusion, has another vocabulary.
     """
     b, t = encoded.shape[:2]
-    frames = [t] * b if padding_mask is None else (~padding_mask).sum(1).tolist()
+    frames = [t] * b if padding_mask is None else to_host((~padding_mask).sum(1)).tolist()
     check_lengths(frames)
+    if min(frames) == t:
+        padding_mask = None
     if settings.ctc_weight > 0 and recognizer.ctc is None:
         raise ConfigError(
             f"decode.ctc_weight={settings.ctc_weight:g} needs a CTC head, and this recognizer has none; set it to 0 or "

@@ -8,20 +8,25 @@ log x, log n(t) = S(t) + log Σ_{s<t} exp(log φ(s) − S(s)). In double precisi
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from avhubert.constants import CTC_BLANK, EOS, LOG_ZERO, PAD
+from avhubert.devices import to_host
 
 
-def ctc_best_path(scores: Tensor, padding_mask: Tensor) -> list[list[int]]:
-    """The most likely symbol of each frame of scores [B, T, V], repeats and blanks left out: tokens per utterance."""
-    guesses = scores.argmax(-1)
-    found = []
-    for row, padding in zip(guesses.cpu(), padding_mask.cpu(), strict=True):
-        found.append([symbol for symbol in row[~padding].unique_consecutive().tolist() if symbol != CTC_BLANK])
-    return found
+def ctc_best_path(scores: Tensor, lengths: Sequence[int]) -> list[list[int]]:
+    """The most likely symbol of each frame of scores [B, T, V], repeats and blanks left out: tokens per utterance.
+
+    `lengths`: real frames of each utterance.
+    """
+    best = to_host(scores.argmax(-1)).tolist()
+    rows = [row[:length] for row, length in zip(best, lengths, strict=True)]
+    return [[symbol for symbol, _ in itertools.groupby(row) if symbol != CTC_BLANK] for row in rows]
 
 
 class PrefixScores:

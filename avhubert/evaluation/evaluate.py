@@ -153,8 +153,8 @@ def _one_condition(
             with stage("reading"):
                 batch = dataset.batch(indices).to(device)
             with stage("encoding"):
-                mask = batch.padding_mask
-                encoded = recognizer.encode(batch.audio, batch.video, mask, batch.has_audio, batch.has_video)
+                mask = batch.inputs.mask
+                encoded = recognizer.encode(batch.inputs)
             with stage("search"):
                 hypotheses = beam_search(recognizer, encoded, mask, settings, lm)
             for index, several in zip(indices, hypotheses, strict=True):

@@ -185,10 +185,8 @@ def _decode(recognizer: Recognizer, batch: Batch, settings: DecodeConfig) -> lis
     if not batch.ids:
         return heard
     batch = batch.to(next(recognizer.parameters()).device)
-    encoded = recognizer.encode(batch.audio, batch.video, batch.padding_mask, batch.has_audio, batch.has_video)
-    for identifier, found in zip(
-        batch.ids, beam_search(recognizer, encoded, batch.padding_mask, settings), strict=True
-    ):
+    encoded = recognizer.encode(batch.inputs)
+    for identifier, found in zip(batch.ids, beam_search(recognizer, encoded, batch.inputs.mask, settings), strict=True):
         best = found[0]
         confidence = sum(best.positional_scores) / len(best.positional_scores)
         problem = "an unknown character was heard" if UNK in best.tokens else ""

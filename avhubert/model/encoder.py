@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from avhubert.config.schema import ModelConfig
 from avhubert.constants import CROP_SIZE
+from avhubert.devices import to_host
 from avhubert.errors import ConfigError, DataError
-from avhubert.model.attention import SelfAttention
+from avhubert.model.attention import MultiHeadAttention
 from avhubert.model.frontends import VisualFrontEnd
-from avhubert.model.inputs import needed
+from avhubert.model.inputs import ModelInputs, takes_inputs
 from avhubert.model.pretraining import ClusterHead
 
 
@@ -59,7 +60,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         dim = config.encoder_embed_dim
         self.norm_first = config.layer_norm_first
-        self.attention = SelfAttention(dim, config.encoder_attention_heads, config.attention_dropout)
+        self.attention = MultiHeadAttention(dim, config.encoder_attention_heads, config.attention_dropout)
         self.attention_norm = nn.LayerNorm(dim)
         self.fc1 = nn.Linear(dim, config.encoder_ffn_embed_dim)
         self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, dim)
@@ -74,11 +75,12 @@ class EncoderLayer(nn.Module):
     def _ffn(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc2(self.activation_dropout(F.gelu(self.fc1(x)))))
 
-    def forward(self, x: Tensor, attend: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, T, D] → [B, T, D]; mask bool [B, 1, 1, T], True for real frames, None: all are."""
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), attend))
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
             return x + self._ffn(self.ffn_norm(x))
-        x = self.attention_norm(x + self.dropout(self.attention(x, attend)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
         return self.ffn_norm(x + self._ffn(x))
 
 
@@ -97,17 +99,17 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, layer: int | None = None) -> Tensor:
         """[B, T, D] → [B, T, D]: the output of layer 1…N without the final norm, or (None) the encoder's output."""
-        attend = None
+        mask = None
         if padding_mask is not None:
             x = x.masked_fill(padding_mask[..., None], 0)
-            attend = ~padding_mask[:, None, None, :]
+            mask = ~padding_mask[:, None, None, :]
         x = x + self.position(x)
         if not self.norm_first:
             x = self.norm(x)
         x = self.dropout(x)
         for block in self.layers[:layer]:
-            if not self.training or torch.rand(()).item() >= self.layerdrop:
-                x = block(x, attend)
+            if not self.training or to_host(torch.rand(())).item() >= self.layerdrop:
+                x = block(x, mask)
         return self.norm(x) if layer is None and self.norm_first else x
 
 
@@ -138,68 +140,72 @@ class AVHubert(nn.Module):
             self.mask_embedding = nn.Parameter(torch.rand(masked_width))
             self.head = ClusterHead(config)
 
+    @takes_inputs(1)
     def front_ends(
-        self,
-        audio: Tensor | None = None,
-        video: Tensor | None = None,
-        padding_mask: Tensor | None = None,
-        has_audio: Tensor | None = None,
-        has_video: Tensor | None = None,
-        keep_audio: Tensor | None = None,
-        keep_video: Tensor | None = None,
+        self, inputs: ModelInputs, keep_audio: Tensor | None = None, keep_video: Tensor | None = None
     ) -> Tensor:
         """Fused front-end output [B, T, F], before its layer norm.
 
-        audio float [B, 104, T] and video float [B, 1, T, H, H]: either may be left out. `has_audio`, `has_video` bool
-        [B]: False where the utterance lacks the stream; its features are zeros and its video goes through no front
-        end. `keep_audio`, `keep_video` bool [B]: False multiplies the features by 0 *after* the front end (modality
-        dropout: batch-norm statistics move and gradients are zero, not absent). Gradients into the front ends are
-        scaled by `feature_grad_mult`. Raises DataError for shapes that do not fit.
+        The features of a stream that a row lacks are zeros; absent video does not pass the video front end. Gradients
+        into the front ends are scaled by `feature_grad_mult`.
+
+        Args:
+            inputs: the batch, or its tensors (see `ModelInputs`).
+            keep_audio, keep_video: bool [B], False multiplies the features by 0 *after* the front end (modality
+                dropout: batch-norm statistics move, and gradients are zero instead of absent).
+
+        Raises:
+            DataError: the audio has another number of features than the model.
         """
-        b, t = _batch_and_frames(audio, video, padding_mask, self.config.audio_feat_dim)
+        self._check_audio(inputs)
         scale = self.config.feature_grad_mult
         with torch.no_grad() if scale == 0 else contextlib.nullcontext():
-            a = None if audio is None else self._audio_features(audio, padding_mask, has_audio)
-            v = None if video is None else self._video_features(video, padding_mask, has_video)
+            audio = None if inputs.audio is None else self._audio_features(inputs.audio, inputs)
+            video = None if inputs.video is None else self._video_features(inputs.video, inputs)
         if scale not in (0, 1):
-            for features in (a, v):
+            for features in (audio, video):
                 if features is not None and features.requires_grad:
                     features.register_hook(lambda gradient: gradient * scale)
-        if a is not None and keep_audio is not None:
-            a = a * keep_audio.to(a)[:, None, None]
-        if v is not None and keep_video is not None:
-            v = v * keep_video.to(v)[:, None, None]
-        if a is None or v is None:
-            present = a if v is None else v
+        if audio is not None and keep_audio is not None:
+            audio = audio * keep_audio.to(audio.dtype)[:, None, None]
+        if video is not None and keep_video is not None:
+            video = video * keep_video.to(video.dtype)[:, None, None]
+        if audio is None or video is None:
+            present = audio if video is None else video
             assert present is not None
-            zeros = present.new_zeros(b, t, present.shape[2])
-            a, v = (present, zeros) if v is None else (zeros, present)
-        return torch.cat([a, v], 2) if self.config.modality_fuse == "concat" else a + v
+            zeros = torch.zeros_like(present)
+            audio, video = (present, zeros) if video is None else (zeros, present)
+        return torch.cat([audio, video], 2) if self.config.modality_fuse == "concat" else audio + video
 
-    def _audio_features(self, audio: Tensor, padding_mask: Tensor | None, has_audio: Tensor | None) -> Tensor:
+    def _check_audio(self, inputs: ModelInputs) -> None:
+        width = self.config.audio_feat_dim
+        if inputs.audio is not None and inputs.audio.shape[1] != width:
+            raise DataError(f"audio must have the shape [batch, {width}, frames], not {list(inputs.audio.shape)}")
+
+    def _audio_features(self, audio: Tensor, inputs: ModelInputs) -> Tensor:
         x = audio.transpose(1, 2)
-        if padding_mask is not None:
-            x = x.masked_fill(padding_mask[..., None], 0)
+        if inputs.mask is not None:
+            x = x.masked_fill(inputs.mask[..., None], 0)
         x = self.audio(x)
-        return x if has_audio is None else x * has_audio.to(x)[:, None, None]
+        return x if inputs.has_audio is None else x * inputs.has_audio.to(x.dtype)[:, None, None]
 
-    def _video_features(self, video: Tensor, padding_mask: Tensor | None, has_video: Tensor | None) -> Tensor:
-        rows = None
-        if has_video is not None and not bool(has_video.all()):
-            rows = has_video.nonzero().squeeze(1).to(video.device)
-            if not len(rows):
-                return video.new_zeros(video.shape[0], video.shape[2], self.config.encoder_embed_dim)
-            video = video[rows]
-            padding_mask = None if padding_mask is None else padding_mask[rows]
-        lengths = None
-        if padding_mask is not None:  # the stem sees two frames past a clip's end: they must be 0
-            video = video.masked_fill(padding_mask[:, None, :, None, None], 0)
-            lengths = (~padding_mask).sum(1)
+    def _video_features(self, video: Tensor, inputs: ModelInputs) -> Tensor:
+        assert inputs.lengths is not None
+        assert inputs.video_rows is not None
+        rows = inputs.video_rows
+        if not rows:
+            return video.new_zeros(video.shape[0], video.shape[2], self.config.encoder_embed_dim)
+        mask = inputs.mask
+        lengths = None if mask is None else [inputs.lengths[row] for row in rows]
+        index = None
+        if len(rows) < len(video):
+            index = torch.tensor(rows, device=video.device)
+            video = video[index]
+            mask = None if mask is None else mask[index]
+        if mask is not None:  # the stem sees two frames past a clip's end: they must be 0
+            video = video.masked_fill(mask[:, None, :, None, None], 0)
         x = self.visual(video, lengths)
-        if rows is None:
-            return x
-        assert has_video is not None
-        return x.new_zeros(len(has_video), *x.shape[1:]).index_copy(0, rows, x)
+        return x if index is None else x.new_zeros(inputs.batch_size, *x.shape[1:]).index_copy(0, index, x)
 
     def fuse(self, features: Tensor) -> Tensor:
         """[B, T, F] → the encoder's input [B, T, D]: layer norm, projection, dropout."""
@@ -208,28 +214,24 @@ class AVHubert(nn.Module):
             x = self.fusion_projection(x)
         return self.fusion_dropout(x)
 
-    def forward(
-        self,
-        audio: Tensor | None = None,
-        video: Tensor | None = None,
-        padding_mask: Tensor | None = None,
-        has_audio: Tensor | None = None,
-        has_video: Tensor | None = None,
-        layer: int | None = None,
-    ) -> Tensor:
-        """Encoded frames [B, T, D]; inputs as in `front_ends`.
+    @takes_inputs(1)
+    def forward(self, inputs: ModelInputs, layer: int | None = None) -> Tensor:
+        """Encoded frames [B, T, D].
 
-        `layer` None: the encoder's output (after its final norm where it has one); 0: the fused features before the
-        encoder, 0 where padded; 1…N: that layer's output without the final norm. Raises ConfigError for any other
-        layer.
+        Args:
+            inputs: the batch, or its tensors (see `ModelInputs`).
+            layer: None: the encoder's output (after its final norm where it has one); 0: the fused features before
+                the encoder, 0 where padded; 1…N: that layer's output without the final norm.
+
+        Raises:
+            ConfigError: the layer does not exist.
+            DataError: the audio has another number of features than the model.
         """
         check_layer(layer, self.config)
-        _batch_and_frames(audio, video, padding_mask, self.config.audio_feat_dim)  # a mask that masks nothing, too
-        padding_mask = needed(padding_mask, self.audio.weight.device)
-        x = self.fuse(self.front_ends(audio, video, padding_mask, has_audio, has_video))
+        x = self.fuse(self.front_ends(inputs))
         if layer == 0:
-            return x if padding_mask is None else x.masked_fill(padding_mask[..., None], 0)
-        return self.encoder(x, padding_mask, layer)
+            return x if inputs.mask is None else x.masked_fill(inputs.mask[..., None], 0)
+        return self.encoder(x, inputs.mask, layer)
 
     @torch.no_grad()
     def extract_features(
@@ -252,15 +254,26 @@ class AVHubert(nn.Module):
                 f"video must be mouth pictures of {CROP_SIZE}×{CROP_SIZE}, not {list(video.shape)}; clips of 96×96 are "
                 "cropped and normalised by `avhubert.data.video.transform`"
             )
-        like = self.audio.weight
-        given = [None if x is None else torch.as_tensor(x).to(like) for x in (audio, video)]
-        mask = None if padding_mask is None else torch.as_tensor(padding_mask).to(like.device, torch.bool)
+        streams = {"audio": audio, "video": video}
+        tensors = {name: None if x is None else torch.as_tensor(x) for name, x in streams.items()}
+        mask = None if padding_mask is None else torch.as_tensor(padding_mask).to(torch.bool)
+        inputs = ModelInputs(tensors["audio"], tensors["video"], mask).to(self.device, self.dtype)
         training = self.training
         self.eval()
         try:
-            return self(given[0], given[1], mask, layer=layer)
+            return self(inputs, layer=layer)
         finally:
             self.train(training)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.audio.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return self.audio.weight.dtype
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a model directory that `avhubert.load` reads. ConfigError where it cannot be written."""
@@ -273,28 +286,6 @@ def check_layer(layer: int | None, config: ModelConfig) -> None:
     """ConfigError unless `layer` is None or one that the model has."""
     if layer is not None and (type(layer) is not int or not 0 <= layer <= config.encoder_layers):
         raise ConfigError(f"layer {layer!r} does not exist: this model has layers 0 to {config.encoder_layers}")
-
-
-def _batch_and_frames(audio: Any, video: Any, padding_mask: Any, audio_width: int) -> tuple[int, int]:
-    """B and T of a batch; DataError where its tensors do not fit together."""
-    shapes = []
-    if audio is not None:
-        if audio.dim() != 3 or audio.shape[1] != audio_width:
-            raise DataError(f"audio must have the shape [batch, {audio_width}, frames], not {list(audio.shape)}")
-        shapes.append((audio.shape[0], audio.shape[2]))
-    if video is not None:
-        if video.dim() != 5 or video.shape[1] != 1:
-            raise DataError(f"video must have the shape [batch, 1, frames, height, width], not {list(video.shape)}")
-        shapes.append((video.shape[0], video.shape[2]))
-    if not shapes:
-        raise DataError("neither audio nor video was given: give at least one")
-    if padding_mask is not None:
-        shapes.append(tuple(padding_mask.shape))
-    if len(set(shapes)) > 1:
-        raise DataError(f"audio, video and padding_mask differ in [batch, frames]: {', '.join(map(str, shapes))}")
-    if 0 in shapes[0]:
-        raise DataError(f"there is nothing to read: [batch, frames] is {list(shapes[0])}")
-    return shapes[0]
 
 
 def _check(config: ModelConfig) -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -107,19 +108,19 @@ class VisualFrontEnd(nn.Module):
             x = kernels.batch_norm(x, self.stem_norm)
         return F.max_pool2d(self.stem_activation(x), 3, 2, 1)
 
-    def encode(self, video: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def encode(self, video: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """[N, 1, T, H, H] → [N, T, 8·W], before the projection.
 
-        `lengths` int [N] tells that video is 0 from that frame on: in evaluation mode such frames, all alike once the
-        stem no longer sees the clip, go through the trunk only once.
+        `lengths`: video of clip n is 0 from frame lengths[n] on. In evaluation mode such frames, which are equal where
+        the stem no longer sees the clip, go through the trunk only once.
         """
         n, _, t = video.shape[:3]
         x = self.stem(video)
         index = None
         if lengths is not None and not self.training:
-            index = _first_alike(lengths, t)
-            distinct, index = index.unique(return_inverse=True)
-            x = x[distinct]
+            distinct, inverse = np.unique(_first_alike(lengths, t), return_inverse=True)
+            index = torch.from_numpy(inverse.reshape(-1)).to(x.device)
+            x = x[torch.from_numpy(distinct).to(x.device)]
         for stage in self.stages:
             x = stage(x)
         x = x.mean((2, 3))
@@ -127,17 +128,17 @@ class VisualFrontEnd(nn.Module):
             x = x[index]
         return x.view(n, t, -1)
 
-    def forward(self, video: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """[N, 1, T, H, H] → [N, T, dim]."""
+    def forward(self, video: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """[N, 1, T, H, H] → [N, T, dim]; `lengths` as in `encode`."""
         return self.projection(self.encode(video, lengths))
 
 
-def _first_alike(lengths: Tensor, frames: int) -> Tensor:
-    """For each of N·T frames the first one that has the same stem output: itself, or the first that sees padding
-    only."""
-    n = len(lengths)
-    own = torch.arange(n * frames, device=lengths.device).view(n, frames)
+def _first_alike(lengths: Sequence[int], frames: int) -> np.ndarray:
+    """int64 [N·T]: for each frame the first one with the same stem output.
+
+    That is the frame itself, or, if it sees nothing but padding, the first frame of the batch that does.
+    """
+    own = np.arange(len(lengths) * frames).reshape(-1, frames)
     # the last STEM_REACH frames see the clip's end (zeros from outside), which is zero as well as padding is
-    blank = torch.arange(frames, device=lengths.device) >= (lengths + STEM_REACH)[:, None]
-    first = torch.where(blank, own, n * frames).min()
-    return torch.where(blank, first, own).flatten()
+    blank = np.arange(frames) >= np.asarray(lengths)[:, None] + STEM_REACH
+    return np.where(blank, own[blank].min(initial=own.size), own).ravel()

@@ -1,13 +1,145 @@
-"""The inputs of a model call."""
+"""What a model call reads: the streams of a batch, and which of their frames and rows are real.
+
+Shapes: B utterances, T video frames at 25 Hz.
+"""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from avhubert.devices import to_device, to_host
+from avhubert.errors import DataError
 
-def needed(padding_mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """The mask on `device`, or None if it masks nothing: attention without a mask is faster."""
-    if padding_mask is None or not bool(padding_mask.any()):  # a mask that is still on the CPU is asked without waiting
-        return None
-    return padding_mask.to(device, non_blocking=True)
+R = TypeVar("R")
+
+
+@dataclass
+class ModelInputs:
+    """The inputs of one batch, all on one device.
+
+    Attributes:
+        audio: float [B, 104, T] stacked filterbank values; None if no row has audio.
+        video: float [B, 1, T, 88, 88] normalised mouth clips; None if no row has video.
+        padding_mask: bool [B, T], True where a frame is padding (only at the end of a row); None: no padding.
+        has_audio, has_video: bool [B], False where the row lacks the stream; None: every row has it.
+        lengths: real frames of each row, on the host; derived from `padding_mask`.
+        audio_rows, video_rows: rows that have the stream, on the host; derived from `has_audio`, `has_video`.
+
+    The values on the host decide shapes and branches, so that a model call on a GPU waits for no result. Create the
+    inputs on the CPU and move them with `to`: the derived values are then read without waiting.
+
+    Raises:
+        DataError: shapes that do not fit together, or neither audio nor video.
+    """
+
+    audio: Tensor | None = None
+    video: Tensor | None = None
+    padding_mask: Tensor | None = None
+    has_audio: Tensor | None = None
+    has_video: Tensor | None = None
+    lengths: tuple[int, ...] | None = None
+    audio_rows: tuple[int, ...] | None = None
+    video_rows: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        batch, frames = self._check_shapes()
+        if self.lengths is None:
+            if self.padding_mask is None:
+                self.lengths = (frames,) * batch
+            else:
+                self.lengths = tuple(to_host((~self.padding_mask).sum(1)).tolist())
+        for stream in ("audio", "video"):
+            if getattr(self, f"{stream}_rows") is None:
+                setattr(self, f"{stream}_rows", self._rows(getattr(self, stream), getattr(self, f"has_{stream}")))
+
+    def _rows(self, stream: Tensor | None, has: Tensor | None) -> tuple[int, ...]:
+        if stream is None:
+            return ()
+        if has is None:
+            return tuple(range(self.batch_size))
+        return tuple(row for row, there in enumerate(to_host(has).tolist()) if there)
+
+    def _check_shapes(self) -> tuple[int, int]:
+        shapes = []
+        if self.audio is not None:
+            if self.audio.dim() != 3:
+                raise DataError(f"audio must have the shape [batch, features, frames], not {list(self.audio.shape)}")
+            shapes.append((self.audio.shape[0], self.audio.shape[2]))
+        if self.video is not None:
+            if self.video.dim() != 5 or self.video.shape[1] != 1:
+                raise DataError(
+                    f"video must have the shape [batch, 1, frames, height, width], not {list(self.video.shape)}"
+                )
+            shapes.append((self.video.shape[0], self.video.shape[2]))
+        if not shapes:
+            raise DataError("neither audio nor video was given: give at least one")
+        if self.padding_mask is not None:
+            shapes.append((self.padding_mask.shape[0], self.padding_mask.shape[1]))
+        if len(set(shapes)) > 1:
+            raise DataError(f"audio, video and padding_mask differ in [batch, frames]: {', '.join(map(str, shapes))}")
+        if 0 in shapes[0]:
+            raise DataError(f"there is nothing to read: [batch, frames] is {list(shapes[0])}")
+        return shapes[0]
+
+    @property
+    def _present(self) -> Tensor:
+        present = self.audio if self.video is None else self.video
+        assert present is not None
+        return present
+
+    @property
+    def device(self) -> torch.device:
+        """The device of all tensors."""
+        return self._present.device
+
+    @property
+    def batch_size(self) -> int:
+        """B, the number of utterances."""
+        return self._present.shape[0]
+
+    @property
+    def frames(self) -> int:
+        """T, the frames of a row, padding included."""
+        return self._present.shape[2]
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The padding mask, or None if no frame is padding: attention without a mask is faster."""
+        assert self.lengths is not None
+        return None if all(length == self.frames for length in self.lengths) else self.padding_mask
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ModelInputs:
+        """The same inputs on `device`, streams as `dtype` if given."""
+        return to_device(self, device, dtype)
+
+
+FIELDS = tuple(field.name for field in fields(ModelInputs))[:5]
+
+
+def takes_inputs(position: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Lets a function whose argument number `position` is a ModelInputs also be called with the tensors themselves.
+
+    `model(audio, video, padding_mask)` and `model(audio=…, video=…)` are then the same as
+    `model(ModelInputs(audio, video, padding_mask))`. Tensors by position come in the order of the dataclass.
+    """
+
+    def decorate(function: Callable[..., R]) -> Callable[..., R]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> R:
+            before, rest = args[:position], args[position:]
+            if (rest and isinstance(rest[0], ModelInputs)) or "inputs" in kwargs:
+                return function(*args, **kwargs)
+            named = {name: kwargs.pop(name) for name in FIELDS if name in kwargs}
+            tensors = dict(zip(FIELDS, rest, strict=False))
+            inputs = ModelInputs(**tensors, **named)
+            return function(*before, inputs, *rest[len(FIELDS) :], **kwargs)
+
+        return call
+
+    return decorate

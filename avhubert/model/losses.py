@@ -1,6 +1,13 @@
-"""Losses of fine-tuning: label-smoothed cross-entropy and CTC."""
+"""Losses of fine-tuning: label-smoothed cross-entropy of the attention decoder, and CTC.
+
+Shapes: B utterances, T frames, L tokens (with `</s>`), V symbols.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -8,69 +15,115 @@ from torch import Tensor
 
 from avhubert.config.schema import FinetuneObjectiveConfig
 from avhubert.constants import CTC_BLANK, EOS, PAD
+from avhubert.devices import to_device, to_host
 from avhubert.errors import ConfigError
-from avhubert.model.recognizer import Recognizer
+from avhubert.model.inputs import ModelInputs, takes_inputs
+
+if TYPE_CHECKING:
+    from avhubert.model.recognizer import Recognizer
+
+
+@dataclass
+class TextTargets:
+    """Target tokens of a batch. Create it on the CPU with `of`, then move it with `to`.
+
+    Attributes:
+        tokens: int64 [B, L], each row ends with `</s>` and is padded with `<pad>`.
+        index: int64 [N], flat positions of the tokens that are not padding.
+        lengths: tokens of each row without `</s>`, on the host.
+    """
+
+    tokens: Tensor
+    index: Tensor
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokens: Tensor) -> TextTargets:
+        """The targets of tokens int [B, L]."""
+        index = (tokens != PAD).flatten().nonzero().squeeze(1)
+        lengths = ((tokens != PAD) & (tokens != EOS)).sum(1)
+        return cls(tokens, index, tuple(to_host(lengths).tolist()))
+
+    def to(self, device: torch.device | str) -> TextTargets:
+        """The same targets on `device`."""
+        return to_device(self, device)
 
 
 def shift(tokens: Tensor) -> Tensor:
-    """Targets int [B, L] → what the decoder has seen before each: `</s>`, then all but the last symbol of each row."""
+    """Targets int [B, L] → the decoder's input: `</s>`, then all but the last symbol of each row."""
     return torch.cat([tokens.new_full((len(tokens), 1), EOS), tokens[:, :-1]], 1).masked_fill(tokens == PAD, PAD)
 
 
-def label_smoothed(scores: Tensor, tokens: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+def label_smoothed(scores: Tensor, targets: Tensor | TextTargets, smoothing: float) -> tuple[Tensor, Tensor]:
     """Label-smoothed cross-entropy and plain cross-entropy, each summed over tokens that are not padding.
 
     (1 − ε − ε/(V−1)) · nll + ε/(V−1) · Σ −log p: ε is spread over the other V − 1 symbols.
+
+    Args:
+        scores: float [B, L, V].
+        targets: tokens int [B, L], or what `TextTargets.of` makes of them.
+        smoothing: ε.
     """
+    targets = targets if isinstance(targets, TextTargets) else TextTargets.of(targets)
     logs = F.log_softmax(scores.float(), -1)
-    real = tokens != PAD
-    nll = -logs.gather(-1, tokens[..., None]).squeeze(-1)[real].sum()
+    nll = -logs.gather(-1, targets.tokens[..., None]).flatten()[targets.index].sum()
     spread = smoothing / (scores.shape[-1] - 1)
-    smooth = -logs.sum(-1)[real].sum()
+    smooth = -logs.sum(-1).flatten()[targets.index].sum()
     return (1 - smoothing - spread) * nll + spread * smooth, nll
 
 
+@takes_inputs(2)
 def recognizer_loss(
-    recognizer: Recognizer,
-    tokens: Tensor,
-    audio: Tensor | None,
-    video: Tensor | None,
-    padding_mask: Tensor,
-    has_audio: Tensor | None,
-    has_video: Tensor | None,
-    objective: FinetuneObjectiveConfig,
+    recognizer: Recognizer, targets: Tensor | TextTargets, inputs: ModelInputs, objective: FinetuneObjectiveConfig
 ) -> tuple[Tensor, int, dict[str, Tensor]]:
-    """(1 − w) · attention + w · CTC, summed over the batch; its divisor (sentences); sums for the log.
+    """(1 − w) · attention + w · CTC, summed over the batch.
 
-    tokens int [B, L]: targets with `</s>`, padded with `<pad>`. Metrics: `nll` (nats), `correct` and `total` (tokens),
-    unless w = 1, where the decoder has no part; `ctc` (nats), unless w = 0.
+    Args:
+        recognizer: on the device of all other arguments.
+        targets: tokens int [B, L] with `</s>`, padded with `<pad>`, or what `TextTargets.of` makes of them.
+        inputs: the batch, or its tensors (see `ModelInputs`).
+        objective: the weight w of CTC and the label smoothing.
+
+    Returns:
+        The loss; its divisor (sentences); sums for the log: `nll` (nats), `correct` and `total` (tokens) unless w = 1,
+        where the decoder takes no part; `ctc` (nats) unless w = 0.
+
+    Raises:
+        ConfigError: w > 0, and the recognizer has no CTC head.
     """
+    targets = targets if isinstance(targets, TextTargets) else TextTargets.of(targets)
     weight = objective.ctc_weight
-    encoded = recognizer.encode(audio, video, padding_mask, has_audio, has_video)
+    encoded = recognizer.encode(inputs)
     losses, metrics = [], {}
     if weight < 1:
-        scores = recognizer.decoder(shift(tokens), encoded, padding_mask)
-        attention, nll = label_smoothed(scores, tokens, objective.label_smoothing)
-        real = tokens != PAD
+        scores = recognizer.decoder(shift(targets.tokens), encoded, inputs.mask)
+        attention, nll = label_smoothed(scores, targets, objective.label_smoothing)
+        real = targets.tokens != PAD
         metrics = {
             "nll": nll.detach(),
-            "correct": ((scores.argmax(-1) == tokens) & real).sum(),
+            "correct": ((scores.argmax(-1) == targets.tokens) & real).sum(),
             "total": real.sum(),
         }
         losses.append((1 - weight) * attention)
     if weight > 0:
         if recognizer.ctc is None:
             raise ConfigError("objective.ctc_weight is above 0, but model.decoder.ctc=false leaves no CTC head")
-        ctc = ctc_loss(recognizer.ctc(encoded), tokens, padding_mask)
+        assert inputs.lengths is not None
+        ctc = ctc_loss(recognizer.ctc(encoded), targets, inputs.lengths)
         metrics["ctc"] = ctc.detach()
         losses.append(weight * ctc)
-    return torch.stack(losses).sum(), len(tokens), metrics
+    return torch.stack(losses).sum(), len(targets.tokens), metrics
 
 
-def ctc_loss(scores: Tensor, tokens: Tensor, padding_mask: Tensor) -> Tensor:
-    """CTC of scores [B, T, V] for targets int [B, L], summed; a target too long for its frames counts 0."""
+def ctc_loss(scores: Tensor, targets: TextTargets, lengths: Sequence[int]) -> Tensor:
+    """CTC of scores [B, T, V], summed; `lengths`: real frames. A target too long for its frames counts 0."""
     logs = F.log_softmax(scores.float(), -1).transpose(0, 1)
-    real = (tokens != PAD) & (tokens != EOS)
     return F.ctc_loss(
-        logs, tokens[real], (~padding_mask).sum(1), real.sum(1), blank=CTC_BLANK, reduction="sum", zero_infinity=True
+        logs,
+        targets.tokens,
+        tuple(lengths),  # type: ignore[arg-type]  # torch's own annotation lacks the tuples that it documents
+        targets.lengths,  # type: ignore[arg-type]
+        blank=CTC_BLANK,
+        reduction="sum",
+        zero_infinity=True,
     )

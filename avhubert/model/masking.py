@@ -1,6 +1,6 @@
-"""Span masks of pre-training and modality dropout (ICLR 2022, § 3.3 and 3.4), all drawn on the CPU from one rng.
+"""Span masks of pre-training and modality dropout (ICLR 2022, § 3.3 and 3.4), all drawn on the CPU from one generator.
 
-Shapes: B utterances, T video frames at 25 Hz. A *run* is a longest stretch of masked frames.
+Shapes: B utterances, T video frames at 25 Hz. A *span* is a longest sequence of adjacent masked frames.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ BLANK = -1  # instead of a source frame: the masked frame becomes 0
 
 @dataclass
 class Masks:
-    """Masked frames of a batch, all on the CPU. Either `features` is set (feature masking) or the other three.
+    """Masked frames of a batch, drawn on the CPU and moved with the inputs.
+
+    Either `features` is set (feature masking) or the other three.
 
     `audio`, `video`, `features`: bool [B, T], True = masked; only real frames are masked. `video_source`: int64 [B,
     T], for masked video the frame b·T + t that replaces it, or −1: it becomes 0.
@@ -37,17 +39,16 @@ class Masks:
             return self.features
         assert self.audio is not None
         assert self.video is not None
-        audio = self.audio if has_audio is None else self.audio & has_audio.cpu()[:, None]
-        video = self.video if has_video is None else self.video & has_video.cpu()[:, None]
+        audio = self.audio if has_audio is None else self.audio & has_audio[:, None]
+        video = self.video if has_video is None else self.video & has_video[:, None]
         return audio | video
 
     def replace_audio(self, audio: Tensor | None, embedding: Tensor) -> Tensor | None:
         """audio [B, 104, T] with masked frames ← the learned `embedding` [104], or ← 0 in a batch of one clip."""
         if audio is None or self.audio is None:
             return audio
-        mask = self.audio.to(audio.device, non_blocking=True)
         value = embedding * (len(audio) > 1)  # published: a batch of one has its masked frames blanked in both streams
-        return torch.where(mask[:, None, :], value.to(audio)[:, None], audio)
+        return torch.where(self.audio[:, None, :], value.to(audio.dtype)[:, None], audio)
 
     def replace_video(self, video: Tensor | None) -> Tensor | None:
         """video [B, 1, T, H, H] with masked frames ← their source frames, read from the clip as it was."""
@@ -55,18 +56,17 @@ class Masks:
             return video
         assert self.video_source is not None
         frames = video.flatten(0, 2)
-        index = self.video.flatten().nonzero().squeeze(1)
-        source = self.video_source.flatten()[index]
-        blank = (source == BLANK)[:, None, None].to(video.device, non_blocking=True)
-        moved = frames[source.clamp(min=0).to(video.device, non_blocking=True)].masked_fill(blank, 0)
-        return frames.index_copy(0, index.to(video.device, non_blocking=True), moved).view_as(video)
+        masked, source = self.video.flatten(), self.video_source.flatten()
+        own = torch.arange(len(frames), device=frames.device)
+        blank = masked & (source == BLANK)
+        replaced = frames[torch.where(masked & ~blank, source, own)]
+        return replaced.masked_fill_(blank[:, None, None], 0).view_as(video)
 
     def replace_features(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Fused features [B, T', D], T' <= T, with masked frames ← the learned `embedding` [D]."""
         if self.features is None:
             return x
-        mask = self.features[:, : x.shape[1]].to(x.device, non_blocking=True)
-        return torch.where(mask[..., None], embedding.to(x), x)
+        return torch.where(self.features[:, : x.shape[1], None], embedding.to(x.dtype), x)
 
 
 def draw_masks(padding_mask: Tensor, config: MaskingConfig, masking_type: str, rng: np.random.Generator) -> Masks:
@@ -116,8 +116,8 @@ def span_mask(
     return mask
 
 
-def runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
-    """(row, first frame, frame after the last) of every run of a mask bool [B, T]."""
+def spans(mask: np.ndarray) -> list[tuple[int, int, int]]:
+    """(row, first frame, frame after the last) of every span of a mask bool [B, T]."""
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(edges == 1)
     ends = np.nonzero(edges == -1)[1]
@@ -127,7 +127,7 @@ def runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
 def replacement(mask: np.ndarray, selection: str, rng: np.random.Generator) -> np.ndarray:
     """Which frame replaces each masked one: int64 [B, T] of b·T + t, −1 where there is none.
 
-    `same_seq`: each run is replaced by a stretch of the same clip that ends a frame or more before the run or starts
+    `same_seq`: each span is replaced by a span of the same clip that ends a frame or more before it or starts
     after it (frame 0 if there is no such start); past the clip's end the last frame repeats. `same_other_seq`: the
     same frames of another clip, the batch being rotated by one random number. A batch of one clip has its masked
     frames set to 0, as published.
@@ -140,7 +140,7 @@ def replacement(mask: np.ndarray, selection: str, rng: np.random.Generator) -> n
         other = (np.arange(batch) + rng.integers(1, batch)) % batch
         source[mask] = (other[:, None] * frames + np.arange(frames))[mask]
         return source
-    for row, start, end in runs(mask):
+    for row, start, end in spans(mask):
         length = end - start
         before = max(0, start - length)  # starts 0 … before-1 and end … frames-1 are allowed
         choices = before + frames - end

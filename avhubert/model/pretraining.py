@@ -5,6 +5,7 @@ Shapes: B utterances, T video frames at 25 Hz, N frames that count, V classes of
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from avhubert.config.schema import ModelConfig, ObjectiveConfig
 from avhubert.constants import NO_LABEL
+from avhubert.devices import to_device, to_host
 from avhubert.errors import ConfigError, DataError
+from avhubert.model.inputs import ModelInputs, takes_inputs
 from avhubert.model.masking import Masks
 
 if TYPE_CHECKING:
@@ -51,124 +54,177 @@ class ClusterHead(nn.Module):
 
 
 @dataclass
+class Targets:
+    """Frames whose clusters are predicted: flat positions int64 [N] in [B, T'], classes int64 [sets, N], −1 = none."""
+
+    index: Tensor
+    classes: Tensor
+
+
+@dataclass
+class PretrainBatch:
+    """All that the pre-training loss of a micro-batch needs. Prepare it on the CPU, then move it with `to`.
+
+    Attributes:
+        inputs: the streams before masking.
+        masks: the masked frames.
+        masked, unmasked: targets at masked and at unmasked real frames.
+        frames: T', frames that have labels.
+        sample_size: frames with a target whose cross-entropy counts.
+        keep_audio, keep_video: bool [B], False where modality dropout drops the stream; None: nothing is dropped.
+    """
+
+    inputs: ModelInputs
+    masks: Masks
+    masked: Targets
+    unmasked: Targets
+    frames: int
+    sample_size: int
+    keep_audio: Tensor | None = None
+    keep_video: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> PretrainBatch:
+        """The same batch on `device`."""
+        return to_device(self, device)
+
+
+def prepare(
+    inputs: ModelInputs,
+    labels: Sequence[Tensor],
+    masks: Masks,
+    objective: ObjectiveConfig,
+    keep: tuple[Tensor, Tensor] | None = None,
+) -> PretrainBatch:
+    """Find the frames to predict.
+
+    Args:
+        inputs: the streams, on the device of `labels` and `masks`.
+        labels: for each label set class ids int64 [B, T'], −1 = no target; T' <= T.
+        masks: from `draw_masks`.
+        objective: which frames' cross-entropy counts.
+        keep: (audio, video) bool [B] from `draw_modality_dropout`; the only stream of a row is always kept.
+    """
+    rows, frames = labels[0].shape
+    device = labels[0].device
+    has_audio, has_video = (_row_mask(present, rows, device) for present in (inputs.audio_rows, inputs.video_rows))
+    masked = masks.union(has_audio, has_video)[:, :frames]
+    real = torch.ones_like(masked) if inputs.mask is None else ~inputs.mask[:, :frames]
+    classes = torch.stack(list(labels)).flatten(1)
+    targets = []
+    for chosen in (masked & real, ~masked & real):
+        index = chosen.flatten().nonzero().squeeze(1)
+        targets.append(Targets(index, classes[:, index]))
+    weights = (objective.masked_weight, objective.unmasked_weight)
+    counted = [(t.classes >= 0).any(0).sum() for weight, t in zip(weights, targets, strict=True) if weight]
+    keep_audio, keep_video = (None, None) if keep is None else (keep[0] | ~has_video, keep[1] | ~has_audio)
+    masked_targets, unmasked_targets = targets
+    sample_size = sum(int(to_host(count)) for count in counted)
+    return PretrainBatch(inputs, masks, masked_targets, unmasked_targets, frames, sample_size, keep_audio, keep_video)
+
+
+def _row_mask(present: tuple[int, ...] | None, rows: int, device: torch.device) -> Tensor:
+    assert present is not None
+    mask = torch.zeros(rows, dtype=torch.bool)
+    mask[list(present)] = True
+    return mask.to(device)
+
+
+@dataclass
 class PretrainLoss:
     """The loss of a micro-batch, summed over frames, and its parts.
 
-    `loss` and the metrics are tensors on the model's device; the metrics carry no gradient: loss_masked,
-    loss_unmasked (summed cross-entropy), correct_masked, count_masked, correct_unmasked, count_unmasked (over all
-    label sets), features_pen (mean square). Divide the gradient by the sum of `sample_size` over micro-batches and
-    ranks. `masked_index` int64 [N]: the masked real frames, b·T' + t; `masked_guesses` int64 [sets, N]: the class that
-    the model finds likeliest there.
+    Divide the gradient by the sum of `sample_size` over micro-batches and ranks.
+
+    Attributes:
+        loss: on the model's device.
+        sample_size: frames that count.
+        metrics: on the model's device, without gradient: loss_masked, loss_unmasked (summed cross-entropy),
+            correct_masked, count_masked, correct_unmasked, count_unmasked (over all label sets), features_pen (mean
+            square).
+        masked_index: int64 [N], the masked real frames, b·T' + t.
+        masked_predictions: int64 [sets, N], the most likely class there.
     """
 
     loss: Tensor
     sample_size: int
     metrics: dict[str, Tensor]
     masked_index: Tensor
-    masked_guesses: Tensor
+    masked_predictions: Tensor
 
 
+@takes_inputs(1)
 def pretrain_loss(
     model: AVHubert,
-    audio: Tensor | None,
-    video: Tensor | None,
-    padding_mask: Tensor | None,
-    has_audio: Tensor | None,
-    has_video: Tensor | None,
+    inputs: ModelInputs,
     labels: Sequence[Tensor],
     masks: Masks,
     objective: ObjectiveConfig,
     keep: tuple[Tensor, Tensor] | None = None,
 ) -> PretrainLoss:
-    """Masked-prediction loss: weights · summed cross-entropy + penalty weight · features_pen · sample_size.
+    """`masked_prediction` of a batch that is prepared here; arguments as in `prepare`, all on the model's device."""
+    _check_heads(model, len(labels))
+    return masked_prediction(model, prepare(inputs, labels, masks, objective, keep), objective)
 
-    audio [B, 104, T], video [B, 1, T, H, H], padding_mask, has_audio, has_video as in `AVHubert.front_ends`.
-    `labels`: for each label set class ids int64 [B, T'], −1 = no target; where T' < T the last T − T' frames are cut
-    off after the front ends. `masks` from `draw_masks`; `keep` (audio, video) bool [B] from `draw_modality_dropout`,
-    None = nothing dropped: a row's only stream is always kept. sample_size counts frames with a target whose
-    cross-entropy counts.
 
-    `padding_mask`, `has_*`, `labels`, `masks` and `keep` may stay on the CPU while the model is elsewhere: then
-    nothing here waits for the device. Raises DataError when the number of label sets is not the model's,
-    ConfigError when it was made without any.
-    """
-    from avhubert.model.inputs import needed
-
+def _check_heads(model: AVHubert, sets: int) -> None:
     if model.head is None or model.mask_embedding is None:
         raise ConfigError("this model has no cluster heads: give model.num_classes to pre-train it")
-    if len(labels) != len(model.head.num_classes):
-        raise DataError(f"{len(labels)} label sets were given to a model with {len(model.head.num_classes)}")
-    device = model.mask_embedding.device
-    rows = len(labels[0])
-    has_audio = torch.zeros(rows, dtype=torch.bool) if audio is None else has_audio
-    has_video = torch.zeros(rows, dtype=torch.bool) if video is None else has_video
-    masked = masks.union(has_audio, has_video)
-    keep_audio, keep_video = _keep(keep, has_audio, has_video)
-    padding_mask = needed(padding_mask, labels[0].device)
-    sites = _sites(labels, masked, padding_mask)
-    sample_size = _sample_size(sites, objective)
+    if sets != len(model.head.num_classes):
+        raise DataError(f"{sets} label sets were given to a model with {len(model.head.num_classes)}")
 
-    video = masks.replace_video(video)
-    audio = masks.replace_audio(audio, model.mask_embedding)
-    on_device = None if padding_mask is None else padding_mask.to(device, non_blocking=True)
-    features = model.front_ends(audio, video, on_device, has_audio, has_video, keep_audio, keep_video)
-    frames = labels[0].shape[1]
-    features = features[:, :frames]
+
+def masked_prediction(model: AVHubert, batch: PretrainBatch, objective: ObjectiveConfig) -> PretrainLoss:
+    """Weights · summed cross-entropy + penalty weight · features_pen · sample_size (ICLR 2022, eq. 3).
+
+    Frames after T' are cut off behind the front ends.
+
+    Args:
+        model: with one cluster head per label set.
+        batch: on the model's device.
+        objective: the weights.
+
+    Raises:
+        ConfigError: the model has no cluster heads.
+        DataError: the number of label sets is not the model's.
+    """
+    _check_heads(model, len(batch.masked.classes))
+    assert model.head is not None
+    assert model.mask_embedding is not None
+    masks, inputs = batch.masks, batch.inputs
+    masked_inputs = dataclasses.replace(
+        inputs,
+        audio=masks.replace_audio(inputs.audio, model.mask_embedding),
+        video=masks.replace_video(inputs.video),
+    )
+    features = model.front_ends(masked_inputs, batch.keep_audio, batch.keep_video)[:, : batch.frames]
     penalty = features.float().square().mean()
     x = masks.replace_features(model.fuse(features), model.mask_embedding)
-    x = model.encoder(x, None if on_device is None else on_device[:, :frames])
+    x = model.encoder(x, None if inputs.mask is None else inputs.mask[:, : batch.frames])
 
-    loss = objective.features_pen_weight * sample_size * penalty
+    loss = objective.features_pen_weight * batch.sample_size * penalty
     metrics = {"features_pen": penalty.detach()}
-    guesses = []
-    for name, weight, (index, targets) in zip(
-        ("masked", "unmasked"), (objective.masked_weight, objective.unmasked_weight), sites, strict=True
+    predictions = []
+    for name, weight, targets in (
+        ("masked", objective.masked_weight, batch.masked),
+        ("unmasked", objective.unmasked_weight, batch.unmasked),
     ):
         with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-            part, guessed = _cross_entropy(model.head, x, index, targets)
+            part, predicted = _cross_entropy(model.head, x, targets)
         loss = loss + weight * part
         metrics[f"loss_{name}"] = part.detach()
-        metrics[f"correct_{name}"] = (guessed == targets.to(guessed.device, non_blocking=True)).sum()
-        metrics[f"count_{name}"] = (targets >= 0).sum()
-        guesses.append(guessed)
-    return PretrainLoss(loss, sample_size, metrics, sites[0][0], guesses[0])
+        metrics[f"correct_{name}"] = (predicted == targets.classes).sum()
+        metrics[f"count_{name}"] = (targets.classes >= 0).sum()
+        predictions.append(predicted)
+    return PretrainLoss(loss, batch.sample_size, metrics, batch.masked.index, predictions[0])
 
 
-def _keep(
-    keep: tuple[Tensor, Tensor] | None, has_audio: Tensor | None, has_video: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    if keep is None:
-        return None, None
-    audio, video = keep
-    if has_video is not None:
-        audio = audio | ~has_video.to(audio.device)
-    if has_audio is not None:
-        video = video | ~has_audio.to(video.device)
-    return audio, video
-
-
-def _sites(labels: Sequence[Tensor], masked: Tensor, padding_mask: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-    """For masked and for unmasked real frames: flat indices [N] into [B, T'] and targets [sets, N]."""
-    masked = masked.to(labels[0].device)[:, : labels[0].shape[1]]
-    real = torch.ones_like(masked) if padding_mask is None else ~padding_mask[:, : masked.shape[1]]
-    targets = torch.stack(list(labels)).flatten(1)
-    sites = []
-    for chosen in (masked & real, ~masked & real):
-        index = chosen.flatten().nonzero().squeeze(1)
-        sites.append((index, targets[:, index]))
-    return sites
-
-
-def _sample_size(sites: list[tuple[Tensor, Tensor]], objective: ObjectiveConfig) -> int:
-    weights = (objective.masked_weight, objective.unmasked_weight)
-    return sum(int((targets >= 0).any(0).sum()) for weight, (_, targets) in zip(weights, sites, strict=True) if weight)
-
-
-def _cross_entropy(head: ClusterHead, x: Tensor, index: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy over the frames `index` [N] of x [B, T, D], and the likeliest classes int64 [sets, N]."""
-    logits = head(x.flatten(0, 1)[index.to(x.device, non_blocking=True)])
-    targets = targets.to(x.device, non_blocking=True)
+def _cross_entropy(head: ClusterHead, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
+    """Summed cross-entropy at the targets' frames of x [B, T', D], and the most likely classes int64 [sets, N]."""
+    logits = head(x.flatten(0, 1)[targets.index])
     loss = torch.stack(
-        [F.cross_entropy(o, t, ignore_index=NO_LABEL, reduction="sum") for o, t in zip(logits, targets, strict=True)]
+        [
+            F.cross_entropy(scores, classes, ignore_index=NO_LABEL, reduction="sum")
+            for scores, classes in zip(logits, targets.classes, strict=True)
+        ]
     ).sum()
-    return loss, torch.stack([o.detach().argmax(-1) for o in logits])
+    return loss, torch.stack([scores.detach().argmax(-1) for scores in logits])

@@ -17,6 +17,7 @@ from avhubert.constants import EOS
 from avhubert.errors import ConfigError
 from avhubert.model.decoder import AttentionDecoder
 from avhubert.model.encoder import AVHubert
+from avhubert.model.inputs import ModelInputs, takes_inputs
 
 
 class Recognizer(nn.Module):
@@ -73,30 +74,26 @@ class Recognizer(nn.Module):
         self.frozen, self.drift = frozen, drift
         self.train(self.training)
 
-    def encode(
-        self,
-        audio: Tensor | None = None,
-        video: Tensor | None = None,
-        padding_mask: Tensor | None = None,
-        has_audio: Tensor | None = None,
-        has_video: Tensor | None = None,
-    ) -> Tensor:
-        """Encoded frames [B, T, D]; inputs as in `AVHubert.front_ends`."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.encoder(audio, video, padding_mask, has_audio, has_video)
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.encoder.device
 
-    def forward(
-        self,
-        tokens: Tensor,
-        audio: Tensor | None = None,
-        video: Tensor | None = None,
-        padding_mask: Tensor | None = None,
-        has_audio: Tensor | None = None,
-        has_video: Tensor | None = None,
-    ) -> Tensor:
-        """Scores [B, L, V] of each next token, given the ones before: tokens int [B, L], beginning with `</s>`."""
-        encoded = self.encode(audio, video, padding_mask, has_audio, has_video)
-        return self.decoder(tokens, encoded, padding_mask)
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the weights."""
+        return self.encoder.dtype
+
+    @takes_inputs(1)
+    def encode(self, inputs: ModelInputs) -> Tensor:
+        """Encoded frames [B, T, D] of a batch, or of its tensors (see `ModelInputs`)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.encoder(inputs)
+
+    @takes_inputs(2)
+    def forward(self, tokens: Tensor, inputs: ModelInputs) -> Tensor:
+        """Scores [B, L, V] of each next token, given the previous ones: tokens int [B, L], beginning with `</s>`."""
+        return self.decoder(tokens, self.encode(inputs), inputs.mask)
 
     def extract_features(
         self,

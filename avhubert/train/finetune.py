@@ -26,7 +26,8 @@ from avhubert.decode.beam_search import beam_search
 from avhubert.decode.ctc import ctc_best_path
 from avhubert.errors import ConfigError
 from avhubert.model.encoder import AVHubert
-from avhubert.model.losses import recognizer_loss
+from avhubert.model.inputs import ModelInputs
+from avhubert.model.losses import TextTargets, recognizer_loss
 from avhubert.model.recognizer import Recognizer
 from avhubert.train.data import Validation, lengths, read_split, step_order
 from avhubert.train.pretrain import HEADS
@@ -114,6 +115,15 @@ def _with_settings(recognizer: Recognizer, config: FinetuneConfig) -> Recognizer
     return recognizer
 
 
+@dataclasses.dataclass
+class PreparedBatch:
+    """What the loss needs; `texts`: the references, where words are counted in validation."""
+
+    inputs: ModelInputs
+    targets: TextTargets
+    texts: list[str] | None
+
+
 class Finetuning:
     """The loop's task: batch with tokens → cross-entropy of the attention decoder, and CTC."""
 
@@ -156,48 +166,42 @@ class Finetuning:
         self._recognizer.train()
         self._recognizer.freeze_encoder(step < config.freeze_encoder_steps, config.freeze_encoder_drift)
 
-    def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
+    def prepare(self, batch: Batch, rng: np.random.Generator) -> PreparedBatch:
         assert batch.tokens is not None
-        device = next(self._recognizer.parameters()).device
-        loss, sentences, metrics = recognizer_loss(
-            self._recognizer,
-            batch.tokens.to(device),
-            batch.audio,
-            batch.video,
-            batch.padding_mask,
-            batch.has_audio,
-            batch.has_video,
-            self._config.objective,
-        )
-        return Part(loss, sentences, metrics)
+        texts = None
+        if self._config.train.best_by == "wer" and not self._recognizer.training:
+            texts = [self._tokenizer.decode([t for t in row if t != EOS]) for row in batch.tokens.tolist()]
+        return PreparedBatch(batch.inputs, TextTargets.of(batch.tokens), texts)
 
-    def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
+    def loss(self, prepared: PreparedBatch) -> Part:
+        objective = self._config.objective
+        return Part(*recognizer_loss(self._recognizer, prepared.targets, prepared.inputs, objective))
+
+    def evaluate(self, prepared: PreparedBatch) -> Part:
         """The same loss without augmentation, and word errors if they choose the best; all streams of data.modalities.
 
         References are the target tokens in words, so a word with an unknown character counts as written `<unk>`.
         """
-        part = self.loss(batch, rng)
-        if self._config.train.best_by == "wer":
-            assert batch.tokens is not None
-            said = [self._tokenizer.decode([t for t in row if t != EOS]) for row in batch.tokens.tolist()]
-            counts = jiwer.process_words(said, self._greedy(batch))
+        part = self.loss(prepared)
+        if prepared.texts is not None:
+            counts = jiwer.process_words(prepared.texts, self._greedy(prepared.inputs))
             errors = counts.substitutions + counts.deletions + counts.insertions
             part.metrics["word_errors"] = torch.tensor(errors)
             part.metrics["words"] = torch.tensor(counts.hits + counts.substitutions + counts.deletions)
         return part
 
-    def _greedy(self, batch: Batch) -> list[str]:
+    def _greedy(self, inputs: ModelInputs) -> list[str]:
         """The most likely words, one symbol after the other; by CTC where the decoder learns nothing."""
         recognizer = self._recognizer
-        mask = batch.padding_mask
-        encoded = recognizer.encode(batch.audio, batch.video, mask, batch.has_audio, batch.has_video)
+        encoded = recognizer.encode(inputs)
         if self._config.objective.ctc_weight == 1:
             assert recognizer.ctc is not None
-            found = ctc_best_path(recognizer.ctc(encoded), mask)
+            assert inputs.lengths is not None
+            texts = ctc_best_path(recognizer.ctc(encoded), inputs.lengths)
         else:
             settings = dataclasses.replace(self._config.decode, beam=1)
-            found = [best[0].tokens for best in beam_search(recognizer, encoded, mask.to(encoded.device), settings)]
-        return [self._tokenizer.decode(tokens) for tokens in found]
+            texts = [best[0].tokens for best in beam_search(recognizer, encoded, inputs.mask, settings)]
+        return [self._tokenizer.decode(tokens) for tokens in texts]
 
     def figures(self, sums: dict[str, Any]) -> dict[str, float]:
         """Nats per sentence (`loss`: what is minimised, `ctc`) and per token (`nll`); share of tokens guessed right.

@@ -24,10 +24,11 @@ from avhubert.data.labels import LabelInfo, load_labels
 from avhubert.data.loader import Loader
 from avhubert.data.manifest import Clip
 from avhubert.data.transcripts import read_phones
+from avhubert.devices import to_host
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
-from avhubert.model.pretraining import PretrainLoss, pretrain_loss
+from avhubert.model.pretraining import PretrainBatch, masked_prediction, prepare
 from avhubert.train.data import LabelSets, Validation, class_shares, read_split, step_order
 from avhubert.train.random import INITIAL, seed_all
 from avhubert.train.run_dir import open_run
@@ -146,6 +147,14 @@ def copy_weights(source: AVHubert, target: AVHubert, keep_heads: bool = True) ->
     return remade
 
 
+@dataclasses.dataclass
+class PreparedBatch:
+    """What the loss needs, and the true phones of the frames (int64 [B, T], -1 = unknown) where they are known."""
+
+    batch: PretrainBatch
+    phones: list[Tensor]
+
+
 class Pretraining:
     """The loop's task: batch → masks, modality dropout → loss over masked frames."""
 
@@ -170,36 +179,28 @@ class Pretraining:
     def begin_step(self, step: int) -> None:
         self._model.train()
 
-    def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
-        out = self._loss(batch, rng)
+    def prepare(self, batch: Batch, rng: np.random.Generator) -> PreparedBatch:
+        masking, inputs = self._config.masking, batch.inputs
+        assert inputs.padding_mask is not None
+        masks = draw_masks(inputs.padding_mask, masking, self._config.model.masking_type, rng)
+        keep = draw_modality_dropout(len(batch.ids), masking, rng) if self._model.training else None
+        sets = len(self._infos)
+        prepared = prepare(inputs, batch.labels[:sets], masks, self._config.objective, keep)
+        return PreparedBatch(prepared, batch.labels[sets:])
+
+    def loss(self, prepared: PreparedBatch) -> Part:
+        out = masked_prediction(self._model, prepared.batch, self._config.objective)
         return Part(out.loss, out.sample_size, out.metrics)
 
-    def _loss(self, batch: Batch, rng: np.random.Generator) -> PretrainLoss:
-        masking = self._config.masking
-        masks = draw_masks(batch.padding_mask, masking, self._config.model.masking_type, rng)
-        keep = draw_modality_dropout(len(batch.ids), masking, rng) if self._model.training else None
-        return pretrain_loss(
-            self._model,
-            batch.audio,
-            batch.video,
-            batch.padding_mask,
-            batch.has_audio,
-            batch.has_video,
-            batch.labels[: len(self._infos)],
-            masks,
-            self._config.objective,
-            keep,
-        )
-
-    def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
-        """Masks as in training, both modalities kept; counts what is guessed at masked frames (first label set)."""
-        out = self._loss(batch, rng)
-        guesses = out.masked_guesses[0].cpu()
+    def evaluate(self, prepared: PreparedBatch) -> Part:
+        """Masks as in training, both modalities kept; counts the predictions at masked frames (first label set)."""
+        out = masked_prediction(self._model, prepared.batch, self._config.objective)
+        predictions, index = to_host(out.masked_predictions[0]), to_host(out.masked_index)
         classes = self._infos[0].clusters + NUM_SPECIALS
-        counted = {"guessed": torch.bincount(guesses, minlength=classes)}
-        for phones, count in zip(batch.labels[len(self._infos) :], self._phones, strict=True):
-            phone = phones.flatten()[out.masked_index]
-            pairs = (guesses * count + phone)[phone >= 0]
+        counted = {"guessed": torch.bincount(predictions, minlength=classes)}
+        for phones, count in zip(prepared.phones, self._phones, strict=True):
+            phone = to_host(phones).flatten()[index]
+            pairs = (predictions * count + phone)[phone >= 0]
             counted["guessed_phones"] = torch.bincount(pairs, minlength=classes * count).view(classes, count)
         return Part(out.loss, out.sample_size, out.metrics | counted)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from avhubert.data.collate import Batch
+from avhubert.devices import to_device
 from avhubert.errors import AvhubertError
 from avhubert.train import distributed as ranks
 from avhubert.train.optimizer import Adam
@@ -48,7 +48,7 @@ def optimizer_step(
             continue
         rng = seed_all(run.config.seed, TRAINING, counters.step, place)
         with statistics.of_micro_batch(place), fabric.autocast():
-            loss, part = placed.forward(bind_loss(task, to_device(batch, fabric.device), rng))
+            loss, part = placed.forward(bind_loss(task, to_device(task.prepare(batch, rng), fabric.device)))
         if loss.requires_grad:  # not so when nothing in the micro-batch counts
             fabric.backward(loss)
         sample_size += part.sample_size
@@ -88,9 +88,11 @@ def optimizer_step(
     return bool(stopping)
 
 
-def bind_loss(task: Task, batch: Batch, rng: np.random.Generator) -> Callable[[], tuple[Tensor, Part]]:
+def bind_loss(task: Task, prepared: Any) -> Callable[[], tuple[Tensor, Part]]:
+    """The forward pass of a micro-batch as a call without arguments, as a strategy runs it."""
+
     def run() -> tuple[Tensor, Part]:
-        part = task.loss(batch, rng)
+        part = task.loss(prepared)
         return part.loss, part
 
     return run
@@ -106,13 +108,3 @@ def _timed(micro_batches: Iterable[tuple[int, Batch]], counters: Counters) -> It
         if found is None:
             return
         yield found
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its large tensors on `device`; masks and labels stay where asking them costs no waiting."""
-    moved = {
-        name: value.to(device, non_blocking=True)
-        for name in ("audio", "video")
-        if (value := getattr(batch, name)) is not None
-    }
-    return dataclasses.replace(batch, **moved)

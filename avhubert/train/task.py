@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from avhubert.data.collate import Batch
+from avhubert.devices import to_host
 from avhubert.train import distributed as ranks
 
 
@@ -34,8 +35,10 @@ class Sums:
 
     def add(self, part: Part) -> None:
         """Count a micro-batch in."""
-        one = {"loss": part.loss.detach(), "sample_size": part.sample_size, "micro_batches": 1, **part.metrics}
-        self.merge(Sums({name: torch.as_tensor(value, dtype=torch.float64) for name, value in one.items()}))
+        device = part.loss.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPU has no float64
+        values = {"loss": part.loss.detach(), "sample_size": part.sample_size, "micro_batches": 1, **part.metrics}
+        self.merge(Sums({name: torch.as_tensor(value, dtype=dtype, device=device) for name, value in values.items()}))
 
     def merge(self, other: Sums) -> None:
         """Count other sums in."""
@@ -44,7 +47,10 @@ class Sums:
 
     def over_ranks(self, fabric: Fabric) -> dict[str, Any]:
         """The sums over all ranks: numbers, and arrays where a metric has several values."""
-        here = {name: value.cpu().numpy() if value.dim() else float(value) for name, value in self.values.items()}
+        here = {
+            name: to_host(value).numpy() if value.dim() else float(to_host(value))
+            for name, value in self.values.items()
+        }
         return ranks.summed(fabric, here)
 
 
@@ -61,11 +67,17 @@ class Task(Protocol):
     def begin_step(self, step: int) -> None:
         """Set training mode and what learns in step `step`."""
 
-    def loss(self, batch: Batch, rng: np.random.Generator) -> Part:
-        """The training loss of a micro-batch on the module's device."""
+    def prepare(self, batch: Batch, rng: np.random.Generator) -> Any:
+        """All that `loss` and `evaluate` need of a batch, on the CPU; `to_device` can move it.
 
-    def evaluate(self, batch: Batch, rng: np.random.Generator) -> Part:
-        """The validation sums of a batch; the module is in evaluation mode and gradients are off."""
+        The task's own random choices, such as masks, are made here.
+        """
+
+    def loss(self, prepared: Any) -> Part:
+        """The training loss of what `prepare` returned, on the module's device."""
+
+    def evaluate(self, prepared: Any) -> Part:
+        """The validation sums of what `prepare` returned; the module is in evaluation mode, gradients are off."""
 
     def figures(self, sums: dict[str, Any]) -> dict[str, float]:
         """What the log shows, from summed metrics (`loss` and `sample_size` among them)."""

@@ -17,6 +17,7 @@ import torch
 
 from avhubert.config.validate import to_dict, write_yaml
 from avhubert.data.collate import Batch
+from avhubert.devices import to_device
 from avhubert.errors import AvhubertError, DataError
 from avhubert.model.kernels import reuse_memory
 from avhubert.train import distributed as ranks
@@ -30,7 +31,7 @@ from avhubert.train.random import TRIAL, VALIDATION, seed_all
 from avhubert.train.run_dir import Run
 from avhubert.train.sharding import Whole
 from avhubert.train.state import Counters, save_state
-from avhubert.train.step import bind_loss, optimizer_step, to_device
+from avhubert.train.step import bind_loss, optimizer_step
 from avhubert.train.task import Steps, Sums, Task
 
 
@@ -125,10 +126,10 @@ def _try_largest(run: Run, task: Task, placed: Whole, batch: Batch) -> None:
     fabric = run.fabric
     task.begin_step(run.config.train.max_steps)  # by then nothing is frozen any more
     statistics = ranks.Statistics(fabric, task.module)
-    moved = to_device(batch, fabric.device)
+    prepared = to_device(task.prepare(batch, seed_all(run.config.seed, TRIAL)), fabric.device)
     try:
         with fabric.autocast():
-            trial = bind_loss(task, moved, seed_all(run.config.seed, TRIAL))
+            trial = bind_loss(task, prepared)
             operations = speed.forward_operations(lambda: placed.forward(trial))
             loss, _ = placed.forward(trial)
         if loss.requires_grad:
@@ -137,8 +138,9 @@ def _try_largest(run: Run, task: Task, placed: Whole, batch: Batch) -> None:
         if not speed.out_of_memory(error):
             raise
         raise AvhubertError(
-            f"the largest micro-batch ({len(batch.ids)} clips, {batch.padding_mask.numel()} frames) does not fit in "
-            f"the memory of {fabric.device}; give a lower train.frames_per_batch, or train.checkpoint_activations=true"
+            f"the largest micro-batch ({len(batch.ids)} clips, {batch.inputs.batch_size * batch.inputs.frames} frames) "
+            f"does not fit in the memory of {fabric.device}; give a lower train.frames_per_batch, or "
+            "train.checkpoint_activations=true"
         ) from error
     finally:
         statistics.undo()
@@ -162,7 +164,7 @@ def _validate(run: Run, task: Task, placed: Whole, validation: Iterable[tuple[in
                 continue
             rng = seed_all(run.config.seed, VALIDATION, number)
             with run.fabric.autocast():
-                sums.add(task.evaluate(to_device(batch, run.fabric.device), rng))
+                sums.add(task.evaluate(to_device(task.prepare(batch, rng), run.fabric.device)))
     figures = task.figures(sums.over_ranks(run.fabric))
     counters.seconds += time.perf_counter() - started
     write_log(run, counters, "valid", figures)

@@ -25,6 +25,7 @@ from avhubert.data.noise import mix
 from avhubert.data.tokenizer import Tokenizer, train_tokenizer
 from avhubert.data.video import read_gray, transform, write_video
 from avhubert.errors import ConfigError, DataError, MediaError
+from avhubert.model.inputs import ModelInputs
 
 TEXTS = ["bin blue at f two now", "lay red by a", "place white with one please", "set green in z nine again"] * 3
 
@@ -68,6 +69,8 @@ def same(first: Batch, second: Batch) -> bool:
     def equal(a, b) -> bool:
         if isinstance(a, torch.Tensor):
             return torch.equal(a, b)
+        if isinstance(a, ModelInputs):
+            return all(equal(getattr(a, field.name), getattr(b, field.name)) for field in fields(ModelInputs))
         if isinstance(a, list) and a and isinstance(a[0], torch.Tensor):
             return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
         return a == b
@@ -88,30 +91,30 @@ def test_golden_items(golden, tmp_path) -> None:
     dataset = ClipDataset(clips, config(), training=False, seed=0, labels=labels)
     batch = dataset.batch([0, 1, 2])
     assert batch.frames == 54 + 46 + 35
-    assert batch.audio is not None
-    assert batch.video is not None
-    assert batch.audio.shape == (3, 104, 54)
-    assert batch.video.shape == (3, 1, 54, 88, 88)
+    assert batch.inputs.audio is not None
+    assert batch.inputs.video is not None
+    assert batch.inputs.audio.shape == (3, 104, 54)
+    assert batch.inputs.video.shape == (3, 1, 54, 88, 88)
     for index, row in enumerate(rows):
         frames = len(row)
         np.testing.assert_allclose(
-            batch.audio[index, :, :frames].T, items[f"item{index}:audio_source"], rtol=0, atol=1e-5
+            batch.inputs.audio[index, :, :frames].T, items[f"item{index}:audio_source"], rtol=0, atol=1e-5
         )
         total = float(items[f"item{index}:video_source_sum"])
-        assert batch.video[index].double().sum().item() == pytest.approx(total, abs=1e-6 * 54 * 88 * 88)
+        assert batch.inputs.video[index].double().sum().item() == pytest.approx(total, abs=1e-6 * 54 * 88 * 88)
         assert batch.labels[0][index].tolist() == [*row.tolist(), *[-1] * (54 - frames)]
-        assert not batch.audio[index, :, frames:].any()
-        assert not batch.video[index, :, frames:].any()
-        assert batch.padding_mask[index].tolist() == [False] * frames + [True] * (54 - frames)
+        assert not batch.inputs.audio[index, :, frames:].any()
+        assert not batch.inputs.video[index, :, frames:].any()
+        assert batch.inputs.padding_mask[index].tolist() == [False] * frames + [True] * (54 - frames)
 
 
 @pytest.mark.parametrize("modalities", ["av", "a", "v"])
 def test_only_the_modalities_asked_for(clips, modalities: str) -> None:
     batch = ClipDataset(clips, config(modalities=modalities), training=True, seed=0).batch([0, 3])
-    assert (batch.audio is None, batch.video is None) == ("a" not in modalities, "v" not in modalities)
-    assert batch.has_audio.tolist() == [batch.audio is not None] * 2
-    assert batch.has_video.tolist() == [batch.video is not None] * 2
-    assert batch.padding_mask.shape == (2, 9)
+    assert (batch.inputs.audio is None, batch.inputs.video is None) == ("a" not in modalities, "v" not in modalities)
+    assert batch.inputs.has_audio.tolist() == [batch.inputs.audio is not None] * 2
+    assert batch.inputs.has_video.tolist() == [batch.inputs.video is not None] * 2
+    assert batch.inputs.padding_mask.shape == (2, 9)
     assert batch.frames == 6 + 9
 
 
@@ -150,8 +153,8 @@ def test_the_modality_is_drawn_per_utterance_in_training_alone(clips) -> None:
     example = dataset.load(0, shown.index("a"))
     assert (example.audio is None, example.video is None) == (False, True)
     evaluation = ClipDataset(clips, settings, training=False, seed=0).batch(range(12))
-    assert evaluation.has_audio.all()
-    assert evaluation.has_video.all()
+    assert evaluation.inputs.has_audio.all()
+    assert evaluation.inputs.has_video.all()
 
 
 def test_a_draw_without_a_stream_that_is_loaded_is_not_made(clips) -> None:
@@ -164,14 +167,14 @@ def test_a_draw_without_a_stream_that_is_loaded_is_not_made(clips) -> None:
 def test_a_stream_that_is_not_shown_is_not_read(clips, tmp_path) -> None:
     clip = Clip("a", tmp_path / "none.mp4", clips[0].audio, 6, clips[0].audio_samples)
     batch = ClipDataset([clip, clips[1]], FinetuneDataConfig(dir="", draw_av=0, draw_a=1), True, 0).batch([0, 1])
-    assert batch.video is None
+    assert batch.inputs.video is None
     mixed = ClipDataset([clip, clips[1]], config(), True, 0)
     rows = [Example(0, 0, "a", 6, torch.ones(6, 104), None, [], None), mixed.load(1)]
     batch = mixed.collate(rows)
-    assert batch.has_video.tolist() == [False, True]
-    assert batch.video is not None
-    assert not batch.video[0].any()
-    assert batch.video[1].any()
+    assert batch.inputs.has_video.tolist() == [False, True]
+    assert batch.inputs.video is not None
+    assert not batch.inputs.video[0].any()
+    assert batch.inputs.video[1].any()
 
 
 def test_transcripts_become_tokens(clips, tokenizer: Tokenizer) -> None:
@@ -279,15 +282,15 @@ def test_golden_collation(golden, case: str) -> None:
     batch = collate(examples, size, facts["starts"], [rate])
     for name in ("audio", "video"):
         if f"{case}:{name}" in arrays:
-            np.testing.assert_array_equal(getattr(batch, name), arrays[f"{case}:{name}"])
+            np.testing.assert_array_equal(getattr(batch.inputs, name), arrays[f"{case}:{name}"])
         else:
-            assert getattr(batch, name) is None
-    np.testing.assert_array_equal(batch.padding_mask, arrays[f"{case}:padding_mask"])
+            assert getattr(batch.inputs, name) is None
+    np.testing.assert_array_equal(batch.inputs.padding_mask, arrays[f"{case}:padding_mask"])
     assert batch.ids == facts["utt_id"]
     target, lengths = arrays[f"{case}:target"], arrays[f"{case}:target_lengths"]
     assert lengths.sum() == facts["ntokens"][0]
     for row in range(3):  # the published target is at the labels' rate; ours per frame, -1 in padding and where it ends
-        there = [t * rate // 25 < lengths[row] and not batch.padding_mask[row, t] for t in range(size)]
+        there = [t * rate // 25 < lengths[row] and not batch.inputs.padding_mask[row, t] for t in range(size)]
         expected = [int(target[row, t * rate // 25]) if there[t] else -1 for t in range(size)]
         assert batch.labels[0][row].tolist() == expected
 
@@ -314,22 +317,22 @@ def test_streams_and_labels_stay_together(lengths, pad, crop_frames, random_crop
     labels = [([example.labels[0] for example in examples], LabelInfo(rate, 9, "", None, ""))]
     batch = ClipDataset(clips, settings_, training=True, seed=seed, labels=labels).collate(examples)
     size = min(max(lengths) if pad else min(lengths), crop_frames or 99)
-    assert batch.audio is not None
-    assert batch.video is not None
-    assert batch.padding_mask.shape == (len(lengths), size)
-    assert batch.frames == int((~batch.padding_mask).sum())
+    assert batch.inputs.audio is not None
+    assert batch.inputs.video is not None
+    assert batch.inputs.padding_mask.shape == (len(lengths), size)
+    assert batch.frames == int((~batch.inputs.padding_mask).sum())
     for i, length in enumerate(lengths):
         shown = min(length, size)
-        assert (~batch.padding_mask[i]).tolist() == [True] * shown + [False] * (size - shown)
+        assert (~batch.inputs.padding_mask[i]).tolist() == [True] * shown + [False] * (size - shown)
         target = batch.labels[0][i, :shown]
         assert target.diff().eq(1).all()
         assert 1000 * i <= target[0]
         assert target[-1] < 1000 * i + length
         assert random_crop or target[0] == 1000 * i
-        torch.testing.assert_close(batch.audio[i, 0, :shown], target.float())
-        torch.testing.assert_close(batch.video[i, 0, :shown, 1, 1], target.float())
+        torch.testing.assert_close(batch.inputs.audio[i, 0, :shown], target.float())
+        torch.testing.assert_close(batch.inputs.video[i, 0, :shown, 1, 1], target.float())
         assert batch.labels[0][i, shown:].eq(-1).all()
-        assert not batch.audio[i, :, shown:].any()
+        assert not batch.inputs.audio[i, :, shown:].any()
 
 
 def test_random_crops_differ_between_epochs_and_cover_the_clip() -> None:
@@ -351,7 +354,9 @@ def test_batch_to_device(clips, tokenizer) -> None:
     labels = [([np.zeros(20, np.int32)] * 12, LabelInfo(25, 5, "", None, ""))]
     batch = ClipDataset(clips, config(), False, 0, labels, TEXTS, tokenizer).batch([0, 1])
     moved = batch.to("meta")
-    assert all(tensor.device.type == "meta" for tensor in (moved.audio, moved.video, moved.tokens, *moved.labels))
+    assert all(
+        tensor.device.type == "meta" for tensor in (moved.inputs.audio, moved.inputs.video, moved.tokens, *moved.labels)
+    )
     assert moved.ids == batch.ids
     assert same(batch.to("cpu"), batch)
 

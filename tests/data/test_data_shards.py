@@ -39,7 +39,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def tensors(batch: Batch) -> list[torch.Tensor]:
-    return [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+    values = [*vars(batch.inputs).values(), *vars(batch).values()]
+    return [value for value in values if isinstance(value, torch.Tensor)]
 
 
 @pytest.mark.parametrize("training", [True, False])

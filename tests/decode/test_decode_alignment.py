@@ -120,9 +120,9 @@ def test_looks_are_the_attention_of_the_forward_pass(tiny: Recognizer) -> None:
     encoded = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(2))
     mask = torch.zeros(2, 9, dtype=torch.bool)
     mask[1, 5:] = True
-    looks = tiny.decoder.looks(torch.tensor([[2, 4, 5], [2, 3, 3]]), encoded, mask)
+    looks = tiny.decoder.cross_attention(torch.tensor([[2, 4, 5], [2, 3, 3]]), encoded, mask)
     assert looks.shape == (2, 3, 9)
     torch.testing.assert_close(looks.sum(-1), torch.ones(2, 3))
     assert looks[1, :, 5:].abs().max() == 0
-    alone = tiny.decoder.looks(torch.tensor([[2, 3, 3]]), encoded[1:, :5])
+    alone = tiny.decoder.cross_attention(torch.tensor([[2, 3, 3]]), encoded[1:, :5])
     torch.testing.assert_close(looks[1:, :, :5], alone)

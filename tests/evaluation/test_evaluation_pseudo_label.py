@@ -30,8 +30,8 @@ ALL = -100.0  # a confidence that everything has
 
 def decoded(recognizer, batch) -> list[tuple[str, float]]:
     """Best text and its score for every utterance of a batch."""
-    encoded = recognizer.encode(batch.audio, batch.video, batch.padding_mask, batch.has_audio, batch.has_video)
-    found = beam_search(recognizer, encoded, batch.padding_mask, recognizer.decode_settings)
+    encoded = recognizer.encode(batch.inputs)
+    found = beam_search(recognizer, encoded, batch.inputs.padding_mask, recognizer.decode_settings)
     return [(recognizer.tokenizer.decode(best[0].tokens), best[0].score) for best in found]
 
 

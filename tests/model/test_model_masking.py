@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from avhubert.config.schema import MaskingConfig
 from avhubert.errors import ConfigError
-from avhubert.model.masking import BLANK, Masks, draw_masks, draw_modality_dropout, replacement, runs, span_mask
+from avhubert.model.masking import BLANK, Masks, draw_masks, draw_modality_dropout, replacement, span_mask, spans
 
 CONFIG = MaskingConfig()
 rows = st.lists(st.integers(1, 60), min_size=1, max_size=5)
@@ -28,11 +28,11 @@ def test_spans(lengths, prob, span, seed):
     for row, length in zip(mask, lengths, strict=True):
         assert not row[length:].any()
         assert row.any() or length == 1
-        spans = max(2, int(prob * length / span) + 1)
-        assert row.sum() <= spans * span
-        if length - span > spans:
+        count = max(2, int(prob * length / span) + 1)
+        assert row.sum() <= count * span
+        if length - span > count:
             assert not row[length - 1], "the last real frame is never masked"
-    for row, start, end in runs(mask):
+    for row, start, end in spans(mask):
         assert end - start >= span or end == lengths[row]
 
 
@@ -59,7 +59,7 @@ def test_sources(lengths, selection, seed):
     assert (source[mask] >= 0).all()
     assert (source[mask] < batch * frames).all()
     shifts = set()
-    for row, start, end in runs(mask):
+    for row, start, end in spans(mask):
         own, frame = np.divmod(source[row, start:end], frames)
         if selection == "same_other_seq":
             assert (frame == np.arange(start, end)).all()

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from avhubert.model.masking import runs, span_mask
+from avhubert.model.masking import span_mask
+from avhubert.model.masking import spans as runs
 
 CASES = [f"{stream}_T{frames}" for stream in ("audio", "video") for frames in (200, 75, 40, 30, 12)]
 SEEDS = 500

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from avhubert.config.schema import ObjectiveConfig
-from avhubert.model.masking import BLANK, Masks, replacement, runs
+from avhubert.model.masking import BLANK, Masks, replacement
+from avhubert.model.masking import spans as runs
 from avhubert.model.pretraining import pretrain_loss
 
 EVAL = ["eval", "eval_label100hz", "eval_short_labels37", "eval_B1", "eval_sameotherseq"]

@@ -110,11 +110,13 @@ def test_word_errors_are_those_of_greedy_decoding(
     said = [line.strip() for line in (Path(config.data.dir) / "valid.wrd").read_text().splitlines()]
     with torch.no_grad():
         recognizer.eval()
-        sums = {name: float(value) for name, value in task.evaluate(batch, None).metrics.items()}
+        sums = {name: float(value) for name, value in task.evaluate(task.prepare(batch, None)).metrics.items()}
         if weight == "1":
-            encoded = recognizer.encode(batch.audio, batch.video, batch.padding_mask, batch.has_audio, batch.has_video)
+            encoded = recognizer.encode(batch.inputs)
             heard = []
-            for row, padding in zip(recognizer.ctc(encoded).argmax(-1).tolist(), batch.padding_mask, strict=True):
+            for row, padding in zip(
+                recognizer.ctc(encoded).argmax(-1).tolist(), batch.inputs.padding_mask, strict=True
+            ):
                 kept, before = [], None
                 for symbol, over in zip(row, padding.tolist(), strict=True):
                     if not over and symbol != before and symbol != 0:
@@ -123,8 +125,8 @@ def test_word_errors_are_those_of_greedy_decoding(
                 heard.append(recognizer.tokenizer.decode(kept))
         else:
             recognizer.decode_settings.beam = 1
-            mask = batch.padding_mask
-            encoded = recognizer.encode(batch.audio, batch.video, mask, batch.has_audio, batch.has_video)
+            mask = batch.inputs.padding_mask
+            encoded = recognizer.encode(batch.inputs)
             found = beam_search(recognizer, encoded, mask, recognizer.decode_settings)
             heard = [recognizer.tokenizer.decode(best[0].tokens) for best in found]
     assert sums["words"] == sum(len(text.split()) for text in said)
@@ -135,7 +137,7 @@ def test_the_fewest_word_errors_choose_the_best(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = iter(["ba mo si", "nothing", "ba", "lu"])
-    monkeypatch.setattr(finetune.Finetuning, "_greedy", lambda self, batch: [next(heard)] * len(batch.ids))
+    monkeypatch.setattr(finetune.Finetuning, "_greedy", lambda self, inputs: [next(heard)] * inputs.batch_size)
     run = tune(settings, tmp_path / "run", "train.best_by=wer", "train.validate_every=1")
     found = rows(run, "valid")
     assert len({row["wer"] for row in found}) > 1

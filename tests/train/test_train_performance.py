@@ -106,7 +106,7 @@ def test_memory_that_does_not_suffice_is_told_before_training(
 ) -> None:
     settings = [f"data.dir={data_dir}", f"data.labels={labels_dir}", *small_model, f"run_dir={tmp_path / 'run'}"]
 
-    def too_much(self, batch, rng):
+    def too_much(self, prepared):
         torch.empty(1 << 60, dtype=torch.uint8)
 
     monkeypatch.setattr(pretrain.Pretraining, "loss", too_much)

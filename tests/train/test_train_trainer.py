@@ -222,8 +222,8 @@ def test_a_gradient_that_is_not_finite_skips_its_step(
     real = pretrain.Pretraining.loss
     calls = []
 
-    def sometimes(self, batch, rng):
-        part = real(self, batch, rng)
+    def sometimes(self, prepared):
+        part = real(self, prepared)
         calls.append(1)
         if len(calls) == 3:
             part.loss = part.loss * float("nan")
@@ -239,18 +239,18 @@ def test_a_gradient_that_is_not_finite_skips_its_step(
 def test_a_jump_of_the_loss_and_a_model_that_learns_nothing_are_told(
     settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = pretrain.Pretraining._loss
+    real = pretrain.masked_prediction
     calls = []
 
-    def jump(self, batch, rng):
-        out = real(self, batch, rng)
+    def jump(*arguments):
+        out = real(*arguments)
         calls.append(1)
         out.loss = out.loss * (9 if len(calls) > 8 else 1)
         out.metrics["correct_masked"] = out.metrics["correct_masked"] * 0
-        out.masked_guesses = torch.full_like(out.masked_guesses, 4)
+        out.masked_predictions = torch.full_like(out.masked_predictions, 4)
         return out
 
-    monkeypatch.setattr(pretrain.Pretraining, "_loss", jump)
+    monkeypatch.setattr(pretrain, "masked_prediction", jump)
     run = train(settings, tmp_path / "run")
     said = capsys.readouterr().out
     assert "the loss jumped to" in said
@@ -300,8 +300,8 @@ def test_sound_alone_and_video_alone_train_beside_both(
 def test_too_many_of_them_stop_the_run(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = pretrain.Pretraining.loss
 
-    def never(self, batch, rng):
-        part = real(self, batch, rng)
+    def never(self, prepared):
+        part = real(self, prepared)
         part.loss = part.loss * float("inf")
         return part
 
