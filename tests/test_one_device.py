@@ -1,64 +1,154 @@
-"""Every model call gets all its tensors on one device: each is run on a CUDA device that is not there.
+"""Every model call gets all its tensors on one device: each is run on a GPU that is not there.
 
-Torch's FakeTensorMode computes shapes and devices without data, and raises where a call mixes devices. Parameters and
-buffers are replaced by fake ones on the device, inputs are made on the CPU and moved as the package moves them. Results
-are read through `avhubert.devices.to_host` alone, so that is where values come from here.
+Inputs are made on the CPU and moved as the package moves them; a tensor that stays behind raises.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from avhubert.config.schema import (
+    DecodeConfig,
+    DecoderConfig,
+    FinetuneObjectiveConfig,
+    MaskingConfig,
     ModelConfig,
+    ObjectiveConfig,
 )
+from avhubert.data.tokenizer import train_tokenizer
+from avhubert.decode.alignment import align
+from avhubert.decode.beam_search import beam_search
+from avhubert.decode.ctc import ctc_best_path
+from avhubert.devices import to_device
+from avhubert.model.encoder import AVHubert
+from avhubert.model.inputs import ModelInputs
+from avhubert.model.losses import TextTargets, recognizer_loss
+from avhubert.model.masking import draw_masks, draw_modality_dropout
+from avhubert.model.pretraining import masked_prediction, prepare
+from avhubert.model.recognizer import Recognizer
+from tests.fake_device import fake_gpu, move
 
-CUDA = torch.device("cuda", 0)
 SIZES = ModelConfig(
     visual_width=4, visual_blocks=[1, 1, 1, 1], encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=48,
     encoder_attention_heads=4, conv_pos=16, conv_pos_groups=4, final_dim=8,
 )  # fmt: skip
+LENGTHS = [20, 13, 16]
+
+
+def real_inputs(missing: bool = False) -> ModelInputs:
+    """A batch on the CPU; with `missing`, its first row has no video and its second no audio."""
+    padding = torch.arange(20) >= torch.tensor(LENGTHS)[:, None]
+    rows = (torch.tensor([True, False, True]), torch.tensor([False, True, True])) if missing else (None, None)
+    return ModelInputs(torch.randn(3, 104, 20), torch.randn(3, 1, 20, 88, 88), padding, *rows)
+
+
+def recognizer() -> Recognizer:
+    """A small recognizer with both heads and a tokenizer."""
+    tokenizer = train_tokenizer(["ba mo si lu", "mo ba lu si"], 16)
+    decoder = DecoderConfig(
+        layers=2, ffn_embed_dim=48, attention_heads=4, ctc=True, vocab_size=tokenizer.vocab_size
+    )  # fmt: skip
+    model = Recognizer.from_config(SIZES, decoder)
+    model.tokenizer = tokenizer
+    return model
+
+
+Gpu = Callable[[], contextlib.AbstractContextManager[torch.device]]
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
-    """A mode in which CUDA tensors are fake; what is read back from them is noise of the right shape and type."""
-    from avhubert import devices
-
-    random = torch.Generator().manual_seed(0)
-
-    def to_host(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, FakeTensor):
-            return tensor.detach().cpu()
-        with torch._subclasses.fake_tensor.unset_fake_temporarily():
-            shape = tuple(tensor.shape)
-            if tensor.dtype == torch.bool:
-                return torch.ones(shape, dtype=torch.bool)
-            if tensor.is_floating_point():
-                return -torch.rand(shape, generator=random, dtype=torch.float64).to(tensor.dtype)
-            return torch.randint(0, 3, shape, generator=random, dtype=tensor.dtype)
-
-    for name, module in list(sys.modules.items()):  # a name imported from there is a name of its own
-        if name.startswith("avhubert.") and getattr(module, "to_host", None) is devices.to_host:
-            monkeypatch.setattr(module, "to_host", to_host)
-    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
-        yield mode
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """`with gpu() as device:` what runs inside computes on fake tensors."""
+    return lambda: fake_gpu(monkeypatch)
 
 
-def on_fake_cuda(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """A copy whose parameters and buffers are fake tensors on the device (`.to` cannot swap them)."""
-    for part in module.modules():
-        for name, parameter in list(part._parameters.items()):
-            if parameter is not None:
-                fake = torch.empty(parameter.shape, dtype=parameter.dtype, device=CUDA)
-                part._parameters[name] = nn.Parameter(fake, requires_grad=parameter.requires_grad)
-        for name, buffer in list(part._buffers.items()):
-            if buffer is not None:
-                part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=CUDA)
-    return module
+def test_a_tensor_left_behind_raises(gpu: Gpu) -> None:
+    """The test of these tests."""
+    with gpu() as device, pytest.raises(RuntimeError, match="same device"):
+        torch.randn(3, device=device) + torch.randn(3)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("layer", [None, 0, 1])
+@pytest.mark.parametrize("training", [False, True])
+def test_forward(gpu: Gpu, missing: bool, layer: int | None, training: bool) -> None:
+    model, inputs = AVHubert(SIZES).train(training), real_inputs(missing)
+    with gpu() as device:
+        move(model, device)
+        assert model(inputs.to(device), layer=layer).device == device
+        if not training:
+            assert model.extract_features(inputs.audio, inputs.video, inputs.padding_mask).device == device
+
+
+@pytest.mark.parametrize("masking_type", ["input", "feature"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_pretraining(gpu: Gpu, masking_type: str, missing: bool) -> None:
+    model = AVHubert(replace(SIZES, num_classes=[14, 9], masking_type=masking_type)).train()
+    masking = MaskingConfig(prob_video=0.8, length_video=10) if masking_type == "feature" else MaskingConfig()
+    inputs, rng = real_inputs(missing), np.random.default_rng(0)
+    assert inputs.padding_mask is not None
+    masks = draw_masks(inputs.padding_mask, masking, masking_type, rng)
+    labels = [torch.zeros(3, 18, dtype=torch.int64)] * 2
+    objective = ObjectiveConfig(unmasked_weight=0.5)
+    batch = prepare(inputs, labels, masks, objective, draw_modality_dropout(3, masking, rng))
+    with gpu() as device:
+        move(model, device)
+        out = masked_prediction(model, to_device(batch, device), objective)
+        assert {out.loss.device, *(value.device for value in out.metrics.values())} == {device}
+        out.loss.backward()
+        assert all(p.grad is None or p.grad.device == device for p in model.parameters())
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_finetuning(gpu: Gpu, weight: float) -> None:
+    model = recognizer().train()
+    targets = TextTargets.of(torch.tensor([[4, 5, 2], [4, 2, 1], [5, 6, 2]]))
+    with gpu() as device:
+        move(model, device)
+        objective = FinetuneObjectiveConfig(ctc_weight=weight)
+        loss, sentences, metrics = recognizer_loss(model, targets.to(device), real_inputs().to(device), objective)
+        assert {loss.device, *(value.device for value in metrics.values())} == {device}
+        assert sentences == 3
+        loss.backward()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("beam", [1, 4])
+def test_beam_search(gpu: Gpu, weight: float, beam: int) -> None:
+    """Greedy search, as in validation, and beams, with and without CTC."""
+    model = recognizer().eval()
+    with gpu() as device:
+        move(model, device)
+        inputs = real_inputs().to(device)
+        settings = DecodeConfig(beam=beam, ctc_weight=weight, no_repeat_ngram=2, max_len_a=0.3)
+        hypotheses = beam_search(model, model.encode(inputs), inputs.mask, settings)
+        assert len(hypotheses) == 3
+
+
+def test_greedy_ctc(gpu: Gpu) -> None:
+    model = recognizer().eval()
+    with gpu() as device:
+        move(model, device)
+        inputs = real_inputs().to(device)
+        assert model.ctc is not None
+        assert inputs.lengths is not None
+        assert len(ctc_best_path(model.ctc(model.encode(inputs)), inputs.lengths)) == 3
+
+
+@pytest.mark.parametrize("ctc", [True, False])
+def test_alignment(gpu: Gpu, ctc: bool) -> None:
+    model = recognizer().eval()
+    if not ctc:
+        model.ctc = None
+    with gpu() as device:
+        move(model, device)
+        inputs = real_inputs().to(device)
+        tokens = [4, 5, 6, 2]
+        words = align(model, model.encode(inputs)[0], tokens, [-0.1] * 4)
+        assert all(0 <= word.start <= word.end <= 20 for word in words)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from avhubert.constants import BOS, CTC_BLANK, EOS, FRAME_RATE, PAD
 from avhubert.data.tokenizer import SPACE
+from avhubert.devices import to_host
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.recognizer import Recognizer
 
@@ -54,11 +55,11 @@ def align(
     if not body:
         return []
     if recognizer.ctc is not None:
-        logs = recognizer.ctc(encoded).double().log_softmax(-1).cpu().numpy()
+        logs = to_host(recognizer.ctc(encoded).double().log_softmax(-1)).numpy()
         spans = ctc_spans(logs, body)
     else:
         shown = torch.tensor([[EOS, *body]], device=encoded.device)
-        looks = recognizer.decoder.cross_attention(shown, encoded[None])[0].double().cpu().numpy()
+        looks = to_host(recognizer.decoder.cross_attention(shown, encoded[None])[0].double()).numpy()
         spans = monotonic_spans(np.log(looks + 1e-12))[:-1]  # the last is where </s> looks
     symbols = recognizer.tokenizer.symbols
     begins = [i for i, token in enumerate(body) if i == 0 or symbols[token].startswith(SPACE)]
@@ -75,7 +76,7 @@ def align(
 def _attention_posteriors(recognizer: Recognizer, encoded: Tensor, tokens: Sequence[int]) -> list[float]:
     text = torch.tensor([[EOS, *tokens]], device=encoded.device)
     logs = recognizer.decoder(text[:, :-1], encoded[None]).float().log_softmax(-1)
-    return logs.gather(2, text[:, 1:, None])[0, :, 0].tolist()
+    return to_host(logs.gather(2, text[:, 1:, None])[0, :, 0]).tolist()
 
 
 def ctc_spans(logs: np.ndarray, tokens: Sequence[int]) -> list[tuple[int, int]]:
