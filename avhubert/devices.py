@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -162,7 +162,7 @@ def to_device(value: T, device: torch.device | str, dtype: torch.dtype | None = 
         moved = {name: to_device(item, device, dtype) for name, item in value.items()}
     elif isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         moved = type(value)(to_device(item, device, dtype) for item in value)
-    return moved
+    return cast(T, moved)
 
 
 def to_host(tensor: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def fake_gpu(patch: pytest.MonkeyPatch) -> Iterator[torch.device]:
             if tensor.dtype == torch.bool:
                 return torch.ones(shape, dtype=torch.bool)
             if tensor.is_floating_point():
-                return -torch.rand(shape, generator=random, dtype=torch.float64).to(tensor.dtype)
+                return torch.rand(shape, generator=random, dtype=torch.float64).to(tensor.dtype)
             return torch.randint(1, 4, shape, generator=random, dtype=tensor.dtype)
 
     for name, module in list(sys.modules.items()):  # a name imported from `devices` is a name of its own
