@@ -8,12 +8,19 @@ from pathlib import Path
 from avhubert.cli.arguments import add_seed, add_workers, parse_shard, positive, seconds, share
 from avhubert.cli.output import show
 from avhubert.cli.parser import Command
+from avhubert.config import defaults
 
 
 def _synth_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", type=Path, metavar="DIR", help="output folder")
     parser.add_argument("--clips", type=positive, required=True, metavar="N", help="total number of clips")
-    parser.add_argument("--speakers", type=positive, default=4, metavar="S", help="number of speakers (default 4)")
+    parser.add_argument(
+        "--speakers",
+        type=positive,
+        default=defaults.SPEAKERS,
+        metavar="S",
+        help=f"number of speakers (default {defaults.SPEAKERS})",
+    )
     add_seed(parser)
     parser.add_argument(
         "--text",
@@ -60,16 +67,26 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--executor", choices=("local", "ray"), default="local", help="local processes (default) or a Ray cluster"
     )
     add_seed(parser)
-    parser.add_argument("--vocab-size", type=positive, default=1000, metavar="V", help="tokenizer size (default 1000)")
+    parser.add_argument(
+        "--vocab-size",
+        type=positive,
+        default=defaults.VOCAB_SIZE,
+        metavar="V",
+        help=f"tokenizer size (default {defaults.VOCAB_SIZE})",
+    )
     parser.add_argument(
         "--max-rejected",
         type=share,
-        default=0.5,
+        default=defaults.MAX_REJECTED,
         metavar="SHARE",
-        help="fail if more than this share of the inputs, 0 to 1, cannot be used (default 0.5)",
+        help=f"fail if more than this share of the inputs, 0 to 1, cannot be used (default {defaults.MAX_REJECTED})",
     )
     parser.add_argument(
-        "--max-seconds", type=seconds, default=120.0, metavar="S", help="reject longer clips (default 120)"
+        "--max-seconds",
+        type=seconds,
+        default=defaults.MAX_CLIP_SECONDS,
+        metavar="S",
+        help=f"reject longer clips (default {defaults.MAX_CLIP_SECONDS:g})",
     )
     parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
     parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
@@ -106,7 +123,11 @@ def _shards_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("out", type=Path, metavar="OUT", help="data directory of shards to write")
     parser.add_argument(
-        "--shard-mb", type=positive, default=1000, metavar="N", help="size of a shard in MB (default 1000)"
+        "--shard-mb",
+        type=positive,
+        default=defaults.SHARD_MB,
+        metavar="N",
+        help=f"size of a shard in MB (default {defaults.SHARD_MB})",
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from avhubert.cli.arguments import MODALITY_CHOICES, above_zero, positive, seconds, share, snr
 from avhubert.cli.output import show, show_values
 from avhubert.cli.parser import Command
+from avhubert.config import defaults
 from avhubert.errors import ConfigError
 
 DECODE_OPTIONS = ("beam", "lenpen", "ctc_weight", "lm", "lm_weight", "nbest")  # keys of `decode` that are options
@@ -159,16 +160,32 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
         help="token that every client must send (default: $AVHUBERT_TOKEN, else none)",
     )
     parser.add_argument(
-        "--max-mb", type=above_zero, default=100.0, metavar="N", help="largest upload in MB (default 100)"
+        "--max-mb",
+        type=above_zero,
+        default=defaults.MAX_UPLOAD_MB,
+        metavar="N",
+        help=f"largest upload in MB (default {defaults.MAX_UPLOAD_MB:g})",
     )
     parser.add_argument(
-        "--max-seconds", type=seconds, default=300.0, metavar="S", help="longest recording (default 300)"
+        "--max-seconds",
+        type=seconds,
+        default=defaults.MAX_RECORDING_SECONDS,
+        metavar="S",
+        help=f"longest recording (default {defaults.MAX_RECORDING_SECONDS:g})",
     )
     parser.add_argument(
-        "--queue", type=positive, default=16, metavar="N", help="largest number of waiting requests (default 16)"
+        "--queue",
+        type=positive,
+        default=defaults.MAX_QUEUE,
+        metavar="N",
+        help=f"largest number of waiting requests (default {defaults.MAX_QUEUE})",
     )
     parser.add_argument(
-        "--timeout", type=seconds, default=300.0, metavar="S", help="longest time to a response (default 300)"
+        "--timeout",
+        type=seconds,
+        default=defaults.RESPONSE_TIMEOUT,
+        metavar="S",
+        help=f"longest time to a response (default {defaults.RESPONSE_TIMEOUT:g})",
     )
 
 
@@ -186,7 +203,13 @@ def _serve(options: argparse.Namespace) -> None:
 def _lm_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("out", type=Path, metavar="OUT", help="ARPA file to write, for --lm and decode.lm")
-    parser.add_argument("--order", type=positive, default=4, metavar="N", help="longest n-gram (default 4)")
+    parser.add_argument(
+        "--order",
+        type=positive,
+        default=defaults.NGRAM_ORDER,
+        metavar="N",
+        help=f"longest n-gram (default {defaults.NGRAM_ORDER})",
+    )
 
 
 def _lm(options: argparse.Namespace) -> None:

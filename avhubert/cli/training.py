@@ -8,6 +8,7 @@ from pathlib import Path
 from avhubert.cli.arguments import MODALITY_CHOICES, add_preset, add_seed, positive
 from avhubert.cli.output import show, show_values, warn
 from avhubert.cli.parser import Command
+from avhubert.config import defaults
 
 
 def _cluster_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +110,11 @@ def _pseudo_label_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="streams to use (default av)")
     parser.add_argument("--beam", type=positive, metavar="N", help="beam size (default: the model's)")
     parser.add_argument(
-        "--max-frames", type=positive, default=500, metavar="T", help="skip longer clips, in frames (default 500)"
+        "--max-frames",
+        type=positive,
+        default=defaults.MAX_PSEUDO_LABEL_FRAMES,
+        metavar="T",
+        help=f"skip longer clips, in frames (default {defaults.MAX_PSEUDO_LABEL_FRAMES})",
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from avhubert.config.defaults import SHARD_MB
 from avhubert.constants import SPLITS
 from avhubert.data.audio import read_audio, wav_bytes
 from avhubert.data.manifest import Clip, read_manifest, write_manifest
@@ -30,7 +31,6 @@ from avhubert.errors import DataError, MediaError
 from avhubert.files import atomic_path, output_directory, read_json, write_json
 from avhubert.report import progress
 
-SHARD_MB = 1000
 FRAME_BYTES = 96 * 96
 BESIDE = ("tokenizer.model", "dict.wrd.txt")  # files that a data directory may have once
 

@@ -15,6 +15,7 @@ import torch
 
 from avhubert.checkpoints.directory import TOKENIZER, WEIGHTS
 from avhubert.checkpoints.load import load_recognizer
+from avhubert.config.defaults import MAX_PSEUDO_LABEL_FRAMES
 from avhubert.config.schema import DataConfig, DecodeConfig
 from avhubert.constants import MODALITIES, NAMES_SHOWN, UNK
 from avhubert.data.batching import make_batches
@@ -65,7 +66,7 @@ def pseudo_label(
     split: str = "train",
     modality: str = "av",
     beam: int | None = None,
-    max_frames: int = 500,
+    max_frames: int = MAX_PSEUDO_LABEL_FRAMES,
 ) -> Summary:
     """Transcribe `data`/`split`.tsv and write the data directory `out`: what was heard surely, and what is `labelled`.
 

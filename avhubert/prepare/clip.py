@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avhubert.config.defaults import MAX_CLIP_SECONDS
 from avhubert.constants import FRAME_RATE, MOUTH_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora.sources import SourceClip
 from avhubert.data.audio import read_audio, write_wav
@@ -16,7 +17,7 @@ from avhubert.data.video import probe, read_frames, rgb_to_gray, write_video
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 from avhubert.prepare.records import Done
-from avhubert.prepare.rejection import MAX_LENGTH_DIFFERENCE, MAX_SECONDS, Watch, check, too_long
+from avhubert.prepare.rejection import MAX_LENGTH_DIFFERENCE, Watch, check, too_long
 
 if TYPE_CHECKING:
     from avhubert.prepare.mouth import MouthTrack
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 # --------------------------------------------------------------------------- one clip
 def prepare_clip(
-    clip: SourceClip, dst: Path, max_seconds: float = MAX_SECONDS, landmarks: str | Path | None = None
+    clip: SourceClip, dst: Path, max_seconds: float = MAX_CLIP_SECONDS, landmarks: str | Path | None = None
 ) -> Done:
     """Write DST/video/ID.mp4 and DST/audio/ID.wav, or say why not. Runs in a worker."""
     from avhubert.prepare.mouth import crops

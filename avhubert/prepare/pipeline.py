@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from avhubert.config.defaults import MAX_CLIP_SECONDS, MAX_REJECTED, VOCAB_SIZE
 from avhubert.corpora import folder, lrs3, voxceleb2
 from avhubert.corpora.sources import Rejected, SourceClip
 from avhubert.data.manifest import REJECTED
@@ -22,7 +23,7 @@ from avhubert.prepare.clip import dlib_folder, face_ids, fingerprint, media_path
 from avhubert.prepare.executors.registry import EXECUTORS
 from avhubert.prepare.journal import read_journals
 from avhubert.prepare.records import Done, Summary
-from avhubert.prepare.rejection import MAX_FACES, MAX_SECONDS
+from avhubert.prepare.rejection import MAX_FACES
 from avhubert.prepare.report import kind_of, write_report
 from avhubert.prepare.splits import listed_ids, make_splits, write_directories
 from avhubert.report import progress
@@ -33,8 +34,6 @@ CORPORA: dict[str, Callable[..., tuple[list[SourceClip], list[Rejected]]]] = {
     "folder": folder.find,
 }
 
-MAX_REJECTED = 0.5  # share of the inputs; past it the corpus or the way it is read is wrong
-
 
 def prepare(
     corpus: str,
@@ -43,9 +42,9 @@ def prepare(
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
     seed: int = 0,
-    vocab_size: int = 1000,
+    vocab_size: int = VOCAB_SIZE,
     max_rejected: float = MAX_REJECTED,
-    max_seconds: float = MAX_SECONDS,
+    max_seconds: float = MAX_CLIP_SECONDS,
     valid_list: Path | None = None,
     english_ids: Path | None = None,
     landmarks: str | Path | None = None,

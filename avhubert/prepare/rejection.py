@@ -18,8 +18,6 @@ MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of picture and sound
 
 MIN_FRAMES = 5
 
-MAX_SECONDS = 120.0
-
 MAX_FAULTY = 0.2  # share of frames that may be black, or in one stretch frozen
 
 FROZEN_SECONDS = 1.0  # a shorter stretch is a pause

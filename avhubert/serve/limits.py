@@ -16,6 +16,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from avhubert.config.defaults import MAX_QUEUE, MAX_RECORDING_SECONDS, MAX_UPLOAD_MB, RESPONSE_TIMEOUT
+
 HEAD_SECONDS = 10.0  # for a request's head to arrive
 IDLE_SECONDS = 10.0  # without a byte of the body
 FIRST_SECONDS = 15.0  # for a body, before its pace counts
@@ -32,10 +34,10 @@ class Limits:
     """max_mb: of a request's body, in 10⁶ bytes; max_seconds: of a recording; queue: requests inside besides the one
     that is transcribed; timeout: seconds from the last byte of a request to its answer."""
 
-    max_mb: float = 100.0
-    max_seconds: float = 300.0
-    queue: int = 16
-    timeout: float = 300.0
+    max_mb: float = MAX_UPLOAD_MB
+    max_seconds: float = MAX_RECORDING_SECONDS
+    queue: int = MAX_QUEUE
+    timeout: float = RESPONSE_TIMEOUT
 
     @property
     def max_bytes(self) -> int:

@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from avhubert import files, report
+from avhubert.config.defaults import SPEAKERS
 from avhubert.constants import FRAME_RATE, LRS3_SPLITS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora.synthetic import extras, text, visemes, voice
 from avhubert.corpora.synthetic.face import Face
@@ -78,7 +79,7 @@ def place(index: int, speakers: int) -> Place:
 def make_corpus(
     dst: str | Path,
     clips: int,
-    speakers: int = 4,
+    speakers: int = SPEAKERS,
     seed: int = 0,
     text: str = "grid",
     workers: int | None = None,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from avhubert.config.defaults import NGRAM_ORDER
 from avhubert.constants import SPECIAL_SYMBOLS
 from avhubert.data.manifest import read_manifest
 from avhubert.data.text import normalise_text
@@ -60,7 +61,7 @@ def estimate(texts: Iterable[Sequence[str]], vocabulary: Sequence[str], order: i
     return tables
 
 
-def train_ngram(data: str | Path, out: str | Path, order: int = 4, split: str = "train") -> dict[str, Any]:
+def train_ngram(data: str | Path, out: str | Path, order: int = NGRAM_ORDER, split: str = "train") -> dict[str, Any]:
     """Write the n-gram of a data directory's transcripts, in its tokenizer's pieces, as ARPA file `out`.
 
     Returns what to say of it. Raises DataError: no such split, transcripts or tokenizer; no text.
