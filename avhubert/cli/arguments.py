@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from avhubert.constants import MODALITIES
 from avhubert.errors import ConfigError
@@ -69,6 +70,41 @@ def add_seed(parser: argparse.ArgumentParser, default: int = 0) -> None:
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """--workers."""
     parser.add_argument("--workers", type=positive, metavar="N", help="number of processes (default: one per core)")
+
+
+def add_modality(parser: argparse.ArgumentParser) -> None:
+    """--modality, one of the trained ones."""
+    parser.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="streams to use (default av)")
+
+
+def add_compute(parser: argparse.ArgumentParser) -> None:
+    """--device and --precision, for `avhubert.devices.resolve`."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="cpu, cuda, cuda:N, mps, or auto (default): a GPU if there is one",
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        metavar="P",
+        help="fp32, bf16, fp16, or auto (default): bf16 on a GPU that supports it, else fp32",
+    )
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """--beam, --ctc-weight, --lm, --lm-weight: settings in place of the model's."""
+    parser.add_argument("--beam", type=positive, metavar="N", help="beam size; default here and below: the model's")
+    parser.add_argument("--ctc-weight", type=share, metavar="W", help="weight of CTC in the score, 0 to 1")
+    parser.add_argument("--lm", metavar="LM", help="language model: a file of `avhubert lm`, or a Hugging Face model")
+    parser.add_argument("--lm-weight", type=float, metavar="W", help="weight of the language model")
+
+
+def decoding_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The decoding settings that were given, by their keys in `decode`."""
+    names = ("beam", "lenpen", "ctc_weight", "lm", "lm_weight", "nbest")
+    return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
 def add_preset(parser: argparse.ArgumentParser, name: str, directory: str, overrides: str) -> None:

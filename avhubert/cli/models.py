@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from avhubert.cli.arguments import MODALITY_CHOICES
+from avhubert.cli.arguments import MODALITY_CHOICES, add_modality
 from avhubert.cli.output import show, show_values
 from avhubert.cli.parser import Command
 from avhubert.errors import AvhubertError
@@ -18,7 +18,7 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", type=int, metavar="L", help="0: the encoder's input; default: the encoder's output")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--split", metavar="S", help="split of the data directory (default: all)")
-    parser.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="streams to use (default av)")
+    add_modality(parser)
     parser.add_argument(
         "--units", type=Path, metavar="LABELS", help="also write cluster ids, by the centroids of this label folder"
     )

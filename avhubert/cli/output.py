@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 
+NOTICES = ("avhubert.devices",)  # loggers whose messages are not part of a command's output, such as a transcript
+
 
 def show(value: object) -> None:
     """Print one line to stdout at once, even into a pipe."""
@@ -26,14 +28,15 @@ def show_values(values: Mapping[str, object]) -> None:
 
 
 class TerminalHandler(logging.Handler):
-    """Prints the library's log messages: progress (INFO) to stdout, WARNING and above to stderr.
+    """Prints the library's log messages: results and progress (INFO) to stdout, the rest to stderr.
 
     The streams are looked up for each message, so that redirected ones (`contextlib.redirect_stdout`) are used.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        (warn if record.levelno >= logging.WARNING else show)(self.format(record))
+        is_result = record.levelno < logging.WARNING and record.name not in NOTICES
+        (show if is_result else warn)(self.format(record))
 
 
 @contextlib.contextmanager

@@ -6,13 +6,11 @@ import argparse
 import os
 from pathlib import Path
 
-from avhubert.cli.arguments import MODALITY_CHOICES, above_zero, positive, seconds, share, snr
+from avhubert.cli.arguments import MODALITY_CHOICES, above_zero, add_decoding, decoding_settings, positive, seconds, snr
 from avhubert.cli.output import show, show_values
 from avhubert.cli.parser import Command
 from avhubert.config import defaults
 from avhubert.errors import ConfigError
-
-DECODE_OPTIONS = ("beam", "lenpen", "ctc_weight", "lm", "lm_weight", "nbest")  # keys of `decode` that are options
 
 
 # --------------------------------------------------------------------------- evaluate, compare
@@ -41,11 +39,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="video corruption: blur, freeze, occlusion, drop, offset:N",
     )
-    parser.add_argument("--beam", type=positive, metavar="N", help="beam size; default here and below: the model's")
+    add_decoding(parser)
     parser.add_argument("--lenpen", type=float, metavar="X", help="length penalty")
-    parser.add_argument("--ctc-weight", type=share, metavar="W", help="weight of CTC in the score, 0 to 1")
-    parser.add_argument("--lm", metavar="LM", help="language model: a file of `avhubert lm`, or a Hugging Face model")
-    parser.add_argument("--lm-weight", type=float, metavar="W", help="weight of the language model")
     parser.add_argument("--nbest", type=positive, metavar="N", help="hypotheses written per clip (default 1)")
     parser.add_argument(
         "--normalise",
@@ -73,7 +68,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         faults=options.fault,
         out=options.out,
         normalise=options.normalise,
-        decode={name: value for name in DECODE_OPTIONS if (value := getattr(options, name)) is not None},
+        decode=decoding_settings(options),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from avhubert.cli.arguments import MODALITY_CHOICES, add_preset, add_seed, positive
+from avhubert.cli.arguments import add_modality, add_preset, add_seed, positive
 from avhubert.cli.output import show, show_values, warn
 from avhubert.cli.parser import Command
 from avhubert.config import defaults
@@ -107,7 +107,7 @@ def _pseudo_label_arguments(parser: argparse.ArgumentParser) -> None:
         help="data directory with transcripts to add; it also gives validation clips and tokenizer",
     )
     parser.add_argument("--split", default="train", help="split of DATA (default train)")
-    parser.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="streams to use (default av)")
+    add_modality(parser)
     parser.add_argument("--beam", type=positive, metavar="N", help="beam size (default: the model's)")
     parser.add_argument(
         "--max-frames",

@@ -150,10 +150,11 @@ def test_log_messages_are_printed_while_a_command_runs(capsys: pytest.CaptureFix
         logger.debug("detail")
         logger.info("progress")
         logger.warning("careful")
+        logging.getLogger("avhubert.devices").info("computing on cpu")
     logger.info("after")
     printed = capsys.readouterr()
     assert printed.out == "progress\n"
-    assert printed.err == "avhubert: careful\n"
+    assert printed.err == "avhubert: careful\navhubert: computing on cpu\n"
 
 
 def test_an_interrupted_command_says_how_to_resume(
