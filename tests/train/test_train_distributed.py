@@ -97,7 +97,7 @@ ENDS = """
 import atexit
 import torch.distributed as dist
 atexit.register(lambda: print("left" if not dist.is_initialized() else "still in"))  # runs last
-from avhubert.config import TrainConfig
+from avhubert.config.schema import TrainConfig
 from avhubert.train.distributed import make_fabric, total
 fabric = make_fabric(TrainConfig(accelerator="cpu"))
 for _ in range(20):
