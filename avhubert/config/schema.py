@@ -225,7 +225,7 @@ class TrainConfig:
         ("auto", "32-true", "bf16-mixed", "16-mixed"),
         "Precision of matrix products; auto: bf16-mixed or 16-mixed on a GPU, 32-true on a CPU.",
     )
-    accelerator: str = choice("auto", ("auto", "cpu", "cuda"), "Device type; auto: a GPU if there is one.")
+    accelerator: str = choice("auto", ("auto", "cpu", "cuda", "mps"), "Device type; auto: a GPU if there is one.")
     sharding: str = choice(
         "none",
         ("none", "fsdp"),
