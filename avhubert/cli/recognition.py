@@ -121,7 +121,8 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _transcribe(options: argparse.Namespace) -> None:
-    from avhubert.transcription.command import transcribe_files
+    from avhubert.cli.transcripts import transcribe
+    from avhubert.transcription.batch import BatchOptions
 
     if options.out is None and (options.burn_in or options.skip_existing):
         raise ConfigError("--burn-in and --skip-existing need --out, the output folder")
@@ -130,15 +131,17 @@ def _transcribe(options: argparse.Namespace) -> None:
             raise ConfigError("--burn-in shows the captions of one person; it cannot be combined with --people")
         if options.out is None and options.format != "txt":
             raise ConfigError(f"--people writes one {options.format} file for each person; give --out, their folder")
-    transcribe_files(
+    transcribe(
         options.files,
         options.model,
-        options.modality,
-        options.format,
-        options.out,
-        captioned=options.burn_in,
-        keep=options.skip_existing,
-        people=options.people,
+        BatchOptions(
+            modality=options.modality,
+            form=options.format,
+            out=options.out,
+            burn_in=options.burn_in,
+            skip_existing=options.skip_existing,
+            people=options.people,
+        ),
     )
 
 

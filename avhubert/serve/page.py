@@ -27,7 +27,8 @@ from avhubert.errors import AvhubertError
 from avhubert.serve.limits import Limits, Refused
 from avhubert.serve.media import Checker, Stopped, nameless, refusal
 from avhubert.serve.worker import Worker
-from avhubert.transcription.pipeline import Chunk, Transcription
+from avhubert.transcription.pipeline import Transcription
+from avhubert.transcription.reader import Chunk, Reader
 from avhubert.transcription.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -63,24 +64,26 @@ class Shown:
     heard: list[np.ndarray] = field(default_factory=list)
 
 
-class NoisyTranscription(Transcription):
-    """A transcription that keeps the mouths [T, 96, 96] and sound that it read, the sound with noise added."""
+class NoisyReader(Reader):
+    """A reader that adds noise to the audio, and keeps the mouth frames and the audio that it read for the page."""
 
-    def __init__(self, file: Path, recognizer: Recognizer, modality: str, noise: str, snr: float) -> None:
-        super().__init__(file, recognizer, modality)
+    def __init__(self, noise: str, snr: float, file: str | Path, use_audio: bool, use_video: bool) -> None:
+        super().__init__(file, use_audio, use_video)
         self.shown = Shown()
         self._noise, self._snr = noise, snr
 
-    def _sound(self, begin: float, end: float) -> np.ndarray | None:
-        samples = super()._sound(begin, end)
+    def read_audio(self, begin: float, end: float) -> np.ndarray | None:
+        """Samples between two times in seconds, with noise."""
+        samples = super().read_audio(begin, end)
         if samples is None or self._noise == NOISES[0] or not len(samples):
             return samples
         return mix(samples, noises(samples, self._noise), self._snr)
 
-    def _read(self, start: int) -> Chunk | None:
-        chunk = super()._read(start)
+    def read(self, start: int) -> Chunk | None:
+        """The chunk that starts at frame `start`; frames that no earlier chunk had are kept."""
+        chunk = super().read(start)
         if chunk is not None and chunk.mouth is not None:
-            begin = chunk.start - sum(len(one) for one in self.shown.mouths)  # minutes overlap
+            begin = chunk.start - sum(len(mouths) for mouths in self.shown.mouths)  # consecutive chunks overlap
             if begin <= 0:
                 self.shown.mouths.append(chunk.mouth[-begin:])
                 if chunk.samples is not None:
@@ -190,12 +193,14 @@ def readings(
     found: list[tuple[str, Shown]] = []
     for modality in asked:
         try:
-            running = NoisyTranscription(path, recognizer, modality, noise, snr)
-            for _ in running:
+            transcription = Transcription(path, recognizer, modality, reader=partial(NoisyReader, noise, snr))
+            for _ in transcription:
                 if stop.is_set():
                     raise Stopped
-            running.shown.transcript = running.transcript()
-            found.append((modality, running.shown))
+            reader = transcription.reader
+            assert isinstance(reader, NoisyReader)
+            reader.shown.transcript = transcription.transcript()
+            found.append((modality, reader.shown))
         except AvhubertError as error:
             refused = refusal(error, path)
             if len(asked) == 1:

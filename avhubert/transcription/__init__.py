@@ -1,0 +1,1 @@
+"""Transcription of video and audio files of any length."""

@@ -1,4 +1,4 @@
-"""A video with its captions and the mouth's box drawn into the picture."""
+"""Writes a video with captions and the bounding box of the mouth drawn into its frames."""
 
 from __future__ import annotations
 
@@ -11,55 +11,67 @@ import numpy as np
 
 from avhubert.constants import FRAME_RATE
 from avhubert.errors import MediaError
-from avhubert.transcription.pipeline import Mouth
-from avhubert.transcription.transcript import Caption, Transcript, captions
+from avhubert.transcription.captions import Caption, captions
+from avhubert.transcription.reader import MouthRegions
+from avhubert.transcription.transcript import Transcript
 
 if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
 BOX_COLOUR = (255, 200, 0)
-TEXT_SHARE = 0.05  # of the picture's height: size of the letters
+TEXT_COLOUR, OUTLINE_COLOUR = (255, 255, 255), (0, 0, 0)
+TEXT_SHARE = 0.05  # text size relative to the height of a frame
+LINE_SHARE = 0.94  # longest line relative to the width of a frame
 
 
-def burn_in(video: str | Path, transcript: Transcript, mouths: Sequence[Mouth], out: str | Path) -> None:
-    """Write `out`, an mp4 at 25 fps: the video with captions below and, where a mouth was read, its box.
+def burn_in(video: str | Path, transcript: Transcript, mouths: Sequence[MouthRegions], out: str | Path) -> None:
+    """Writes `out`, an mp4 at 25 fps: the video with captions and, where a mouth was read, its bounding box.
 
     Raises:
-        MediaError: the file has no picture.
+        MediaError: The file has no video.
     """
     from avhubert.data.audio import read_audio
     from avhubert.data.video import probe, write_video
 
     media = probe(video)
     if not media.has_video:
-        raise MediaError(f"{video} has no picture to draw captions into")
+        raise MediaError(f"{video} has no picture to draw captions into", path=video)
     samples = read_audio(video) if media.has_audio else None
-    write_video(out, _pictures(video, captions(transcript.segments), mouths), audio=samples)
+    write_video(out, _captioned_frames(video, captions(transcript.segments), mouths), audio=samples)
 
 
-def _pictures(video: str | Path, shown: Sequence[Caption], mouths: Sequence[Mouth]) -> Iterator[np.ndarray]:
+def _captioned_frames(
+    video: str | Path, lines: Sequence[Caption], mouths: Sequence[MouthRegions]
+) -> Iterator[np.ndarray]:
     from PIL import Image, ImageDraw
 
     from avhubert.data.video import read_frames
 
     for index, frame in enumerate(read_frames(video)):
-        height, width = (side // 2 * 2 for side in frame.shape[:2])  # H.264's colours need even sides
-        picture = Image.fromarray(frame[:height, :width])
-        draw = ImageDraw.Draw(picture)
-        for mouth in mouths:
-            if mouth.start <= index < mouth.start + len(mouth.corners):
-                corners = [(float(x), float(y)) for x, y in mouth.corners[index - mouth.start]]
-                draw.line([*corners, corners[0]], fill=BOX_COLOUR, width=max(2, height // 240))
-                break
-        text = next((one.text for one in shown if one.start <= index / FRAME_RATE < one.end), "")
+        height, width = (side // 2 * 2 for side in frame.shape[:2])  # H.264 with subsampled chroma needs even sides
+        image = Image.fromarray(frame[:height, :width])
+        draw = ImageDraw.Draw(image)
+        _draw_box(draw, index, mouths, height)
+        text = next((line.text for line in lines if line.start <= index / FRAME_RATE < line.end), "")
         if text:
-            font = _font(max(10, round(TEXT_SHARE * height)))
-            lines = _lines(text, font, 0.94 * width)
-            draw.multiline_text(
-                (width / 2, 0.97 * height), lines, (255, 255, 255), font, "md", align="center",
-                stroke_width=max(1, height // 180), stroke_fill=(0, 0, 0),
-            )  # fmt: skip
-        yield np.asarray(picture)
+            _draw_text(draw, text, height, width)
+        yield np.asarray(image)
+
+
+def _draw_box(draw: ImageDraw, index: int, mouths: Sequence[MouthRegions], height: int) -> None:
+    mouth = next((mouth for mouth in mouths if mouth.start <= index < mouth.start + len(mouth.corners)), None)
+    if mouth is not None:
+        corners = [(float(x), float(y)) for x, y in mouth.corners[index - mouth.start]]
+        draw.line([*corners, corners[0]], fill=BOX_COLOUR, width=max(2, height // 240))
+
+
+def _draw_text(draw: ImageDraw, text: str, height: int, width: int) -> None:
+    font = _font(max(10, round(TEXT_SHARE * height)))
+    draw.multiline_text(
+        (width / 2, 0.97 * height), _lines(text, font, LINE_SHARE * width), TEXT_COLOUR, font, "md", align="center",
+        stroke_width=max(1, height // 180), stroke_fill=OUTLINE_COLOUR,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=8)
@@ -71,7 +83,7 @@ def _font(size: int) -> FreeTypeFont:
 
 
 def _lines(text: str, font: FreeTypeFont, width: float) -> str:
-    """The text in lines that fit `width` pixels; a word alone may be wider."""
+    """The text with line breaks so that lines fit into `width` pixels; a single long word may be wider."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,107 +1,231 @@
-"""Which streams of a recording are worth reading, and what a user should know about them."""
+"""Decides which streams of a chunk are read, why, and which problems of the recording are reported."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avhubert.constants import FRAME_RATE
-from avhubert.errors import ConfigError
+from avhubert.constants import FRAME_RATE, MODALITIES
+from avhubert.errors import ConfigError, MediaError
+from avhubert.transcription.reader import Chunk
 from avhubert.transcription.segmenter import SILENT, STILL
 
-MIN_SEEN = 0.5  # share of frames with a face below which lips are not read beside sound
+if TYPE_CHECKING:
+    from avhubert.data.video import MediaInfo
+    from avhubert.model.recognizer import Recognizer
+
+AUTO = "auto"
+CHOICES = (AUTO, *MODALITIES)  # what a user can request
+
+MIN_FACE_SHARE = 0.5  # share of frames with a face, below which lips are not read if there is audio
+DARK = 40.0  # mean gray level of mouth frames, below which the video is dark
+
+# synchrony of audio and lips
+MAX_OFFSET = 20  # frames by which the streams are shifted against each other to find their offset
+MIN_OFFSET = 5  # frames; smaller offsets are not reported
+MIN_CORRELATION = 0.35  # at the offset
+MIN_IMPROVEMENT = 0.12  # of the correlation at the offset over the correlation without it
+
+# order of preference, by the usable streams
+PREFERENCE = {"av": ("av", "a", "v"), "a": ("a", "av", "v"), "v": ("v", "av", "a"), "": ("av", "a", "v")}
 
 
-DARK = 40.0  # mean gray level of mouth clips below which there is little to see
+@dataclass(frozen=True)
+class Selection:
+    """The streams of one chunk that are read.
+
+    Attributes:
+        modality: 'av', 'a' or 'v'; '' if the chunk cannot be read.
+        reason: Why these streams are read.
+        warnings: Problems of the chunk that the user should know.
+    """
+
+    modality: str
+    reason: str
+    warnings: tuple[str, ...] = ()
 
 
-LONGEST_OFFSET = 20  # frames by which sound and lips are moved against each other to find their offset
+def supported_modalities(recognizer: Recognizer) -> tuple[str, ...]:
+    """The modalities that a recognizer was trained for."""
+    return tuple(recognizer.metadata.get("modalities") or MODALITIES)
 
 
-WORTH_TELLING = 5  # frames
+def check_request(modality: str, media: MediaInfo, recognizer: Recognizer, file: object) -> None:
+    """Checks that a file and a recognizer have the streams that a user requests.
+
+    Raises:
+        ConfigError: The modality is unknown, or the recognizer was not trained for it.
+        MediaError: The file lacks a requested stream.
+    """
+    from avhubert.evaluation.conditions import check_modality
+
+    if modality not in CHOICES:
+        raise ConfigError(f"unknown modality '{modality}'; known: {', '.join(CHOICES)}")
+    if modality == AUTO:
+        return
+    check_modality(recognizer, modality)
+    if "a" in modality and not media.has_audio:
+        raise MediaError(f"{file} has no audio track; choose --modality v")
+    if "v" in modality and not media.has_video:
+        raise MediaError(f"{file} has no video track; choose --modality a")
 
 
-CLEARLY = 0.12  # by which the correlation at the offset must be above that without
+def select_streams(
+    chunk: Chunk, requested: str, supported: Sequence[str], file: object, no_video: str = ""
+) -> Selection:
+    """Selects the streams of one chunk.
+
+    Args:
+        chunk: The chunk.
+        requested: The modality that the user requests; 'auto': the streams that are usable.
+        supported: The modalities of the recognizer.
+        file: Name of the file in messages.
+        no_video: Why no video was read; '' if it was.
+
+    Raises:
+        MediaError: The file has a single chunk, which lacks a requested stream.
+        ConfigError: The recognizer supports no modality that the chunk offers.
+    """
+    if requested == AUTO:
+        selection = _select_usable(chunk, supported, file, no_video)
+    else:
+        selection = _select_requested(chunk, requested, supported, file)
+    prefix = _time_range(chunk)
+    warnings = [*selection.warnings, *_quality_warnings(chunk, selection.modality)]
+    return Selection(selection.modality, selection.reason, tuple(prefix + warning for warning in warnings))
 
 
-LEAST_CORRELATION = 0.35
+def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], file: object) -> Selection:
+    available = chunk.streams
+    if set(requested) <= set(available):
+        return Selection(requested, "as asked")
+    if chunk.start == 0 and chunk.final:
+        raise chunk.problem or MediaError(f"{file} ends before its sound and picture do")
+    missing = "there is no sound" if available == "v" else "there is no face"
+    if available not in supported:
+        return Selection("", "", (f"{missing}; it is not read",))
+    return Selection(
+        available, "as much of what was asked as was there", (f"{missing}; the other stream is read alone",)
+    )
 
 
-ORDER = {"both": ("av", "a", "v"), "sound": ("a", "av", "v"), "lips": ("v", "av", "a"), "neither": ("av", "a", "v")}
+def _select_usable(chunk: Chunk, supported: Sequence[str], file: object, no_video: str) -> Selection:
+    if not chunk.streams:
+        return Selection("", "", ("there is neither sound nor a face; it is not read",))
+    face_share = chunk.track.found_share if chunk.track else 0.0
+    modality, reason = choose(supported, chunk.loudness, chunk.movement, face_share, file, no_video)
+    warnings = () if chunk.problem is None else (f"{chunk.problem}; only the sound is used",)
+    return Selection(modality, reason, warnings)
 
 
 def choose(
-    known: Sequence[str], level: np.ndarray | None, moved: np.ndarray | None, found_share: float, file: str,
-    no_picture: str = "",
-) -> tuple[str, str]:  # fmt: skip
-    """The modality to read, one of `known` and there, and the reason in words.
+    supported: Sequence[str],
+    level: np.ndarray | None,
+    moved: np.ndarray | None,
+    face_share: float,
+    file: object,
+    no_video: str = "",
+) -> tuple[str, str]:
+    """The best of the supported modalities, and the reason in words.
 
-    level: dB [T] of the sound, None without any; moved: [T] of the mouth, None if no face was found;
-    no_picture: why there is no picture to look for a face in; '' if there is one.
+    Args:
+        supported: The modalities of the recognizer.
+        level: Level of the audio in dB, float [T]; None without audio.
+        moved: Movement of the lips, float [T]; None without a face.
+        face_share: Share of the frames in which a face was found.
+        file: Name of the file in messages.
+        no_video: Why no video was read; '' if it was.
 
     Raises:
-        ConfigError: the model reads none of what the file offers.
+        ConfigError: The recognizer supports no modality that the file offers.
     """
-    sound = level is not None and np.percentile(level, 95) >= SILENT
-    lips = moved is not None and found_share >= MIN_SEEN and np.percentile(moved, 95) >= STILL
-    there = ("a" if level is not None else "") + ("v" if moved is not None else "")
-    kind = "both" if sound and lips else "sound" if sound else "lips" if lips else "neither"
-    for choice in ORDER[kind]:
-        if choice in known and set(choice) <= set(there):
-            return choice, _reason(choice, level, moved, found_share, bool(sound), bool(lips), known, no_picture)
-    raise ConfigError(f"this model reads {', '.join(known)}, but {file} only offers '{there}'")
+    available = ("a" if level is not None else "") + ("v" if moved is not None else "")
+    audio_problem, video_problem = _audio_problem(level), _video_problem(moved, face_share, no_video)
+    usable = ("" if audio_problem else "a") + ("" if video_problem else "v")
+    for modality in PREFERENCE[usable]:
+        if modality in supported and set(modality) <= set(available):
+            return modality, _reason(modality, usable, audio_problem, video_problem, supported)
+    raise ConfigError(f"this model reads {', '.join(supported)}, but {file} only offers '{available}'")
 
 
-def _reason(
-    choice: str, level: np.ndarray | None, moved: np.ndarray | None, share: float, sound: bool, lips: bool,
-    known: Sequence[str], no_picture: str,
-) -> str:  # fmt: skip
-    if choice == "av" and sound and lips:
+def _audio_problem(level: np.ndarray | None) -> str:
+    """Why the audio is not usable; '' if it is."""
+    if level is None:
+        return "there is no sound"
+    return "the sound is silent" if np.percentile(level, 95) < SILENT else ""
+
+
+def _video_problem(moved: np.ndarray | None, face_share: float, no_video: str) -> str:
+    """Why the lips are not usable; '' if they are."""
+    if no_video:
+        return no_video
+    if moved is None:
+        return "no face was found"
+    if face_share < MIN_FACE_SHARE:
+        return f"the face is seen in only {100 * face_share:.0f} % of the frames"
+    return "the mouth does not move" if np.percentile(moved, 95) < STILL else ""
+
+
+def _reason(modality: str, usable: str, audio_problem: str, video_problem: str, supported: Sequence[str]) -> str:
+    if modality == "a":
+        return f"without the lips: {video_problem or 'this model does not read both'}"
+    if modality == "v":
+        return f"without the sound: {audio_problem or 'this model does not read both'}"
+    if usable == "av":
         return "sound and lips are both there"
-    if choice == "av":
-        return "this model reads sound and lips only together" if len(known) == 1 else "both streams are there"
-    missing = "lips" if choice == "a" else "sound"
-    if choice == "a":
-        why = (
-            no_picture if no_picture
-            else "no face was found" if moved is None
-            else f"the face is seen in only {100 * share:.0f} % of the frames" if share < MIN_SEEN
-            else "the mouth does not move" if not lips
-            else "this model does not read both"
-        )  # fmt: skip
-    else:
-        why = (
-            "there is no sound" if level is None
-            else "the sound is silent" if not sound
-            else "this model does not read both"
-        )  # fmt: skip
-    return f"without the {missing}: {why}"
+    return "this model reads sound and lips only together" if len(supported) == 1 else "both streams are there"
 
 
-def dark(mouth: np.ndarray) -> str | None:
-    """A warning if mouth clips, uint8 [T, 96, 96], are too dark to show much."""
+# --------------------------------------------------------------------------- warnings
+def _quality_warnings(chunk: Chunk, modality: str) -> list[str]:
+    if "v" not in modality or chunk.track is None or chunk.mouth is None:
+        return []
+    warnings = [*chunk.track.warnings, darkness_warning(chunk.mouth)]
+    if "a" in modality and chunk.loudness is not None:
+        warnings.append(offset_warning(chunk.track.lip_gap, chunk.loudness))
+    return [warning for warning in warnings if warning]
+
+
+def darkness_warning(mouth: np.ndarray) -> str | None:
+    """A warning if mouth frames, uint8 [T, 96, 96], are dark."""
     mean = float(mouth.mean())
     return f"the picture is dark (mean gray level {mean:.0f} of 255 around the mouth)" if mean < DARK else None
 
 
-def offset(lip_gap: np.ndarray, level: np.ndarray) -> str | None:
-    """A warning if sound and lips, both [T], fit each other clearly better when moved by 0.2 s or more."""
+def offset_warning(lip_gap: np.ndarray, level: np.ndarray) -> str | None:
+    """A warning if audio level and lip opening, both [T], correlate clearly better with an offset of at least 0.2 s."""
     frames = min(len(lip_gap), len(level))
-    if frames < 4 * LONGEST_OFFSET:
+    if frames < 4 * MAX_OFFSET:
         return None
-    gap, heard = lip_gap[:frames], np.maximum(level[:frames], SILENT)
-    lags = list(range(-LONGEST_OFFSET, LONGEST_OFFSET + 1))
-    fits = [_correlation(gap[max(0, lag) : frames + min(0, lag)], heard[max(0, -lag) : frames - max(0, lag)])
-            for lag in lags]  # fmt: skip
-    best = int(np.argmax(fits))
-    lag = lags[best]
-    if abs(lag) < WORTH_TELLING or fits[best] < LEAST_CORRELATION or fits[best] - fits[LONGEST_OFFSET] < CLEARLY:
+    gap, audible = lip_gap[:frames], np.maximum(level[:frames], SILENT)
+    lags = range(-MAX_OFFSET, MAX_OFFSET + 1)
+    correlations = [
+        _correlation(gap[max(0, lag) : frames + min(0, lag)], audible[max(0, -lag) : frames - max(0, lag)])
+        for lag in lags
+    ]
+    best = int(np.argmax(correlations))
+    lag, correlation, without_offset = lags[best], correlations[best], correlations[MAX_OFFSET]
+    if abs(lag) < MIN_OFFSET or correlation < MIN_CORRELATION or correlation - without_offset < MIN_IMPROVEMENT:
         return None
-    which = "after" if lag > 0 else "before"
-    return f"the lips seem to move {abs(lag) / FRAME_RATE:.2f} s {which} the sound; check the recording's synchrony"
+    direction = "after" if lag > 0 else "before"
+    return f"the lips seem to move {abs(lag) / FRAME_RATE:.2f} s {direction} the sound; check the recording's synchrony"
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     spread = float(a.std() * b.std())
     return float(np.mean((a - a.mean()) * (b - b.mean()))) / spread if spread > 1e-9 else 0.0
+
+
+def _time_range(chunk: Chunk) -> str:
+    """Prefix of warnings: the times of the chunk; '' if it is the whole file."""
+    if chunk.final and chunk.start == 0:
+        return ""
+    begin, end = chunk.start / FRAME_RATE, (chunk.start + chunk.frames) / FRAME_RATE
+    return f"{_minutes(begin)} to {_minutes(end)}: "
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

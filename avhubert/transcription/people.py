@@ -1,9 +1,10 @@
-"""Several people in one picture: where each is through the whole video, and a transcript of each."""
+"""Videos of several people: finds each person's face through the whole video and transcribes each person."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,148 +12,195 @@ import numpy as np
 
 from avhubert.constants import FRAME_RATE
 from avhubert.errors import ConfigError, MediaError
-from avhubert.transcription.pipeline import CHUNK_SECONDS, Chunk, Transcription, ended
-from avhubert.transcription.segmenter import Window, windows
+from avhubert.transcription.modality import supported_modalities
+from avhubert.transcription.pipeline import Transcription
+from avhubert.transcription.reader import Chunk, Reader, video_ended
+from avhubert.transcription.segmenter import Window, find_windows
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
     from avhubert.prepare.mouth import MouthTrack
     from avhubert.transcription.transcript import Transcript
 
-PIECE_SECONDS = 15  # faces are followed so long, then linked by their places: who comes or goes costs no more
-LEAST_FRAMES = 10  # of a movement that may be speech: landmarks settle in fewer
-MIN_OVERLAP = 0.3  # intersection over union of two faces that are one person's
+PIECE_SECONDS = 15  # faces are tracked within a piece; tracks of neighbouring pieces are linked by their positions
+MIN_OVERLAP = 0.3  # intersection over union of two face boxes of the same person
+MIN_SPEECH_FRAMES = 10  # shorter lip movements are not decoded: landmarks move as much when a track starts
+
+
+@dataclass(frozen=True)
+class TrackPiece:
+    """The track of a face from frame `start` of the video on."""
+
+    start: int
+    track: MouthTrack
+
+    @property
+    def end(self) -> int:
+        """Frame after the last one."""
+        return self.start + len(self.track.box)
 
 
 @dataclass
 class Person:
-    """One face through a video: its mouth's track in pieces, in order of time, each from a frame on."""
+    """One person of a video: the tracks of the face in order of time."""
 
-    pieces: list[tuple[int, MouthTrack]]
+    pieces: list[TrackPiece]
 
     @property
     def middle(self) -> float:
-        """Where the face is from left to right, in pixels."""
-        return float(np.median(np.concatenate([track.box[:, 0::2].mean(1) for _, track in self.pieces])))
+        """Horizontal position of the face in pixels."""
+        return float(np.median(np.concatenate([piece.track.box[:, 0::2].mean(1) for piece in self.pieces])))
 
     @property
     def seconds(self) -> float:
-        """How long it is seen."""
-        return sum(len(track.box) for _, track in self.pieces) / FRAME_RATE
+        """Time for which the face is visible."""
+        return sum(len(piece.track.box) for piece in self.pieces) / FRAME_RATE
 
-    def seen(self, frame: int, most: int) -> tuple[int, MouthTrack] | None:
-        """The first stretch from `frame` on, of at most `most` frames: where it starts and its track."""
+    def visible(self, frame: int, max_frames: int) -> TrackPiece | None:
+        """The first continuous track from `frame` on, cut to `max_frames`; None if the face is not visible again."""
         parts: list[MouthTrack] = []
         begin = end = frame
-        for start, track in self.pieces:
-            last = start + len(track.box)
-            if last <= frame:
+        for piece in self.pieces:
+            if piece.end <= frame:
                 continue
             if not parts:
-                begin = end = max(start, frame)
-            if start > end or end - begin >= most:
+                begin = end = max(piece.start, frame)
+            if piece.start > end or end - begin >= max_frames:
                 break
-            parts.append(_part(track, end - start, min(last, begin + most) - start))
-            end = min(last, begin + most)
-        return (begin, _whole(parts)) if parts else None
+            stop = min(piece.end, begin + max_frames)
+            parts.append(_cut_track(piece.track, end - piece.start, stop - piece.start))
+            end = stop
+        return TrackPiece(begin, _concatenate_tracks(parts)) if parts else None
 
 
-def find_people(file: str | Path, watch: Callable[[float], None] | None = None) -> list[Person]:
-    """Everybody in a video, from left to right. A person is a face that stays at, or comes back to, one place; it
-    counts while it is seen in 80 % of the frames of 15 s.
+def find_people(file: str | Path, on_progress: Callable[[float], None] | None = None) -> list[Person]:
+    """All people in a video, from left to right.
 
-    watch: is called with the seconds that were looked through.
+    A person is a face that stays at one position or returns to it. In each piece of 15 s, only faces that are visible
+    in 80 % of the frames count.
+
+    Args:
+        file: The video.
+        on_progress: Called with the number of seconds that have been searched.
 
     Raises:
-        MediaError: not a video, or no face in it.
+        MediaError: `file` is not a video, or shows no face.
     """
     from avhubert.prepare.mouth import find_mouths
 
     people: list[Person] = []
     begin = 0.0
-    while begin == 0 or not ended(file, begin):
+    while begin == 0 or not video_ended(file, begin):
         try:
             tracks = find_mouths(file, begin, begin + PIECE_SECONDS, every=True)
         except MediaError:
-            if ended(file, 0.0):
+            if video_ended(file, 0.0):
                 raise
             tracks = []
-        free = list(people)
-        for track in tracks:
-            same = max(free, key=lambda one: _overlap(one, track), default=None)
-            if same is None or _overlap(same, track) < MIN_OVERLAP:
-                people.append(Person([(round(begin * FRAME_RATE), track)]))
-            else:
-                same.pieces.append((round(begin * FRAME_RATE), track))
-                free.remove(same)
+        _link(people, [TrackPiece(round(begin * FRAME_RATE), track) for track in tracks])
         begin += PIECE_SECONDS
-        if watch is not None:
-            watch(begin)
+        if on_progress is not None:
+            on_progress(begin)
     if not people:
-        raise MediaError(f"no face was found in {file}")
-    return sorted(people, key=lambda one: one.middle)
+        raise MediaError(f"no face was found in {file}", path=file)
+    return sorted(people, key=lambda person: person.middle)
+
+
+def _link(people: list[Person], pieces: list[TrackPiece]) -> None:
+    """Adds each piece to the person whose face was at the same position, or as a new person."""
+    unmatched = list(people)
+    for piece in pieces:
+        nearest = max(unmatched, key=lambda person: _overlap(person, piece.track), default=None)
+        if nearest is None or _overlap(nearest, piece.track) < MIN_OVERLAP:
+            people.append(Person([piece]))
+        else:
+            nearest.pieces.append(piece)
+            unmatched.remove(nearest)
 
 
 def transcribe_people(file: str | Path, model: str | Path | Recognizer, modality: str = "auto") -> list[Transcript]:
-    """One transcript for each person in a video, from left to right; who is silent has one without text.
+    """Transcribes each person in a video, from left to right; somebody who is silent gets a transcript without text.
 
-    A person is read where the lips move, so that each gets the own words; sound, where the model knows both together,
-    helps. `transcribe` reads only the one who speaks most with the sound.
+    A person is read while the person's lips move. Audio is used too if the model was trained on both streams together.
+    `transcribe` reads one person only: the one whose mouth motion matches the audio.
+
+    Args:
+        file: The video.
+        model: Model directory, published checkpoint, name on the Hub, or loaded recognizer.
+        modality: Streams to read: 'av', 'v' or 'auto'.
 
     Raises:
-        MediaError: not a video, or no face in it.
-        ConfigError: the model doesn't read lips, or `modality` leaves them out.
+        MediaError: `file` is not a video, or shows no face.
+        ConfigError: The model does not read lips, or `modality` excludes them.
         CheckpointError: `model` is not a recognizer.
     """
     from avhubert.checkpoints.load import load_recognizer
 
     recognizer = load_recognizer(model)
-    check_lips(recognizer, modality)
-    return [PersonTranscription(file, recognizer, modality, one).transcript() for one in find_people(file)]
+    check_lip_reading(recognizer, modality)
+    return [PersonTranscription(file, recognizer, modality, person).transcript() for person in find_people(file)]
 
 
-def check_lips(recognizer: Recognizer, modality: str) -> None:
-    """ConfigError unless what is read includes the lips."""
-    known = recognizer.metadata.get("modalities") or ("av", "a", "v")
-    if modality == "a" or not any("v" in one for one in known):
+def check_lip_reading(recognizer: Recognizer, modality: str) -> None:
+    """Checks that a recognizer reads lips and that the requested modality includes them.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if modality == "a" or not any("v" in supported for supported in supported_modalities(recognizer)):
         raise ConfigError(
             "people are told apart by their lips, which "
             + ("modality 'a' leaves out; choose av, v or auto" if modality == "a" else "this model does not read")
         )
 
 
-class PersonTranscription(Transcription):
-    """The segments of one person: read while the face is seen, where the lips move."""
+class PersonReader(Reader):
+    """Reads a file where the face of one person is visible."""
 
-    def __init__(self, file: str | Path, recognizer: Recognizer, modality: str, person: Person) -> None:
-        super().__init__(file, recognizer, modality)
-        self._person = person
-        self._known = [one for one in self._known if "v" in one]
+    def __init__(self, person: Person, file: str | Path, use_audio: bool, use_video: bool) -> None:
+        super().__init__(file, use_audio, use_video)
+        self.person = person
 
-    def _read(self, start: int) -> Chunk | None:
+    def read(self, start: int) -> Chunk | None:
+        """The next chunk in which the person is visible, from frame `start` on; None if there is none."""
         from avhubert.data.video import read_frames
         from avhubert.prepare.geometry import crop
 
-        found = self._person.seen(start, CHUNK_SECONDS * FRAME_RATE)
-        if found is None:
+        piece = self.person.visible(start, self.chunk_frames)
+        if piece is None:
             return None
-        first, track = found
-        begin, end = first / FRAME_RATE, (first + len(track.box)) / FRAME_RATE
-        # the last picture of a video may be there or not, by where one begins to read
-        places = zip(track.transforms, track.centres, strict=True)
-        mouth = np.stack([crop(one, *place) for one, place in zip(read_frames(self.file, begin, end), places)])  # noqa: B905
-        samples = self._sound(begin, end) if self._hears else None
-        following = self._person.seen(first + len(mouth) + 1, 1)
-        return Chunk.of(first, len(mouth), following is None, samples, mouth, _part(track, 0, len(mouth)), None)
+        begin, end = piece.start / FRAME_RATE, piece.end / FRAME_RATE
+        positions = zip(piece.track.transforms, piece.track.centres, strict=True)
+        # not strict: whether the last frame of a video can be decoded depends on where reading begins
+        pairs = zip(read_frames(self.file, begin, end), positions, strict=False)
+        mouth = np.stack([crop(frame, *position) for frame, position in pairs])
+        samples = self.read_audio(begin, end) if self.use_audio else None
+        following = self.person.visible(piece.start + len(mouth) + 1, 1)
+        return Chunk(
+            start=piece.start,
+            frames=len(mouth),
+            final=following is None,
+            samples=samples,
+            mouth=mouth,
+            track=_cut_track(piece.track, 0, len(mouth)),
+        )
+
+
+class PersonTranscription(Transcription):
+    """The segments of one person: the windows in which the person's lips move."""
+
+    def __init__(self, file: str | Path, recognizer: Recognizer, modality: str, person: Person) -> None:
+        super().__init__(file, recognizer, modality, reader=partial(PersonReader, person))
+        self._supported = [supported for supported in self._supported if "v" in supported]
 
     def _windows(self, chunk: Chunk, modality: str) -> list[Window]:
-        if not modality:
-            return []
-        found = windows(None, chunk.moved, self._longest())
-        return [one if one.core_end - one.core_start >= LEAST_FRAMES else replace(one, speech=False) for one in found]
+        windows = find_windows(None, chunk.movement, self._longest_window())
+        return [
+            window if window.core_frames >= MIN_SPEECH_FRAMES else replace(window, speech=False) for window in windows
+        ]
 
 
-def _part(track: MouthTrack, first: int, last: int) -> MouthTrack:
+def _cut_track(track: MouthTrack, first: int, last: int) -> MouthTrack:
     return replace(
         track,
         transforms=track.transforms[first:last],
@@ -162,20 +210,20 @@ def _part(track: MouthTrack, first: int, last: int) -> MouthTrack:
     )
 
 
-def _whole(parts: list[MouthTrack]) -> MouthTrack:
-    lengths = [len(one.box) for one in parts]
+def _concatenate_tracks(tracks: list[MouthTrack]) -> MouthTrack:
+    lengths = [len(track.box) for track in tracks]
     return replace(
-        parts[0],
-        transforms=np.concatenate([one.transforms for one in parts]),
-        centres=np.concatenate([one.centres for one in parts]),
-        lip_gap=np.concatenate([one.lip_gap for one in parts]),
-        box=np.concatenate([one.box for one in parts]),
-        found_share=float(np.average([one.found_share for one in parts], weights=lengths)),
-        warnings=tuple(dict.fromkeys(warning for one in parts for warning in one.warnings)),
+        tracks[0],
+        transforms=np.concatenate([track.transforms for track in tracks]),
+        centres=np.concatenate([track.centres for track in tracks]),
+        lip_gap=np.concatenate([track.lip_gap for track in tracks]),
+        box=np.concatenate([track.box for track in tracks]),
+        found_share=float(np.average([track.found_share for track in tracks], weights=lengths)),
+        warnings=tuple(dict.fromkeys(warning for track in tracks for warning in track.warnings)),
     )
 
 
 def _overlap(person: Person, track: MouthTrack) -> float:
     from avhubert.prepare.detectors.interface import overlap
 
-    return overlap(person.pieces[-1][1].box[-1], track.box[0])
+    return overlap(person.pieces[-1].track.box[-1], track.box[0])

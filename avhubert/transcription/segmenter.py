@@ -1,53 +1,47 @@
-"""Where a recording is cut: pauses of sound and mouth, windows of limited length, and how their words are joined again.
-
-Everything is counted in frames of 25 Hz.
-"""
+"""Cuts a recording into windows at pauses, and joins the words of overlapping windows. Times are in frames of 25 Hz."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
-from avhubert.transcription.transcript import Word
+from avhubert.transcription.transcript import Segment, Word
 
-LONGEST = 15 * FRAME_RATE  # window, with its overlaps
+# windows, in frames
+LONGEST = 15 * FRAME_RATE  # longest window, including its overlaps
+SHORTEST = FRAME_RATE // 2  # shortest window with speech; shorter ones are merged with a neighbour
+OVERLAP = FRAME_RATE  # on both sides of a cut outside a pause; at most an eighth of the longest window
+EDGE = 6  # frames before and after speech that belong to its window
 
+# pauses, in frames without speech
+PAUSE = FRAME_RATE  # separates two windows, however short they are
+SHORT_PAUSE = 4  # a window that is too long may be cut here
+EMPTY = 2 * FRAME_RATE  # becomes a window without speech, which is not decoded
 
-OVERLAP = FRAME_RATE  # on both sides of a cut that no pause offered, at most an eighth of the longest window
-
-
-PAUSE = FRAME_RATE  # without speech: parts two windows, however short they are
-
-
-SHORT_PAUSE = 4  # frames without speech where a window that is too long may be cut
-
-
-EMPTY = 2 * FRAME_RATE  # without speech for so long: not read at all
-
-
-EDGE = 6  # frames kept before and after speech
-
-
-SHORTEST = FRAME_RATE // 2  # of a window with speech; shorter ones join their neighbour
-
-
-SILENT = -65.0  # dB of full scale: below is silence, whatever the rest
-
-
-LEAST_RANGE = 12.0  # dB between the quiet and the loud frames, below which loudness says nothing about pauses
-
-
-STILL = 0.0015  # lip movement a frame, in face heights, below which a mouth is at rest
+# speech activity
+SILENT = -65.0  # dB of full scale; quieter frames are always silent
+MIN_RANGE = 12.0  # dB between quiet and loud frames; with less, the level does not show pauses
+STILL = 0.0015  # lip movement per frame in face heights; below it, the mouth is at rest
+SMOOTHING = 9  # frames over which lip movement is averaged
+CUT_SMOOTHING = 5  # frames over which activity is averaged to find the quietest frame
 
 
 @dataclass(frozen=True)
 class Window:
-    """Frames [start, end) are read; the words of [core_start, core_end) are kept. speech: whether there is any."""
+    """Consecutive frames that are decoded together.
+
+    Attributes:
+        start: First frame that is decoded.
+        end: Frame after the last one that is decoded.
+        core_start: First frame whose words are kept; later than `start` if the window overlaps the one before.
+        core_end: Frame after the last one whose words are kept.
+        speech: Whether the window has speech.
+    """
 
     start: int
     end: int
@@ -55,124 +49,167 @@ class Window:
     core_end: int
     speech: bool = True
 
+    @property
+    def frames(self) -> int:
+        """Number of frames that are decoded."""
+        return self.end - self.start
 
-# --------------------------------------------------------------------------- speech
+    @property
+    def core_frames(self) -> int:
+        """Number of frames whose words are kept."""
+        return self.core_end - self.core_start
+
+    @property
+    def overlaps_previous(self) -> bool:
+        """Whether the window before covers its first frames too."""
+        return self.start < self.core_start
+
+
+# --------------------------------------------------------------------------- speech activity
 def loudness(samples: np.ndarray, frames: int) -> np.ndarray:
-    """Level of int16 [N] at 16 kHz in dB of full scale, float [frames]; frames beyond the samples are silent."""
+    """Level of int16 [N] at 16 kHz in dB of full scale, float [frames]; frames after the last sample are silent."""
     power = np.zeros(frames)
     whole = min(frames, -(-len(samples) // SAMPLES_PER_FRAME))
-    part = samples[: whole * SAMPLES_PER_FRAME].astype(np.float64)
-    padded = np.pad(part, (0, whole * SAMPLES_PER_FRAME - len(part)))
+    used = samples[: whole * SAMPLES_PER_FRAME].astype(np.float64)
+    padded = np.pad(used, (0, whole * SAMPLES_PER_FRAME - len(used)))
     power[:whole] = np.square(padded).reshape(whole, -1).mean(1)
     return 10 * np.log10(power / 32768**2 + 1e-12)
 
 
 def movement(lip_gap: np.ndarray, face_height: float) -> np.ndarray:
-    """How much the lips move, float [T]: change of their opening a frame in face heights, mean over 0.36 s."""
+    """Movement of the lips, float [T]: change of their opening per frame in face heights, averaged over 0.36 s."""
     if len(lip_gap) < 2:
         return np.zeros(len(lip_gap))
-    return _smooth(np.abs(np.gradient(lip_gap / max(face_height, 1.0))), 9)
+    return _moving_average(np.abs(np.gradient(lip_gap / max(face_height, 1.0))), SMOOTHING)
 
 
-def sounds(level: np.ndarray) -> np.ndarray | None:
-    """bool [T]: frames that may be speech, by their level; None where the level tells nothing (steady noise, music)."""
+def audible_speech(level: np.ndarray) -> np.ndarray | None:
+    """Frames that are loud enough for speech, bool [T]; None if the level varies too little (steady noise, music)."""
     quiet, loud = np.percentile(level, [3, 95])
     if loud < SILENT:
         return np.zeros(len(level), bool)
     quiet = max(quiet, SILENT)
-    if loud - quiet < LEAST_RANGE:
+    if loud - quiet < MIN_RANGE:
         return None
-    return level > quiet + 0.35 * (loud - quiet)
+    return np.asarray(level > quiet + 0.35 * (loud - quiet))
 
 
-def moves(moved: np.ndarray) -> np.ndarray:
-    """bool [T]: frames in which the mouth is not at rest."""
+def visible_speech(moved: np.ndarray) -> np.ndarray:
+    """Frames in which the mouth moves, bool [T]."""
     quiet, busy = np.percentile(moved, [5, 95])
     if busy < STILL:
         return np.zeros(len(moved), bool)
-    quiet = min(quiet, STILL)  # who never stops talking has no pauses
-    return moved > max(STILL / 2, quiet + 0.15 * (busy - quiet))
+    quiet = min(quiet, STILL)  # without pauses, even the quietest frames are speech
+    return np.asarray(moved > max(STILL / 2, quiet + 0.15 * (busy - quiet)))
 
 
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
+def _moving_average(values: np.ndarray, width: int) -> np.ndarray:
     padded = np.pad(values, width // 2, mode="edge")
     return np.convolve(padded, np.ones(width) / width, "valid")
 
 
 # --------------------------------------------------------------------------- cutting
-def windows(level: np.ndarray | None, moved: np.ndarray | None, longest: int = LONGEST) -> list[Window]:
-    """Windows over T frames; their cores cover every frame once, in order.
+def find_windows(level: np.ndarray | None, moved: np.ndarray | None, longest: int = LONGEST) -> list[Window]:
+    """Windows over T frames; their cores cover each frame exactly once, in order.
 
-    level: dB [T] of the sound, moved: [T] of the mouth; either may be None, not both. A pause of 1 s in the sound (of
-    the mouth, where the sound has none to offer) parts two windows in its middle; what is longer than `longest` is cut
-    in its longest pause; where there is none, it is cut where it is quietest, and the two windows overlap. A stretch of
-    2 s in which neither sound nor mouth does anything is a window without speech.
+    A pause of 1 s separates two windows in its middle. Pauses of the audio are used; pauses of the lips only where the
+    level of the audio shows none. A window longer than `longest` is cut in its longest pause; without a pause, it is
+    cut at the quietest frame, and the two windows overlap. 2 s or more without any activity become a window without
+    speech.
+
+    Args:
+        level: Level of the audio in dB, float [T]; None without audio.
+        moved: Movement of the lips, float [T]; None without a face. At least one of the two is needed.
+        longest: Limit of a window's length in frames.
     """
-    figures = level if level is not None else moved
-    assert figures is not None
-    frames = len(figures)
-    heard = None if level is None else sounds(level)
-    seen = None if moved is None else moves(moved)
-    if heard is not None and not heard.any() and seen is not None:
-        heard = None  # a muted recording is not a silent speaker
-    active = heard if heard is not None else seen if seen is not None else np.ones(frames, bool)
-    calm = _smooth(figures, 5)
-    found: list[Window] = []
-    for start, end, speech in _stretches(active):
-        found += _limited(start, end, active, calm, longest) if speech else [Window(start, end, start, end, False)]
-    return found
+    activity = level if level is not None else moved
+    assert activity is not None
+    audible = None if level is None else audible_speech(level)
+    visible = None if moved is None else visible_speech(moved)
+    if audible is not None and not audible.any() and visible is not None:
+        audible = None  # the recording may be muted although somebody speaks
+    speech = audible if audible is not None else visible if visible is not None else np.ones(len(activity), bool)
+    smoothed = _moving_average(activity, CUT_SMOOTHING)
+    windows: list[Window] = []
+    for start, end, has_speech in _stretches(speech):
+        if has_speech:
+            windows += _limited(start, end, speech, smoothed, longest)
+        else:
+            windows.append(Window(start, end, start, end, False))
+    return windows
 
 
-def _runs(of: np.ndarray) -> list[tuple[int, int]]:
-    """(start, end) of each run of True in bool [T]."""
-    change = np.flatnonzero(np.diff(np.concatenate([[0], of.astype(np.int8), [0]])))
+def _spans(mask: np.ndarray) -> list[tuple[int, int]]:
+    """(start, end) of each span of True in bool [T]."""
+    change = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(a), int(b)) for a, b in zip(change[::2], change[1::2], strict=True)]
 
 
-def _stretches(active: np.ndarray) -> list[tuple[int, int, bool]]:
-    """(start, end, speech) that cover every frame, parted in pauses."""
-    frames = len(active)
-    if not active.any():
+def _merged_spans(speech: np.ndarray) -> list[tuple[int, int]]:
+    """Spans of speech; those separated by less than a pause are merged, short ones also across longer pauses."""
+    merged: list[tuple[int, int]] = []
+    for start, end in _spans(speech):
+        if merged:
+            previous_start, previous_end = merged[-1]
+            gap = start - previous_end
+            short = min(end - start, previous_end - previous_start) < SHORTEST
+            if gap < PAUSE or (short and gap < EMPTY):
+                merged[-1] = (previous_start, end)
+                continue
+        merged.append((start, end))
+    return merged
+
+
+def _stretches(speech: np.ndarray) -> list[tuple[int, int, bool]]:
+    """(start, end, whether there is speech) of stretches that cover every frame and end in pauses."""
+    frames = len(speech)
+    if not speech.any():
         return [(0, frames, False)]
-    joined: list[tuple[int, int]] = []
-    for start, end in _runs(active):
-        gap = start - joined[-1][1] if joined else frames
-        short = joined and min(end - start, joined[-1][1] - joined[-1][0]) < SHORTEST
-        if joined and (gap < PAUSE or (short and gap < EMPTY)):
-            joined[-1] = (joined[-1][0], end)
+    spans = _merged_spans(speech)
+    stretches, covered = [], 0
+    for (start, end), (following, _) in zip(spans, [*spans[1:], (frames, frames)], strict=True):
+        if start - covered >= EMPTY - EDGE:
+            stretches.append((covered, start - EDGE, False))
+            covered = start - EDGE
+        if following - end >= EMPTY:
+            stop = end + EDGE
+        elif following == frames:
+            stop = frames
         else:
-            joined.append((start, end))
-    found, done = [], 0
-    for (start, end), (following, _) in zip(joined, [*joined[1:], (frames, frames)], strict=True):
-        if start - done >= EMPTY - EDGE:  # long without speech: a window of its own
-            found.append((done, start - EDGE, False))
-            done = start - EDGE
-        stop = end + EDGE if following - end >= EMPTY else frames if following == frames else (end + following) // 2
-        found.append((done, stop, True))
-        done = stop
-    if done < frames:
-        found.append((done, frames, False))
-    return found
+            stop = (end + following) // 2
+        stretches.append((covered, stop, True))
+        covered = stop
+    if covered < frames:
+        stretches.append((covered, frames, False))
+    return stretches
 
 
-def _limited(start: int, end: int, active: np.ndarray, calm: np.ndarray, longest: int) -> list[Window]:
-    """A stretch of speech in windows of at most `longest` frames."""
+def _limited(start: int, end: int, speech: np.ndarray, activity: np.ndarray, longest: int) -> list[Window]:
+    """One stretch of speech as windows of at most `longest` frames."""
     if end - start <= longest:
         return [Window(start, end, start, end)]
     pauses = [
         (b - a, start + (a + b) // 2)
-        for a, b in _runs(~active[start:end])
+        for a, b in _spans(~speech[start:end])
         if b - a >= SHORT_PAUSE and a >= SHORTEST and b <= end - start - SHORTEST
     ]
     if pauses:
         _, cut = max(pauses)
-        return [*_limited(start, cut, active, calm, longest), *_limited(cut, end, active, calm, longest)]
+        return [
+            *_limited(start, cut, speech, activity, longest),
+            *_limited(cut, end, speech, activity, longest),
+        ]
+    return _overlapping(start, end, activity, longest)
+
+
+def _overlapping(start: int, end: int, activity: np.ndarray, longest: int) -> list[Window]:
+    """One stretch of speech without pauses, cut at its quietest frames into windows that overlap."""
     overlap = min(OVERLAP, longest // 8)
     cuts = [start]
     while end - cuts[-1] > longest - overlap * (len(cuts) > 1):
         core = longest - overlap * (1 + (len(cuts) > 1))
         first = cuts[-1] + 2 * core // 3
-        cuts.append(first + int(np.argmin(calm[first : cuts[-1] + core])))
+        cuts.append(first + int(np.argmin(activity[first : cuts[-1] + core])))
     cuts.append(end)
     return [
         Window(a - overlap if a > start else a, b + overlap if b < end else b, a, b)
@@ -180,22 +217,54 @@ def _limited(start: int, end: int, active: np.ndarray, calm: np.ndarray, longest
     ]
 
 
-# --------------------------------------------------------------------------- joining
-def join(before: Sequence[Word], after: Sequence[Word], cut_seconds: float) -> tuple[list[Word], list[Word]]:
-    """The words of two overlapping windows, each said once.
+def complete_windows(windows: list[Window], chunk_frames: int) -> tuple[list[Window], int]:
+    """The windows of a chunk that no later frame can change, and the frame where they end.
 
-    Where both heard a word at the same time near the cut, they are joined at the one nearest to it; else each word goes
-    to the window in whose core its middle lies.
+    The next chunk starts there: if possible in a pause in the second half of the chunk, else after the window before
+    the last one, without overlap.
     """
-    same = [
-        (abs((one.start + one.end) / 2 - cut_seconds), i, j)
-        for i, one in enumerate(before)
-        for j, other in enumerate(after)
-        if one.text == other.text and min(one.end, other.end) > max(one.start, other.start)
+    if len(windows) < 2:
+        return windows, windows[-1].core_end if windows else chunk_frames
+    pauses = [
+        number
+        for number, window in enumerate(windows[1:], 1)
+        if not window.overlaps_previous and window.start > chunk_frames // 2
     ]
-    if same:
-        _, i, j = min(same)
+    complete = windows[: pauses[-1] if pauses else -1]
+    last = complete[-1]
+    return [*complete[:-1], replace(last, end=last.core_end)], last.core_end
+
+
+# --------------------------------------------------------------------------- joining
+def join_words(before: Sequence[Word], after: Sequence[Word], cut_seconds: float) -> tuple[list[Word], list[Word]]:
+    """The words of two overlapping windows without repetitions.
+
+    If both windows have the same word at the same time, they are joined at the one nearest to the cut. Otherwise each
+    word is kept by the window whose core has the middle of the word.
+    """
+    common = [
+        (abs(_middle(word) - cut_seconds), i, j)
+        for i, word in enumerate(before)
+        for j, other in enumerate(after)
+        if word.text == other.text and min(word.end, other.end) > max(word.start, other.start)
+    ]
+    if common:
+        _, i, j = min(common)
         return list(before[: i + 1]), list(after[j + 1 :])
-    first = bisect.bisect_left([(word.start + word.end) / 2 for word in before], cut_seconds)
-    second = bisect.bisect_left([(word.start + word.end) / 2 for word in after], cut_seconds)
+    first = bisect.bisect_left([_middle(word) for word in before], cut_seconds)
+    second = bisect.bisect_left([_middle(word) for word in after], cut_seconds)
     return list(before[:first]), list(after[second:])
+
+
+def join_segments(before: Segment, after: Segment, cut_seconds: float) -> tuple[Segment, Segment]:
+    """The segments of two overlapping windows without repeated words."""
+    words_before, words_after = join_words(before.words, after.words, cut_seconds)
+    return _with_words(before, words_before), _with_words(after, words_after)
+
+
+def _with_words(segment: Segment, words: Sequence[Word]) -> Segment:
+    return replace(segment, words=tuple(words), text=" ".join(word.text for word in words))
+
+
+def _middle(word: Word) -> float:
+    return (word.start + word.end) / 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from avhubert.errors import ConfigError
-from avhubert.transcription.modality import choose, dark, offset
+from avhubert.transcription.modality import choose, darkness_warning, offset_warning
 
 EVERY = ("av", "a", "v")
 SPEECH, SILENCE = np.tile([-20.0, -40.0], 50), np.full(100, -90.0)
@@ -35,7 +35,7 @@ def test_what_is_there_and_good_is_read(known, level, moved, share, expected, re
 
 def test_a_sound_file_has_no_face_to_look_for() -> None:
     for why in ("there is no picture", "the picture has ended"):
-        assert choose(EVERY, SPEECH, None, 0.0, "x.wav", no_picture=why) == ("a", f"without the lips: {why}")
+        assert choose(EVERY, SPEECH, None, 0.0, "x.wav", no_video=why) == ("a", f"without the lips: {why}")
 
 
 def test_a_model_that_reads_nothing_of_it_is_told() -> None:
@@ -44,8 +44,8 @@ def test_a_model_that_reads_nothing_of_it_is_told() -> None:
 
 
 def test_dark_pictures() -> None:
-    assert dark(np.full((5, 96, 96), 90, np.uint8)) is None
-    assert "dark (mean gray level 12 of 255" in (dark(np.full((5, 96, 96), 12, np.uint8)) or "")
+    assert darkness_warning(np.full((5, 96, 96), 90, np.uint8)) is None
+    assert "dark (mean gray level 12 of 255" in (darkness_warning(np.full((5, 96, 96), 12, np.uint8)) or "")
 
 
 @pytest.mark.parametrize("lag", [-12, -7, 0, 3, 7, 12])
@@ -53,11 +53,11 @@ def test_lips_beside_their_sound(lag: int) -> None:
     rng = np.random.default_rng(1)
     speech = np.convolve(rng.normal(0, 1, 400), np.ones(4) / 2, "same")
     level, gap = -30 + 8 * speech, np.roll(5 + speech, lag) + rng.normal(0, 0.5, 400)
-    told = offset(gap, level)
+    told = offset_warning(gap, level)
     if abs(lag) < 5:
         assert told is None
     else:
         assert told is not None
         assert f"{abs(lag) / 25:.2f} s {'after' if lag > 0 else 'before'} the sound" in told
-    assert offset(rng.normal(0, 1, 400), level) is None  # of another recording
-    assert offset(gap[:40], level[:40]) is None
+    assert offset_warning(rng.normal(0, 1, 400), level) is None  # of another recording
+    assert offset_warning(gap[:40], level[:40]) is None

@@ -75,16 +75,16 @@ def test_a_person_is_followed_over_pieces_and_gaps(
     path = tmp_path / "long.mp4"
     write_video(path, long)
     left, right = find_people(path)
-    assert [start for start, _ in left.pieces] == [0, 375, 750]
-    assert [start for start, _ in right.pieces] == [0, 750]
-    start, track = left.seen(100, 1500)
-    assert (start, len(track.box)) == (100, 750)
-    assert track.found_share == pytest.approx(1, abs=0.05)
-    start, track = right.seen(100, 1500)
-    assert (start, len(track.transforms)) == (100, 275)
-    assert right.seen(375, 1500)[0] == 750
-    assert right.seen(760, 50)[1].centres.shape == (50, 2)
-    assert right.seen(850, 1500) is None
+    assert [piece.start for piece in left.pieces] == [0, 375, 750]
+    assert [piece.start for piece in right.pieces] == [0, 750]
+    piece = left.visible(100, 1500)
+    assert (piece.start, piece.end) == (100, 850)
+    assert piece.track.found_share == pytest.approx(1, abs=0.05)
+    piece = right.visible(100, 1500)
+    assert (piece.start, len(piece.track.transforms)) == (100, 275)
+    assert right.visible(375, 1500).start == 750
+    assert right.visible(760, 50).track.centres.shape == (50, 2)
+    assert right.visible(850, 1500) is None
 
 
 def test_the_command(

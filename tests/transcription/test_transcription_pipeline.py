@@ -18,9 +18,10 @@ from avhubert.data.audio import write_wav
 from avhubert.data.video import read_frames, write_video
 from avhubert.errors import CheckpointError, ConfigError, MediaError
 from avhubert.model.recognizer import Recognizer
-from avhubert.transcription import pipeline
+from avhubert.transcription import decoding, reader
 from avhubert.transcription.burn_in import burn_in
 from avhubert.transcription.pipeline import Transcription, transcribe
+from avhubert.transcription.segmenter import Window
 from avhubert.transcription.transcript import Segment
 
 Talk = tuple[np.ndarray, np.ndarray]
@@ -39,7 +40,7 @@ def long(talk: Talk, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_public_function_stays_one_when_called_again(long: Path, recognizer: Recognizer) -> None:
     assert callable(avhubert.transcribe)
-    from avhubert.transcription import command  # noqa: F401
+    from avhubert.transcription import batch  # noqa: F401
 
     assert avhubert.transcribe is transcribe
 
@@ -49,7 +50,7 @@ def test_minute_by_minute_is_the_same_as_at_once(
     long: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch, modality: str
 ) -> None:
     whole = transcribe(long, recognizer, modality)
-    monkeypatch.setattr(pipeline, "CHUNK_SECONDS", 8)
+    monkeypatch.setattr(reader, "CHUNK_SECONDS", 8)
     parts = transcribe(long, recognizer, modality)
     assert whole.modality == parts.modality == modality
     assert len(whole.segments) == len(parts.segments) == 6
@@ -63,7 +64,7 @@ def test_minute_by_minute_is_the_same_as_at_once(
 def test_segments_stream_before_the_end_is_read(
     long: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK_SECONDS", 8)
+    monkeypatch.setattr(reader, "CHUNK_SECONDS", 8)
     running = transcribe(long, recognizer, stream=True)
     first = next(running)
     assert first.start == 0
@@ -97,7 +98,7 @@ def test_a_face_that_goes_is_told_and_the_sound_read(
     wall = np.full_like(pictures, 90)
     path = tmp_path / "goes.mp4"
     write_video(path, [*pictures, *wall, *wall], audio=np.tile(sound, 3))
-    monkeypatch.setattr(pipeline, "CHUNK_SECONDS", int(seconds) + 1)
+    monkeypatch.setattr(reader, "CHUNK_SECONDS", int(seconds) + 1)
     found = transcribe(path, recognizer)
     assert {segment.modality for segment in found.segments} >= {"a"}
     assert any("no face was found" in warning and "only the sound is used" in warning for warning in found.warnings)
@@ -132,14 +133,14 @@ def test_silence_is_not_read(recognizer: Recognizer, tmp_path: Path) -> None:
 def test_a_model_that_finds_no_words_says_so(
     long: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoken = Transcription._segment
+    spoken = decoding._segment
 
     def silent_at_the_end(*arguments: Any) -> Segment:
         segment = spoken(*arguments)
         return replace(segment, text="", words=()) if arguments[-1] >= 4 else segment
 
     with monkeypatch.context() as patch:
-        patch.setattr(Transcription, "_segment", silent_at_the_end)
+        patch.setattr(decoding, "_segment", silent_at_the_end)
         found = transcribe(long, recognizer, "a")
     told = "it read: speech unlike its training, or no speech"
     assert found.warnings == [f"the model found no words in 2 of the 6 segments that {told}"]
@@ -203,8 +204,8 @@ def test_no_model_is_named() -> None:
 @given(st.lists(st.integers(20, 160), min_size=1, max_size=6), st.integers(0, 999))
 def test_batches_of_windows_give_what_each_alone_gives(recognizer: Recognizer, lengths: list[int], seed: int) -> None:
     starts = list(itertools.accumulate(lengths, initial=0))
-    windows = [pipeline.Window(a, b, a, b) for a, b in itertools.pairwise(starts)]
-    groups = list(pipeline._batches(windows))
+    windows = [Window(a, b, a, b) for a, b in itertools.pairwise(starts)]
+    groups = list(decoding.batches(windows))
     assert [window for group in groups for window in group] == windows
     for group in groups:
-        assert len(group) == 1 or len(group) * max(w.end - w.start for w in group) <= pipeline.FRAMES_PER_BATCH
+        assert len(group) == 1 or len(group) * max(w.end - w.start for w in group) <= decoding.FRAMES_PER_BATCH

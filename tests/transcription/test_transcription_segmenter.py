@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avhubert.transcription.segmenter import EMPTY, LONGEST, PAUSE, join, loudness, movement, windows
+from avhubert.transcription.segmenter import (
+    EMPTY,
+    LONGEST,
+    PAUSE,
+    find_windows,
+    join_words,
+    loudness,
+    movement,
+)
 from avhubert.transcription.transcript import Word
 
 LOUD, QUIET = -20.0, -70.0
@@ -29,7 +37,7 @@ def test_windows_cover_everything_once_and_none_is_too_long(frames: int, there: 
     loud = np.repeat(rng.choice([LOUD, QUIET], frames), rng.integers(1, 60, frames))[:frames]
     heard = None if there == "lips" else loud + rng.normal(0, 3, frames)
     moved = None if there == "sound" else rng.random(frames) * np.repeat(rng.choice([0, 0.01], frames), 20)[:frames]
-    found = windows(heard, moved, longest)
+    found = find_windows(heard, moved, longest)
     assert found[0].core_start == 0
     assert found[-1].core_end == frames
     assert all(a.core_end == b.core_start for a, b in itertools.pairwise(found))
@@ -39,39 +47,39 @@ def test_windows_cover_everything_once_and_none_is_too_long(frames: int, there: 
 
 
 def test_a_long_pause_parts_two_windows_in_its_middle() -> None:
-    found = windows(level((LOUD, 100), (QUIET, PAUSE + 10), (LOUD, 100)), None)
+    found = find_windows(level((LOUD, 100), (QUIET, PAUSE + 10), (LOUD, 100)), None)
     assert [window.core_end for window in found] == [100 + (PAUSE + 10) // 2, 200 + PAUSE + 10]
     assert all(window.start == window.core_start for window in found)  # nothing overlaps in a pause
 
 
 def test_a_short_pause_is_where_long_speech_is_cut() -> None:
     heard = level((LOUD, 200), (QUIET, 8), (LOUD, 100), (QUIET, 12), (LOUD, 100))
-    assert [(w.start, w.end) for w in windows(heard, None)] == [(0, 314), (314, 420)]
+    assert [(w.start, w.end) for w in find_windows(heard, None)] == [(0, 314), (314, 420)]
 
 
 def test_speech_without_a_pause_is_cut_with_an_overlap() -> None:
     heard = level((QUIET, 40), (LOUD, 1000), (QUIET, 10))
     heard[300:305] -= 10  # a breath
-    first, second, *_ = windows(heard, None)
+    first, second, *_ = find_windows(heard, None)
     assert 298 <= first.core_end <= 306
     assert first.end - first.core_end == 25 == second.core_start - second.start
 
 
 def test_long_silence_is_a_window_without_speech() -> None:
-    found = windows(level((LOUD, 50), (QUIET, 3 * EMPTY), (LOUD, 50)), None)
+    found = find_windows(level((LOUD, 50), (QUIET, 3 * EMPTY), (LOUD, 50)), None)
     assert [window.speech for window in found] == [True, False, True]
-    assert windows(np.full(80, -90.0), None)[0].speech is False
+    assert find_windows(np.full(80, -90.0), None)[0].speech is False
 
 
 def test_a_moving_mouth_in_silence_is_speech_and_a_still_one_is_not() -> None:
     silence, moving = np.full(100, -90.0), np.full(100, 0.02)
-    assert windows(silence, moving)[0].speech
-    assert not windows(silence, np.full(100, 1e-4))[0].speech
-    assert not windows(None, np.full(100, 1e-4))[0].speech
+    assert find_windows(silence, moving)[0].speech
+    assert not find_windows(silence, np.full(100, 1e-4))[0].speech
+    assert not find_windows(None, np.full(100, 1e-4))[0].speech
 
 
 def test_steady_noise_hides_pauses_so_that_nothing_is_left_out() -> None:
-    assert all(window.speech for window in windows(level((-30.0, 400)), None))
+    assert all(window.speech for window in find_windows(level((-30.0, 400)), None))
 
 
 def test_loudness_is_relative_to_full_scale_and_silent_beyond_the_sound() -> None:
@@ -100,16 +108,16 @@ def texts(both: tuple[list[Word], list[Word]]) -> tuple[str, str]:
 
 def test_a_word_that_both_heard_joins_them() -> None:
     before, after = said("one two three four fife", 0.0), said("ee four five six", 1.2)
-    assert texts(join(before, after, 1.6)) == ("one two three four", "five six")
+    assert texts(join_words(before, after, 1.6)) == ("one two three four", "five six")
 
 
 def test_without_a_common_word_the_cut_decides() -> None:
     before, after = said("one two three", 0.0), said("tree for five", 1.0)
-    assert texts(join(before, after, 1.2)) == ("one two", "tree for five")
-    assert texts(join(before, after, 1.3)) == ("one two three", "for five")
-    assert texts(join([], after, 0.0)) == ("", "tree for five")
+    assert texts(join_words(before, after, 1.2)) == ("one two", "tree for five")
+    assert texts(join_words(before, after, 1.3)) == ("one two three", "for five")
+    assert texts(join_words([], after, 0.0)) == ("", "tree for five")
 
 
 def test_the_same_word_at_another_time_joins_nothing() -> None:
     before, after = said("no yes", 0.0), said("no maybe", 1.0)
-    assert texts(join(before, after, 1.0)) == ("no yes", "no maybe")
+    assert texts(join_words(before, after, 1.0)) == ("no yes", "no maybe")

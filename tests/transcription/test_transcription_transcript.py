@@ -8,15 +8,8 @@ import json
 import pytest
 
 from avhubert.errors import ConfigError
-from avhubert.transcription.transcript import (
-    CAPTION_CHARACTERS,
-    CAPTION_SECONDS,
-    Segment,
-    Transcript,
-    Word,
-    captions,
-    render,
-)
+from avhubert.transcription.captions import CAPTION_CHARACTERS, CAPTION_SECONDS, captions
+from avhubert.transcription.transcript import Segment, Transcript, Word, render
 
 SAID = Transcript(
     "bin blue",

@@ -14,7 +14,7 @@ from avhubert.data.audio import write_wav
 from avhubert.data.video import probe, write_video
 from avhubert.errors import DataError
 from avhubert.model.recognizer import Recognizer
-from avhubert.transcription.command import media_files, output_names
+from avhubert.transcription.batch import MediaFile, media_files, output_names
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def tree(talk: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
 
 def test_folders_and_patterns(tree: Path) -> None:
     found = media_files([tree])
-    assert [str(name) for _, name in found] == ["day 2/one.wav", "day 2/two.mp4", "one.wav"]
-    assert next(file for file, _ in media_files([tree / "one.wav", tree])) == tree / "one.wav"
+    assert [str(file.name) for file in found] == ["day 2/one.wav", "day 2/two.mp4", "one.wav"]
+    assert media_files([tree / "one.wav", tree])[0].path == tree / "one.wav"
     assert len(media_files([tree / "one.wav", tree])) == 3
-    assert [str(name) for _, name in media_files([f"{tree}/**/*.wav"])] == ["one.wav", "one.wav"]
+    assert [str(file.name) for file in media_files([f"{tree}/**/*.wav"])] == ["one.wav", "one.wav"]
     with pytest.raises(DataError, match=r"no file matches '.*\.mkv'"):
         media_files([f"{tree}/*.mkv"])
     (tree / "empty").mkdir()
@@ -52,7 +52,9 @@ def test_folders_and_patterns(tree: Path) -> None:
 
 
 def test_outputs_never_share_a_name() -> None:
-    files = [(Path(name), Path(Path(name).name)) for name in ("a/x.mp4", "a/x.wav", "b/y.mp4", "c/y.mp4", "z.mp4")]
+    files = [
+        MediaFile(Path(name), Path(Path(name).name)) for name in ("a/x.mp4", "a/x.wav", "b/y.mp4", "c/y.mp4", "z.mp4")
+    ]
     names = [str(name) for name in output_names(files, "srt")]
     assert names == ["x.mp4.srt", "x.wav.srt", "b-y.mp4.srt", "c-y.mp4.srt", "z.srt"]
 

@@ -1,0 +1,245 @@
+"""Transcribes many files: finds them, names their outputs, writes transcripts and captioned videos."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avhubert.errors import DataError, MediaError
+from avhubert.files import output_directory, write_text
+from avhubert.transcription.burn_in import burn_in
+from avhubert.transcription.people import PersonTranscription, check_lip_reading, find_people
+from avhubert.transcription.pipeline import Transcription
+from avhubert.transcription.transcript import Transcript, render
+
+if TYPE_CHECKING:
+    from avhubert.model.recognizer import Recognizer
+
+VIDEO_SUFFIXES = (
+    *("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ogv", "ts", "vob"),
+    *("webm", "wmv"),
+)
+AUDIO_SUFFIXES = ("aac", "aif", "aiff", "flac", "m4a", "mp3", "oga", "ogg", "opus", "wav", "wma")
+SUFFIXES = frozenset(f".{suffix}" for suffix in (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES))
+
+# starts a progress bar with a description and a total in seconds; the result is called with the seconds done so far
+StartProgress = Callable[[str, float], Callable[[float], None]]
+
+
+def no_progress(description: str, total_seconds: float) -> Callable[[float], None]:
+    """Displays no progress."""
+    return lambda seconds: None
+
+
+@dataclass(frozen=True)
+class MediaFile:
+    """A file to transcribe.
+
+    Attributes:
+        path: The file.
+        name: Name for outputs: the path relative to the folder that the user gave.
+    """
+
+    path: Path
+    name: Path
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How files are transcribed.
+
+    Attributes:
+        modality: Streams to read: 'auto', 'av', 'a' or 'v'.
+        form: Format of the transcripts: 'txt', 'srt', 'vtt' or 'json'.
+        out: Output folder; None: transcripts are returned and not written.
+        burn_in: Also write NAME.captioned.mp4, the video with captions.
+        skip_existing: Skip files whose transcript is already in `out`.
+        people: One transcript for each visible person, NAME.person1.`form` and so on from left to right.
+    """
+
+    modality: str = "auto"
+    form: str = "txt"
+    out: str | Path | None = None
+    burn_in: bool = False
+    skip_existing: bool = False
+    people: bool = False
+
+
+@dataclass(frozen=True)
+class LabelledTranscript:
+    """A transcript and the person it is of, such as 'person 1'; '' if the file has one transcript."""
+
+    label: str
+    transcript: Transcript
+
+
+@dataclass
+class FileResult:
+    """The result of one file.
+
+    Attributes:
+        file: The file.
+        transcripts: One transcript, or one for each person.
+        written: Paths of the output files.
+        warnings: Problems with writing outputs; problems of the recording are in the transcripts.
+        error: Why the file could not be transcribed.
+        skipped: True if its transcript already existed.
+    """
+
+    file: Path
+    transcripts: list[LabelledTranscript] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    error: MediaError | None = None
+    skipped: bool = False
+
+
+# --------------------------------------------------------------------------- files and names
+def media_files(sources: Sequence[str | Path]) -> list[MediaFile]:
+    """Each file that `sources` names, once.
+
+    Args:
+        sources: Files, folders (all media files in them and in their subfolders) and patterns such as 'talks/*.mp4'.
+
+    Raises:
+        DataError: A folder has no media file, or a pattern matches none.
+    """
+    names: dict[Path, Path] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            for file in _files_in(path):
+                names.setdefault(file, file.relative_to(path))
+        elif not path.exists() and glob.has_magic(str(source)):
+            for file in _matches(str(source)):
+                names.setdefault(file, Path(file.name))
+        else:
+            names.setdefault(path, Path(path.name))
+    return [MediaFile(path, name) for path, name in names.items()]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    if not files:
+        raise DataError(f"no video or sound file in the folder {folder}; files are known by endings such as .mp4")
+    return sorted(files)
+
+
+def _matches(pattern: str) -> list[Path]:
+    files = [path for match in sorted(glob.glob(pattern, recursive=True)) if (path := Path(match)).is_file()]
+    if not files:
+        raise DataError(f"no file matches '{pattern}'")
+    return files
+
+
+def output_names(files: Sequence[MediaFile], form: str) -> list[Path]:
+    """NAME.`form` of each file; names that would be equal also keep their suffix, then also their folder."""
+    short = [file.name.with_suffix(f".{form}") for file in files]
+    count = Counter(short)
+    names = [
+        name if count[name] == 1 else file.name.with_name(f"{file.name.name}.{form}")
+        for name, file in zip(short, files, strict=True)
+    ]
+    count = Counter(names)
+    return [
+        name if count[name] == 1 else Path(f"{file.path.parent.name}-{name.name}")
+        for name, file in zip(names, files, strict=True)
+    ]
+
+
+# --------------------------------------------------------------------------- transcription
+def transcribe_files(
+    files: Sequence[MediaFile],
+    model: str | Path | Recognizer,
+    options: BatchOptions | None = None,
+    start_progress: StartProgress = no_progress,
+) -> Iterator[FileResult]:
+    """Transcribes files one after the other; a file that fails does not stop the others.
+
+    Raises:
+        DataError: Two files would be written to the same output.
+        ConfigError: The output folder cannot be written, or the model cannot read what is requested.
+        CheckpointError: `model` is not a recognizer.
+    """
+    from avhubert.checkpoints.load import load_recognizer
+
+    options = options or BatchOptions()
+    folder = output_directory(options.out) if options.out else None
+    names = output_names(files, f"person1.{options.form}" if options.people else options.form)
+    if len(set(names)) < len(names):
+        duplicate = next(name for name, times in Counter(names).items() if times > 1)
+        raise DataError(f"two files would be written to {duplicate}; transcribe them into different folders")
+    recognizer = load_recognizer(model)
+    if options.people:
+        check_lip_reading(recognizer, options.modality)
+    for file, name in zip(files, names, strict=True):
+        target = folder / name if folder else None
+        if options.skip_existing and target is not None and target.exists():
+            yield FileResult(file.path, skipped=True)
+        else:
+            yield _transcribe_file(file.path, target, recognizer, options, start_progress)
+
+
+def _transcribe_file(
+    file: Path, target: Path | None, recognizer: Recognizer, options: BatchOptions, start_progress: StartProgress
+) -> FileResult:
+    result = FileResult(file)
+    try:
+        for label, transcription in _transcriptions(file, recognizer, options, start_progress):
+            transcript = _run(transcription, start_progress)
+            result.transcripts.append(LabelledTranscript(label, transcript))
+    except MediaError as error:
+        result.error = error
+        return result
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if options.burn_in:
+            _write_captioned(transcription, result, target.with_name(f"{target.stem}.captioned.mp4"))
+        _write_transcripts(result, target, options.form)
+    return result
+
+
+def _transcriptions(
+    file: Path, recognizer: Recognizer, options: BatchOptions, start_progress: StartProgress
+) -> Iterator[tuple[str, Transcription]]:
+    """The label and the transcription of the speaker, or of each person."""
+    from avhubert.data.video import probe
+
+    if not options.people:
+        yield "", Transcription(file, recognizer, options.modality)
+        return
+    media = probe(file)
+    if not media.has_video:
+        raise MediaError(f"{file} has no video track, so no person is seen; leave --people out", path=file)
+    people = find_people(file, start_progress(f"faces of {file.name}", media.duration_seconds))
+    for number, person in enumerate(people, 1):
+        yield f"person {number}", PersonTranscription(file, recognizer, options.modality, person)
+
+
+def _run(transcription: Transcription, start_progress: StartProgress) -> Transcript:
+    """The transcript; reports progress after each segment."""
+    report = start_progress(Path(transcription.file).name, transcription.duration_seconds)
+    for _ in transcription:
+        report(transcription.position_seconds)
+    report(transcription.duration_seconds or transcription.position_seconds)
+    return transcription.transcript()
+
+
+def _write_captioned(transcription: Transcription, result: FileResult, target: Path) -> None:
+    try:
+        burn_in(transcription.file, result.transcripts[0].transcript, transcription.mouths, target)
+        result.written.append(target)
+    except MediaError as error:
+        result.warnings.append(str(error))
+
+
+def _write_transcripts(result: FileResult, target: Path, form: str) -> None:
+    """Writes the transcript of each person; the first person's last, because --skip-existing looks for that one."""
+    for number, labelled in reversed(list(enumerate(result.transcripts, 1))):
+        path = target.with_name(target.name.replace(f".person1.{form}", f".person{number}.{form}"))
+        write_text(path, render(labelled.transcript, form))
+        result.written.append(path)

@@ -1,0 +1,151 @@
+"""Reads a video or audio file in chunks of one minute: audio samples, mouth frames, and how active each frame is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
+from avhubert.errors import MediaError
+from avhubert.transcription.segmenter import loudness, movement
+
+if TYPE_CHECKING:
+    from avhubert.prepare.mouth import MouthTrack
+
+CHUNK_SECONDS = 60  # read at once, so that memory does not depend on the length of the file
+LENGTH_TOLERANCE = 12  # frames by which the audio may outlast the video of the last chunk
+
+
+@dataclass
+class Chunk:
+    """Up to one minute of a file.
+
+    Attributes:
+        start: First frame, counted from the start of the file.
+        frames: Number of frames T.
+        final: True if nothing of the file follows.
+        samples: Audio, int16 [N] at 16 kHz; None without audio.
+        mouth: Mouth frames, uint8 [T, 96, 96]; None without a face.
+        track: Position of the speaker's face and mouth in each frame; None without a face.
+        problem: Why there are no mouth frames although the file has video.
+        loudness: Level of the audio in dB, float [T]; None without audio.
+        movement: Movement of the lips, float [T]; None without a face.
+    """
+
+    start: int
+    frames: int
+    final: bool
+    samples: np.ndarray | None = None
+    mouth: np.ndarray | None = None
+    track: MouthTrack | None = None
+    problem: MediaError | None = None
+    loudness: np.ndarray | None = field(init=False, default=None)
+    movement: np.ndarray | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.samples is not None:
+            self.loudness = loudness(self.samples, self.frames)
+        if self.track is not None:
+            face_height = float(np.median(np.ptp(self.track.box[:, 1::2], 1)))
+            self.movement = movement(self.track.lip_gap, face_height)
+
+    @property
+    def streams(self) -> str:
+        """The streams that this chunk has: 'av', 'a', 'v' or ''."""
+        return ("a" if self.samples is not None else "") + ("v" if self.mouth is not None else "")
+
+
+@dataclass
+class MouthRegions:
+    """Where the speaker's face and mouth are in consecutive frames.
+
+    Attributes:
+        start: First frame, counted from the start of the file.
+        boxes: Bounding boxes of the face, float [T, 4].
+        corners: Corners of the region that the mouth frames show, float [T, 4, 2].
+    """
+
+    start: int
+    boxes: np.ndarray
+    corners: np.ndarray
+
+
+class Reader:
+    """Reads one file chunk by chunk.
+
+    Attributes:
+        file: The file.
+        use_audio: Whether audio is read.
+        use_video: Whether video is read; becomes False where the video ends before the audio.
+        chunk_frames: Number of frames of a full chunk.
+    """
+
+    def __init__(self, file: str | Path, use_audio: bool, use_video: bool) -> None:
+        self.file = file
+        self.use_audio = use_audio
+        self.use_video = use_video
+        self.chunk_frames = CHUNK_SECONDS * FRAME_RATE
+
+    def read(self, start: int) -> Chunk | None:
+        """The chunk that starts at frame `start`; None after the end of the file.
+
+        Raises:
+            MediaError: The audio of the first chunk cannot be read.
+        """
+        begin = start / FRAME_RATE
+        end = begin + self.chunk_frames / FRAME_RATE
+        samples = self.read_audio(begin, end) if self.use_audio else None
+        track, mouth, problem = None, None, None
+        if self.use_video:
+            try:
+                track, mouth = self._read_mouth(begin, end, samples)
+            except MediaError as error:
+                problem = error
+                if video_ended(self.file, begin):
+                    problem = None if start else error
+                    self.use_video = start == 0
+        audio_frames = 0 if samples is None else -(-len(samples) // SAMPLES_PER_FRAME)
+        if mouth is not None:
+            frames = len(mouth)
+            final = frames < self.chunk_frames and audio_frames <= frames + LENGTH_TOLERANCE
+        elif samples is not None:
+            frames = max(1, audio_frames)
+            final = audio_frames < self.chunk_frames and not self._video_continues(end)
+        elif problem is not None:
+            frames, final = self.chunk_frames, not self._video_continues(end)
+        else:
+            return None
+        return Chunk(start, frames, final, samples, mouth, track, problem)
+
+    def read_audio(self, begin: float, end: float) -> np.ndarray | None:
+        """Samples between two times in seconds; None where the video continues after the audio has ended."""
+        from avhubert.data.audio import read_audio
+
+        try:
+            return read_audio(self.file, begin, end)
+        except MediaError:
+            if begin == 0:
+                raise
+            return None
+
+    def _read_mouth(self, begin: float, end: float, samples: np.ndarray | None) -> tuple[MouthTrack, np.ndarray]:
+        from avhubert.prepare.mouth import crops, find_mouth
+
+        track = find_mouth(self.file, begin, end, sound=samples)
+        return track, np.stack(list(crops(self.file, track, begin, end)))
+
+    def _video_continues(self, seconds: float) -> bool:
+        return self.use_video and not video_ended(self.file, seconds)
+
+
+def video_ended(file: str | Path, seconds: float) -> bool:
+    """Whether a file has no video frame in the second after `seconds`."""
+    from avhubert.data.video import read_frames
+
+    try:
+        return next(read_frames(file, seconds, seconds + 1), None) is None
+    except MediaError:
+        return True
