@@ -9,6 +9,8 @@ import pytest
 
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError, MediaError, one_of
 
+pytestmark = pytest.mark.quick
+
 ERRORS = (AvhubertError, CheckpointError, ConfigError, DataError, MediaError)
 
 

@@ -12,6 +12,8 @@ import pytest
 from avhubert import files
 from avhubert.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.quick
+
 
 def test_atomic_path_keeps_the_old_file_and_leaves_nothing_when_the_block_fails(tmp_path: Path) -> None:
     target = tmp_path / "clip.mp4"

@@ -10,6 +10,8 @@ import pytest
 
 import avhubert
 
+pytestmark = pytest.mark.quick
+
 PACKAGE = Path(__file__).resolve().parents[1] / "avhubert"
 
 # may be imported by all; they import nothing but each other

@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image  # comes with the plotting library
 
 from avhubert.report import Page, contact_sheet, png, progress
+
+pytestmark = pytest.mark.quick
 
 
 def test_png_is_read_back_exactly() -> None:

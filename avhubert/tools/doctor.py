@@ -44,6 +44,8 @@ PURPOSES = {
     "serve": "the web page and the HTTP API",
     "ray": "preparation on a cluster",
     "dev": "tests and checks of the package",
+    "docs": "the documentation site: `make docs`",
+    "test": "the quick tests of the package",
 }
 
 

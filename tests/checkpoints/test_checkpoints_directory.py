@@ -15,6 +15,8 @@ from avhubert.errors import CheckpointError, ConfigError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def directory(small, tmp_path) -> Path:

@@ -21,6 +21,8 @@ from avhubert.errors import CheckpointError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
 
+pytestmark = pytest.mark.quick
+
 MODEL = {
     "visual_width": 4, "visual_blocks": [1, 1, 1, 1], "encoder_layers": 2, "encoder_embed_dim": 32,
     "encoder_ffn_embed_dim": 48, "encoder_attention_heads": 4, "conv_pos": 16, "conv_pos_groups": 4, "final_dim": 8,

@@ -16,6 +16,8 @@ from avhubert.config import compose
 from avhubert.config.validate import flatten
 from avhubert.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 PRETRAIN: dict[str, Any] = {
     "common": {"fp16": True, "log_interval": 50, "seed": 1337, "user_dir": "???"},
     "checkpoint": {"save_interval_updates": 5000, "keep_interval_updates": 2, "no_epoch_checkpoints": True},

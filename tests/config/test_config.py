@@ -18,6 +18,8 @@ from avhubert.config.schema import SCHEMAS, DecodeConfig, FinetuneConfig, Optimi
 from avhubert.config.validate import flatten, from_dict, keys, require, to_dict, write_yaml
 from avhubert.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 FACTS = Path(__file__).resolve().parents[3] / "shared" / "design" / "reference-facts.md"
 ALL = [(command, name) for command in SCHEMAS for name in presets(command)]
 HOURS = ("30h", "433h")

@@ -14,6 +14,8 @@ from avhubert.corpora.transcripts import Piece
 from avhubert.data.video import write_video
 from avhubert.errors import DataError
 
+pytestmark = pytest.mark.quick
+
 SRT = """1
 00:00:01,000 --> 00:00:02,500
 <i>Hello</i> there,

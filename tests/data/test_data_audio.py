@@ -20,6 +20,8 @@ from avhubert.data.filterbank import audio_features, filterbank, normalise, stac
 from avhubert.data.noise import mix
 from avhubert.errors import MediaError
 
+pytestmark = pytest.mark.quick
+
 
 def noise(count: int, seed: int = 0, level: float = 3000) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(count) * level).clip(-32768, 32767).astype(np.int16)

@@ -8,6 +8,8 @@ import pytest
 from avhubert.data.corruption import SHARE, parse_fault, with_fault
 from avhubert.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 FRAMES = np.random.default_rng(0).integers(0, 256, (50, 96, 96)).astype(np.uint8)
 
 

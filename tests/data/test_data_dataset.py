@@ -27,6 +27,8 @@ from avhubert.data.video import read_gray, transform, write_video
 from avhubert.errors import ConfigError, DataError, MediaError
 from avhubert.model.inputs import ModelInputs
 
+pytestmark = pytest.mark.quick
+
 TEXTS = ["bin blue at f two now", "lay red by a", "place white with one please", "set green in z nine again"] * 3
 
 

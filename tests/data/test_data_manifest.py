@@ -26,6 +26,8 @@ from avhubert.data.noise import read_noise_list
 from avhubert.data.transcripts import read_phones, read_transcripts, write_phones, write_transcripts
 from avhubert.errors import DataError
 
+pytestmark = pytest.mark.quick
+
 INFO = LabelInfo(rate=25, clusters=3, source="mfcc", layer=None, centroids="ab" * 32)
 
 

@@ -12,6 +12,8 @@ from avhubert.data.audio import read_audio
 from avhubert.data.media import open_container
 from avhubert.data.video import probe
 
+pytestmark = pytest.mark.quick
+
 
 def _with_latin1_title(path: Path) -> Path:
     """A wav whose title is Latin-1, as old recorders write it."""

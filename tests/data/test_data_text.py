@@ -16,6 +16,8 @@ from avhubert.data.text import is_unspaced, normalise_text, normaliser
 from avhubert.data.tokenizer import Tokenizer, list_characters, train_tokenizer, unknown_characters
 from avhubert.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.quick
+
 WORDS = [
     "bin",
     "lay",

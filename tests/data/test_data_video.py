@@ -17,6 +17,8 @@ from avhubert.data.audio import read_audio
 from avhubert.data.video import probe, read_frames, read_gray, rgb_to_gray, transform, write_video
 from avhubert.errors import MediaError
 
+pytestmark = pytest.mark.quick
+
 
 def clock_video(path: Path, times: list[float], rate: float = 25) -> None:
     """A video whose frame shown at time t is white up to column 400 · t: the time can be read back."""

@@ -15,6 +15,8 @@ from avhubert.evaluation.report import cells, worst
 from avhubert.evaluation.results import read_hypotheses
 from avhubert.files import write_json
 
+pytestmark = pytest.mark.quick
+
 
 def test_counts_and_rates_of_known_errors() -> None:
     utterances = score(

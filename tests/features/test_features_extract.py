@@ -24,6 +24,8 @@ from avhubert.errors import ConfigError, DataError
 from avhubert.features.extract import extract_features
 from avhubert.model.encoder import AVHubert
 
+pytestmark = pytest.mark.quick
+
 SMALL = ModelConfig(
     visual_width=8, visual_blocks=[1, 1, 1, 1], encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64,
     encoder_attention_heads=2, conv_pos=8, conv_pos_groups=4, num_classes=[10],

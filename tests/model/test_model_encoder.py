@@ -13,6 +13,8 @@ from avhubert.config.schema import ModelConfig
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.encoder import AVHubert, EncoderLayer, PositionConvolution
 
+pytestmark = pytest.mark.quick
+
 LENGTHS = (20, 13, 16)
 
 

@@ -6,6 +6,8 @@ from torch import nn
 
 from avhubert.model.frontends import VisualFrontEnd
 
+pytestmark = pytest.mark.quick
+
 
 def reference(visual: VisualFrontEnd, video: torch.Tensor) -> torch.Tensor:
     """The same layers one after the other with PyTorch's own modules, not folded, not rearranged."""

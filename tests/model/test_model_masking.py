@@ -12,6 +12,8 @@ from avhubert.config.schema import MaskingConfig
 from avhubert.errors import ConfigError
 from avhubert.model.masking import BLANK, Masks, draw_masks, draw_modality_dropout, replacement, span_mask, spans
 
+pytestmark = pytest.mark.quick
+
 CONFIG = MaskingConfig()
 rows = st.lists(st.integers(1, 60), min_size=1, max_size=5)
 seeds = st.integers(0, 2**31)

@@ -15,6 +15,8 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.losses import TextTargets, ctc_loss, label_smoothed, recognizer_loss, shift
 from avhubert.model.recognizer import Recognizer
 
+pytestmark = pytest.mark.quick
+
 SMALL = ModelConfig(
     visual_width=8, visual_blocks=[1, 1, 1, 1], encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64,
     encoder_attention_heads=2, conv_pos=8, conv_pos_groups=4,

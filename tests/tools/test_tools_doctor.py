@@ -15,6 +15,8 @@ from avhubert.prepare.detectors.models import FILES, path
 from avhubert.tools import doctor
 from avhubert.tools.doctor import Check, as_json, examine, verdict
 
+pytestmark = pytest.mark.quick
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 

@@ -16,6 +16,8 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
 from avhubert.tools.info import describe
 
+pytestmark = pytest.mark.quick
+
 SIZES = ModelConfig(
     visual_width=4, visual_blocks=[1, 1, 1, 1], encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=16,
     encoder_attention_heads=2, conv_pos=4, conv_pos_groups=2,

@@ -8,6 +8,8 @@ import pytest
 from avhubert.errors import ConfigError
 from avhubert.transcription.modality import choose, darkness_warning, offset_warning
 
+pytestmark = pytest.mark.quick
+
 EVERY = ("av", "a", "v")
 SPEECH, SILENCE = np.tile([-20.0, -40.0], 50), np.full(100, -90.0)
 TALKING, STILL = np.full(100, 0.01), np.zeros(100)

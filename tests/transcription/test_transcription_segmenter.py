@@ -20,6 +20,8 @@ from avhubert.transcription.segmenter import (
 )
 from avhubert.transcription.transcript import Word
 
+pytestmark = pytest.mark.quick
+
 LOUD, QUIET = -20.0, -70.0
 
 

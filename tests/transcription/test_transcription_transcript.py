@@ -11,6 +11,8 @@ from avhubert.errors import ConfigError
 from avhubert.transcription.captions import CAPTION_CHARACTERS, CAPTION_SECONDS, captions
 from avhubert.transcription.transcript import Segment, Transcript, Word, render
 
+pytestmark = pytest.mark.quick
+
 SAID = Transcript(
     "bin blue",
     [
