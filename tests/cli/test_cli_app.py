@@ -16,6 +16,8 @@ from avhubert.cli.arguments import parse_shard
 from avhubert.cli.output import terminal_logging
 from avhubert.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 COMMANDS = sorted(next(action for action in parser()._actions if hasattr(action, "choices") and action.choices).choices)
 
 

@@ -18,6 +18,8 @@ from avhubert.decode.beam_search import beam_search
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.recognizer import Recognizer
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def reader(tiny: Recognizer, letters: Tokenizer) -> Recognizer:

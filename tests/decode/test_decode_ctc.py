@@ -19,6 +19,8 @@ from avhubert.decode.ctc import PrefixScores
 from avhubert.errors import ConfigError
 from avhubert.model.recognizer import Recognizer
 
+pytestmark = pytest.mark.quick
+
 LABELS = (3, 4, 5)
 SYMBOLS = 6
 

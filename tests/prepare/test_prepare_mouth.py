@@ -19,6 +19,8 @@ from avhubert.prepare.detectors.blazeface import BlazeFace
 from avhubert.prepare.detectors.interface import Face, overlap
 from avhubert.prepare.tracking import track
 
+pytestmark = pytest.mark.quick
+
 IBUG_STABLE = [33, 36, 39, 42, 45]
 
 

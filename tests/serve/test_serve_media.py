@@ -18,6 +18,8 @@ from avhubert.serve.limits import Refused
 from avhubert.serve.media import Checker, Stopped, check
 from tests.serve.conftest import Server
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def promising(tmp_path_factory: pytest.TempPathFactory) -> Path:

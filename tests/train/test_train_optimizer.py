@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from avhubert.config.schema import OptimizerConfig
 from avhubert.train.optimizer import Adam, learning_rate
 
+pytestmark = pytest.mark.quick
+
 PRETRAIN = OptimizerConfig(lr=5e-4, schedule="polynomial", warmup_steps=32_000)
 FINETUNE = OptimizerConfig(lr=1e-3, schedule="tri_stage", warmup_steps=10_000, decay_steps=20_000)
 
