@@ -1,0 +1,1 @@
+"""From files to batches: media, manifests, labels, text, augmentation, collation, loading."""

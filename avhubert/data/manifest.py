@@ -50,34 +50,45 @@ class Clip:
 
 # --------------------------------------------------------------------------- lines of a text file
 def read_lines(path: str | Path, what: str) -> list[str]:
+    """The lines of a text file; `what` names its kind in messages.
+
+    Raises:
+        DataError: the file is missing, cannot be read or is not UTF-8.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        mend = "prepare the data again or name the right folder"
+        remedy = "prepare the data again or name the right folder"
         if what == "manifest" and not any(Path(path).parent.glob("*.tsv")):
-            mend = "name a data directory, which `avhubert prepare` makes of videos"
+            remedy = "name a data directory, as `avhubert prepare` writes it"
         if what == "noise list":
-            mend = "name a folder or list that `avhubert noise` made"
-        raise DataError(f"{what} {path} is missing; {mend}") from error
+            remedy = "name a folder or list that `avhubert noise` made"
+        raise DataError(f"{what} {path} is missing; {remedy}") from error
     except OSError as error:
         raise DataError(f"cannot read {what} {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{what} {path} is not UTF-8 text; convert it or make it again") from error
-    lines = text.split("\n")  # not splitlines(): a transcript may hold other line separators
+    lines = text.split("\n")  # not splitlines(): a transcript may contain other line separators
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def write_lines(path: str | Path, lines: Sequence[str], what: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        DataError: a line contains a line break or text that is not valid Unicode.
+    """
     for number, line in enumerate(lines, 1):
         if "\n" in line or "\r" in line:
-            raise DataError(f"line {number} of {what} {path} would hold a line break ({line!r}); remove it")
+            raise DataError(f"line {number} of {what} {path} contains a line break ({line!r}); remove it")
     try:
         write_text(path, "".join(f"{line}\n" for line in lines))
     except UnicodeEncodeError as error:
-        raise DataError(f"{what} {path} would hold a name that is not valid Unicode; rename that file") from error
+        raise DataError(f"{what} {path} contains a name that is not valid Unicode; rename that file") from error
 
 
 def check_row_count(rows: int, clips: int, path: str | Path, what: str) -> None:
+    """Raise DataError unless a file has one row per clip."""
     if rows != clips:
         raise DataError(f"{path} has {rows} lines but the manifest lists {clips} clips; make the {what} again for it")
 

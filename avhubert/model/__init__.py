@@ -1,0 +1,1 @@
+"""The network: inputs, front ends, encoder, decoder, masks and losses."""

@@ -190,8 +190,13 @@ class AttentionDecoder(nn.Module):
         return self.dropout(self.embedding(tokens) + sinusoid(positions, self.dim).to(self.embedding.weight))
 
     def forward(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Scores [B, L, V] of each next token, given tokens int [B, L] (beginning with `</s>`), frames [B, T, D] and
-        padding_mask bool [B, T]."""
+        """Scores [B, L, V] of each next token.
+
+        Args:
+            tokens: int [B, L], beginning with `</s>`.
+            encoded: frames [B, T, D].
+            padding_mask: bool [B, T], True = padding; None: no frame is.
+        """
         frame_mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
         x = self._embed(tokens, 0)
         for layer in self._each_layer():

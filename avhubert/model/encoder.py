@@ -151,8 +151,9 @@ class AVHubert(nn.Module):
 
         Args:
             inputs: the batch, or its tensors (see `ModelInputs`).
-            keep_audio, keep_video: bool [B], False multiplies the features by 0 *after* the front end (modality
-                dropout: batch-norm statistics move, and gradients are zero instead of absent).
+            keep_audio: bool [B], False multiplies the audio features by 0 *after* the front end (modality dropout:
+                batch-norm statistics move, and gradients are zero instead of absent).
+            keep_video: the same for the video features.
 
         Raises:
             DataError: the audio has another number of features than the model.

@@ -23,6 +23,7 @@ class PReLU(nn.PReLU):
     """`nn.PReLU` with one slope per channel, over [N, C, H, W]."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, C, H, W]."""
         return kernels.prelu(x, self.weight) if self.training and kernels.applies(x) else super().forward(x)
 
 
@@ -62,6 +63,7 @@ class ResidualBlock(nn.Module):
             self.shortcut_norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, C', H', W'], H and W divided by the stride."""
         out = self.activation1(_normalised(x, self.conv1, self.norm1))
         out = _normalised(out, self.conv2, self.norm2)
         shortcut = x if self.shortcut_conv is None else _normalised(x, self.shortcut_conv, self.shortcut_norm)
@@ -112,7 +114,7 @@ class VisualFrontEnd(nn.Module):
         """[N, 1, T, H, H] → [N, T, 8·W], before the projection.
 
         `lengths`: video of clip n is 0 from frame lengths[n] on. In evaluation mode such frames, which are equal where
-        the stem no longer sees the clip, go through the trunk only once.
+        the stem no longer sees the clip, are computed once.
         """
         n, _, t = video.shape[:3]
         x = self.stem(video)

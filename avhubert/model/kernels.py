@@ -83,8 +83,11 @@ _frozen = False  # running statistics stay as they are
 
 @contextlib.contextmanager
 def statistics_frozen() -> Iterator[None]:
-    """While it is open, batch norm in training mode leaves its running statistics alone: the forward pass is done a
-    second time. It counts for all threads, since the backward pass has one of its own."""
+    """A context in which batch norm in training mode does not update its running statistics.
+
+    Activation checkpointing repeats the forward pass in it. It applies to all threads, since the backward pass runs in
+    a thread of its own.
+    """
     global _frozen
     _frozen = True
     try:

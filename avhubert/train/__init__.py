@@ -1,0 +1,1 @@
+"""Pre-training and fine-tuning: one loop, two tasks, several devices."""

@@ -1,9 +1,8 @@
-"""The mean of a run's last states: often a better model than each of them."""
+"""The mean of a run's last states, often a better model than each of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
 
 from torch import Tensor
 
@@ -15,37 +14,44 @@ from avhubert.train.state import read_state, state_path, steps_saved
 
 
 def average(run: str | Path, out: str | Path, last: int | None = None) -> list[int]:
-    """Write to `out` the model directory whose weights are the mean of the `last` newest states of `run`/state.
+    """Write to `out` a model directory whose weights are the mean of the `last` newest states in `run`/state.
 
-    None: of all that are there (train.keep_last says how many a run keeps). Whole numbers, such as batch norm's count
-    of batches, are the newest state's. Returns the steps, newest first.
+    Integers, such as batch norm's number of batches, are those of the newest state.
+
+    Args:
+        run: a run directory.
+        out: the model directory to write.
+        last: number of states; None: all (train.keep_last sets how many a run keeps).
+
+    Returns:
+        The averaged steps, newest first.
 
     Raises:
-        ConfigError: `last` states are not there; `out` is the run itself, or cannot be written.
+        ConfigError: there are fewer than `last` states; `out` is the run itself, or cannot be written.
         CheckpointError: there are no states, one cannot be read or is of another model.
     """
     run, out = Path(run), Path(out)
     if out.resolve() == run.resolve():
         raise ConfigError(f"{out} is the run that is averaged; choose another folder for the result")
-    there = steps_saved(run)
-    if not there:
-        raise CheckpointError(f"{run / 'state'} holds no states; give the run_dir of a training")
-    steps = there if last is None else there[:last]
+    saved = steps_saved(run)
+    if not saved:
+        raise CheckpointError(f"{run / 'state'} has no states; give the run_dir of a training")
+    steps = saved if last is None else saved[:last]
     if last is not None and len(steps) < last:
         raise ConfigError(
-            f"{run / 'state'} holds {len(there)} states, not {last}; give a lower --last, or train with "
+            f"{run / 'state'} has {len(saved)} states, not {last}; give a lower --last, or train with "
             f"train.keep_last={last}"
         )
     model = load(run)
     mean = _mean(run, steps, model.state_dict())
-    metadata = cast("dict[str, Any]", model.metadata) | {"step": steps[0], "averaged": steps}
+    metadata = model.metadata | {"step": steps[0], "averaged": steps}
     tokenizer = model.tokenizer.serialized if isinstance(model, Recognizer) else None
     save_model(out, model, tokenizer, metadata, mean)
     return steps
 
 
 def _mean(run: Path, steps: list[int], expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The mean weights of the states, one state at a time in memory; those of `expected` give names and shapes."""
+    """The mean weights of the states, one state at a time in memory; `expected` gives names and shapes."""
     shapes = {name: tensor.shape for name, tensor in expected.items()}
     sums: dict[str, Tensor] = {}
     for step in steps:

@@ -1,4 +1,4 @@
-"""What both trainings read: clips of a split with what belongs to them, and the batches of a validation."""
+"""The data of pre-training and fine-tuning: clips of a split with labels or transcripts, and validation batches."""
 
 from __future__ import annotations
 
@@ -31,10 +31,18 @@ def read_split(
     tokenizer: Tokenizer | None = None,
     read_labels: Callable[[Sequence[Clip]], LabelSets] | None = None,
 ) -> ClipDataset:
-    """The clips of `split` that are used, with label sets or with transcripts (given a tokenizer), and noise.
+    """The clips of `split` that training uses, with label sets or transcripts, and noise.
 
-    Clips left out are counted and named by reason through `say`. Raises DataError for files that are missing or do not
-    fit together, when the tokenizer knows too few of the transcripts' characters, and when no clip is left.
+    Args:
+        config: the run's configuration.
+        split: train or valid.
+        say: receives a message about clips that are left out, by reason.
+        tokenizer: given, transcripts are read.
+        read_labels: given, returns the label sets of the clips.
+
+    Raises:
+        DataError: files are missing or do not fit together; the tokenizer lacks too many of the transcripts'
+            characters; no clip is left.
     """
     data = config.data
     folder = Path(data.dir)
@@ -47,20 +55,20 @@ def read_split(
             say(f"{split}: characters that the tokenizer does not know: {list_characters(unknown)}")
     labels = [] if read_labels is None else read_labels(clips)
     rates = [(rows, info.rate) for rows, info in labels]
-    kept, left_out = select(clips, data.min_frames, data.max_frames, rates, MODALITIES[data.modalities])
+    selected, left_out = select(clips, data.min_frames, data.max_frames, rates, MODALITIES[data.modalities])
     for reason, ids in left_out.items():
         more = "" if len(ids) <= NAMES_SHOWN else f" and {len(ids) - NAMES_SHOWN} more"
         say(f"{split}: {len(ids)} of {len(clips)} clips left out, {reason}: {', '.join(ids[:NAMES_SHOWN])}{more}")
-    if not kept:
+    if not selected:
         raise DataError(f"no clip of {folder / f'{split}.tsv'} is left; look at data.min_frames and data.max_frames")
     with_noise = data.noise is not None and data.noise_prob > 0
     return ClipDataset(
-        [clips[index] for index in kept],
+        [clips[index] for index in selected],
         data,
         training=split == "train",
         seed=config.seed,
-        labels=[([rows[index] for index in kept], info) for rows, info in labels],
-        texts=None if texts is None else [normalise_text(texts[index]) for index in kept],
+        labels=[([rows[index] for index in selected], info) for rows, info in labels],
+        texts=None if texts is None else [normalise_text(texts[index]) for index in selected],
         tokenizer=tokenizer,
         noise=read_noise_list(data.noise, split) if with_noise and data.noise else None,
         tolerant=data.max_bad_share > 0,

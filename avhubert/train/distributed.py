@@ -1,4 +1,4 @@
-"""Devices, precision, and what several ranks (processes of torchrun) must agree on."""
+"""Device and precision of a training, and communication between ranks (processes of torchrun)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avhubert.config.schema import TrainConfig
+from avhubert.devices import resolve_device
 from avhubert.errors import ConfigError
 
-FP16_FIRST_SCALE = 128.0  # losses are sums over frames: the usual 65536 would only be halved many times
+FP16_FIRST_SCALE = 128.0  # losses are sums over frames, for which the usual 65536 is far too large
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Fabric on the device and precision asked for, over all processes that torchrun started (else one).
+    """Fabric on the device and in the precision of `config`, over all processes that torchrun started (else one).
 
-    Raises ConfigError for a device that is not there or a precision that it does not have.
+    Raises:
+        ConfigError: the device is not on this machine, or does not have the precision.
     """
-    cuda = torch.cuda.is_available()
-    if config.accelerator == "cuda" and not cuda:
-        raise ConfigError("train.accelerator=cuda, but torch finds no CUDA device here; give train.accelerator=cpu")
-    accelerator = "cuda" if cuda and config.accelerator != "cpu" else "cpu"
+    try:
+        accelerator = resolve_device(config.accelerator).type
+    except ConfigError as error:
+        raise ConfigError(f"train.accelerator={config.accelerator}: {error}") from error
     precision = config.precision
     if precision == "auto":
         good = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if good else "16-mixed" if accelerator == "cuda" else "32-true"
-    if precision == "16-mixed" and accelerator == "cpu":
+    if precision == "16-mixed" and accelerator != "cuda":
         raise ConfigError("train.precision=16-mixed needs a CUDA device; give train.precision=32-true or bf16-mixed")
     scaling = precision == "16-mixed"
     scaler = torch.amp.GradScaler("cuda", init_scale=FP16_FIRST_SCALE) if scaling else None
@@ -55,21 +57,23 @@ def make_fabric(config: TrainConfig) -> Fabric:
 
 
 def _leave() -> None:
-    """Join gloo's threads while Python still stands: one that outlives it aborts the process (SIGABRT), after all its
-    work is done, and torchrun then calls the whole job failed.
+    """Join gloo's threads before interpreter shutdown.
+
+    A thread that outlives the interpreter aborts the process (SIGABRT) after all work is done, and torchrun then
+    reports the whole job as failed.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def matrix_precision(fabric: Fabric) -> torch.dtype:
-    """What matrix products are computed in."""
+    """The number format of matrix products."""
     dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     return dtypes.get(fabric.strategy.precision.precision, torch.float32)
 
 
 def scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
-    """The loss scaler of fp16, None in every other precision."""
+    """The loss scaler of fp16; None in every other precision."""
     return getattr(fabric.strategy.precision, "scaler", None)
 
 
@@ -86,13 +90,13 @@ def gathered(fabric: Fabric, values: dict[str, Any]) -> list[dict[str, Any]]:
     """Every rank's values, in the order of the ranks."""
     if fabric.world_size == 1:
         return [values]
-    found: list[dict[str, Any]] = [{} for _ in range(fabric.world_size)]
-    dist.all_gather_object(found, values)
-    return found
+    results: list[dict[str, Any]] = [{} for _ in range(fabric.world_size)]
+    dist.all_gather_object(results, values)
+    return results
 
 
 def summed(fabric: Fabric, values: dict[str, Any]) -> dict[str, Any]:
-    """Named numbers or arrays summed over the ranks, in the order of the ranks; not all ranks need have all names."""
+    """Named numbers or arrays summed over the ranks, in rank order; a rank may lack names."""
     result: dict[str, Any] = {}
     for part in gathered(fabric, values):
         for name, value in part.items():
@@ -101,10 +105,10 @@ def summed(fabric: Fabric, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def summed_gradients(fabric: Fabric, module: nn.Module) -> list[Tensor]:
-    """The gradients of all that learns, summed over the ranks in place; zeros where nothing reached a parameter."""
+    """The gradients of all trainable parameters, summed over the ranks in place; zeros where a parameter has none."""
     learning = [p for p in module.parameters() if p.requires_grad]
     for p in learning:
-        if p.grad is None:  # a dropped layer: its momentum goes on, whichever rank dropped it
+        if p.grad is None:  # a dropped layer: its momentum is updated, whichever rank dropped it
             p.grad = torch.zeros_like(p)
     gradients = [p.grad for p in learning if p.grad is not None]
     if fabric.world_size > 1:
@@ -117,23 +121,24 @@ def summed_gradients(fabric: Fabric, module: nn.Module) -> list[Tensor]:
 
 
 def norm(gradients: list[Tensor]) -> float:
-    """Their common Euclidean norm, also where each rank holds a part of each."""
-    found = torch.nn.utils.get_total_norm(gradients)
-    return float(found.full_tensor() if isinstance(found, DTensor) else found)
+    """The Euclidean norm of all gradients together, also if they are sharded."""
+    total_norm = torch.nn.utils.get_total_norm(gradients)
+    return float(total_norm.full_tensor() if isinstance(total_norm, DTensor) else total_norm)
 
 
 class Statistics:
-    """Batch-norm's running statistics over one optimizer step: undone with a step that is skipped, and, with several
-    ranks, combined as if one device had gone through the list of micro-batches in order.
+    """Batch norm's running statistics during one optimizer step.
 
-    A micro-batch moves them r ← (1 - m)·r + m·s. Ranks start each from r = 0, which leaves m·s, and add up the list.
+    They are restored if the step is skipped. With several ranks they are combined as if one device had processed the
+    list of micro-batches in order: a micro-batch updates r ← (1 - m)·r + m·s; ranks start each from r = 0, which gives
+    m·s, and sum up the list.
     """
 
     def __init__(self, fabric: Fabric, module: nn.Module) -> None:
         self._fabric = fabric
         self._norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training]
         self._before = [buffer.clone() for norm in self._norms for buffer in norm.buffers()]
-        self._moves: dict[int, Tensor] = {}  # place in the list → m·s of all norms
+        self._moves: dict[int, Tensor] = {}  # position in the list → m·s of all norms
 
     def _buffers(self) -> list[Tensor]:
         return [buffer for norm in self._norms for buffer in norm.buffers()]
@@ -142,8 +147,8 @@ class Statistics:
         return [buffer for buffer in self._buffers() if buffer.is_floating_point()]
 
     @contextlib.contextmanager
-    def of_micro_batch(self, place: int) -> Iterator[None]:
-        """Around the forward pass of the micro-batch at `place` in the step's list."""
+    def of_micro_batch(self, position: int) -> Iterator[None]:
+        """The context of the forward pass of the micro-batch at `position` in the step's list."""
         if self._fabric.world_size == 1 or not self._norms:
             yield
             return
@@ -152,15 +157,15 @@ class Statistics:
         counts = int(self._norms[0].num_batches_tracked)  # type: ignore[arg-type]
         yield
         if int(self._norms[0].num_batches_tracked) > counts:  # type: ignore[arg-type]
-            self._moves[place] = torch.cat([buffer.flatten() for buffer in self._running()])
+            self._moves[position] = torch.cat([buffer.flatten() for buffer in self._running()])
 
     def undo(self) -> None:
-        """Back to the values before the step."""
+        """Restore the values before the step."""
         for buffer, before in zip(self._buffers(), self._before, strict=True):
             buffer.copy_(before)
 
     def combine(self) -> None:
-        """At the end of the step, on all ranks."""
+        """Combine the ranks' statistics at the end of the step; a collective call of all ranks."""
         if self._fabric.world_size == 1 or not self._norms:
             return
         self.undo()

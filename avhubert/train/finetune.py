@@ -1,4 +1,4 @@
-"""Fine-tuning: a pre-trained encoder learns to write what is said (ICLR 2022, § 3.5)."""
+"""Fine-tuning: a pre-trained encoder and new heads learn to transcribe (ICLR 2022, § 3.5)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from avhubert.train.data import Validation, lengths, read_split, step_order
 from avhubert.train.pretrain import HEADS
 from avhubert.train.random import INITIAL, seed_all
 from avhubert.train.run_dir import open_run
-from avhubert.train.task import Part
+from avhubert.train.task import StepOutput
 from avhubert.train.trainer import train
 
 FROM_SCRATCH = "none"  # of model.pretrained
@@ -44,9 +44,9 @@ REGULARISATION = (
 
 
 def run(config: FinetuneConfig) -> Path:
-    """Fine-tune as `config` says, or go on with what its run_dir holds; returns the run directory, a model directory.
+    """Fine-tune, or resume the run in `config.run_dir`; returns the run directory, which is a model directory.
 
-    `run_dir/best` is the model directory of the step that train.best_by calls best on the validation split.
+    `run_dir/best` is the model directory of the best step on the validation split by train.best_by.
 
     Raises:
         ConfigError: a value is missing or does not fit the others; run_dir cannot be used.
@@ -54,14 +54,14 @@ def run(config: FinetuneConfig) -> Path:
         CheckpointError: model.pretrained or the run's state cannot be used.
     """
     require(config)
-    shown = drawn_modalities(config)
+    modalities = drawn_modalities(config)
     if config.objective.ctc_weight and not config.model.decoder.ctc:
         raise ConfigError(
             f"objective.ctc_weight={config.objective.ctc_weight} needs a CTC head: give model.decoder.ctc=true"
         )
     if config.objective.ctc_weight == 1 and config.train.best_by == "accuracy":
         raise ConfigError(
-            "objective.ctc_weight=1 leaves the decoder as it is, so its accuracy chooses no model: "
+            "objective.ctc_weight=1 leaves the decoder as it is, so its accuracy cannot select a model: "
             "give train.best_by=wer"
         )
     with open_run(config) as opened:
@@ -71,7 +71,7 @@ def run(config: FinetuneConfig) -> Path:
         training, validation = (read_split(config, split, opened.say, tokenizer) for split in ("train", "valid"))
         seed_all(config.seed, INITIAL)
         recognizer = build_recognizer(config, tokenizer, opened.say)
-        task = Finetuning(config, recognizer, tokenizer, shown, max(lengths(training)))
+        task = Finetuning(config, recognizer, tokenizer, modalities, max(lengths(training)))
         order = step_order(config, training)
         steps = functools.partial(Loader(training, config.data.workers).steps, order)
         largest = functools.partial(training.batch, order.largest())
@@ -82,7 +82,7 @@ def run(config: FinetuneConfig) -> Path:
 
 
 def drawn_modalities(config: FinetuneConfig) -> list[str]:
-    """What utterances are shown as: those of av, a, v that have a weight and whose streams are loaded."""
+    """The modalities drawn for utterances: those of av, a, v that have a weight and whose streams are loaded."""
     data = config.data
     weights = {"av": data.draw_av, "a": data.draw_a, "v": data.draw_v}
     drawn = [name for name, weight in weights.items() if weight > 0 and set(name) <= set(data.modalities)]
@@ -125,7 +125,7 @@ class PreparedBatch:
 
 
 class Finetuning:
-    """The loop's task: batch with tokens → cross-entropy of the attention decoder, and CTC."""
+    """The task of fine-tuning: cross-entropy of the attention decoder, and CTC."""
 
     name = "fine-tuning"
 
@@ -134,7 +134,7 @@ class Finetuning:
         config: FinetuneConfig,
         recognizer: Recognizer,
         tokenizer: Tokenizer,
-        shown: list[str],
+        modalities: list[str],
         longest_frames: int,
     ) -> None:
         self.module: nn.Module = recognizer
@@ -142,9 +142,9 @@ class Finetuning:
         self._recognizer = recognizer
         self._config = config
         self._tokenizer = tokenizer
-        self._shown = shown
+        self._modalities = modalities
         self._longest_frames = longest_frames
-        if config.objective.ctc_weight == 1:  # not even weight decay may change it
+        if config.objective.ctc_weight == 1:  # weight decay must not change it either
             recognizer.decoder.requires_grad_(False)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -162,25 +162,28 @@ class Finetuning:
         return [*({"params": group, "factor": factor} for factor, group in groups.items()), {"params": heads}]
 
     def begin_step(self, step: int) -> None:
+        """Set training mode, and freeze the encoder in the first steps."""
         config = self._config.train
         self._recognizer.train()
         self._recognizer.freeze_encoder(step < config.freeze_encoder_steps, config.freeze_encoder_drift)
 
     def prepare(self, batch: Batch, rng: np.random.Generator) -> PreparedBatch:
+        """Inputs and targets; in validation by WER also the reference texts."""
         assert batch.tokens is not None
         texts = None
         if self._config.train.best_by == "wer" and not self._recognizer.training:
             texts = [self._tokenizer.decode([t for t in row if t != EOS]) for row in batch.tokens.tolist()]
         return PreparedBatch(batch.inputs, TextTargets.of(batch.tokens), texts)
 
-    def loss(self, prepared: PreparedBatch) -> Part:
+    def loss(self, prepared: PreparedBatch) -> StepOutput:
+        """The weighted sum of both losses."""
         objective = self._config.objective
-        return Part(*recognizer_loss(self._recognizer, prepared.targets, prepared.inputs, objective))
+        return StepOutput(*recognizer_loss(self._recognizer, prepared.targets, prepared.inputs, objective))
 
-    def evaluate(self, prepared: PreparedBatch) -> Part:
-        """The same loss without augmentation, and word errors if they choose the best; all streams of data.modalities.
+    def evaluate(self, prepared: PreparedBatch) -> StepOutput:
+        """The same loss without augmentation, and word errors if they select the best model; uses all streams.
 
-        References are the target tokens in words, so a word with an unknown character counts as written `<unk>`.
+        References are the target tokens in words, so a word with an unknown character contains `<unk>`.
         """
         part = self.loss(prepared)
         if prepared.texts is not None:
@@ -191,7 +194,7 @@ class Finetuning:
         return part
 
     def _greedy(self, inputs: ModelInputs) -> list[str]:
-        """The most likely words, one symbol after the other; by CTC where the decoder learns nothing."""
+        """Texts by greedy search; by the CTC head if the decoder is not trained."""
         recognizer = self._recognizer
         encoded = recognizer.encode(inputs)
         if self._config.objective.ctc_weight == 1:
@@ -203,26 +206,27 @@ class Finetuning:
             texts = [best[0].tokens for best in beam_search(recognizer, encoded, inputs.mask, settings)]
         return [self._tokenizer.decode(tokens) for tokens in texts]
 
-    def figures(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Nats per sentence (`loss`: what is minimised, `ctc`) and per token (`nll`); share of tokens guessed right.
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Nats per sentence (`loss`: the objective, `ctc`) and per token (`nll`); share of correct tokens.
 
-        `wer`: word errors per word, and `word_accuracy`, 1 less that.
+        `wer`: word errors per word; `word_accuracy`: 1 - wer.
         """
-        figures = {"loss": sums["loss"] / sums["sample_size"]}
+        metrics = {"loss": sums["loss"] / sums["sample_size"]}
         if "total" in sums:
-            figures |= {"nll": sums["nll"] / sums["total"], "accuracy": sums["correct"] / sums["total"]}
+            metrics |= {"nll": sums["nll"] / sums["total"], "accuracy": sums["correct"] / sums["total"]}
         if "ctc" in sums:
-            figures["ctc"] = sums["ctc"] / sums["sample_size"]
+            metrics["ctc"] = sums["ctc"] / sums["sample_size"]
         if "words" in sums:
             wer = sums["word_errors"] / max(1, sums["words"])
-            figures |= {"wer": wer, "word_accuracy": 1 - wer}
-        return figures
+            metrics |= {"wer": wer, "word_accuracy": 1 - wer}
+        return metrics
 
-    def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
-        """None are known."""
+    def warnings(self, step: int, metrics: dict[str, float]) -> list[str]:
+        """Fine-tuning has no warnings."""
         return []
 
     def save(self, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
+        """Write the model directory."""
         save_model(directory, self._recognizer, self._tokenizer.serialized, self._metadata(step), weights)
 
     def _metadata(self, step: int) -> dict[str, Any]:
@@ -233,18 +237,18 @@ class Finetuning:
             "seed": config.seed,
             "data": config.data.dir,
             "pretrained": config.model.pretrained,
-            "modalities": self._shown,
-            "longest_frames": self._longest_frames,  # of what it learned from: longer speech is cut for it
+            "modalities": self._modalities,
+            "longest_frames": self._longest_frames,  # of the training clips: longer audio is segmented to this length
             "ctc_weight": config.objective.ctc_weight,
             "noise": config.data.noise is not None and config.data.noise_prob > 0,
         }
 
 
 def _layers_above(name: str, depth: int, norm_first: bool) -> int:
-    """How many layers of learned weights lie between one of the encoder's parameters and the heads, at least 1.
+    """Number of layers from one of the encoder's parameters up to the heads, at least 1.
 
     The front ends, the fusion and the position convolution are one layer below the first of `depth`; so is the norm
-    that belongs to no layer, unless it comes last (`norm_first`).
+    outside of the layers, unless it is the last module (`norm_first`).
     """
     layer = re.match(r"encoder\.encoder\.layers\.(\d+)\.", name)
     if layer:

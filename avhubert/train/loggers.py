@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases, by choice (train.trackers): what goes to RUN/metrics.jsonl goes there too."""
+"""TensorBoard and Weights & Biases (train.trackers): they receive the rows of RUN/metrics.jsonl too."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from typing import Any
 from avhubert.errors import ConfigError
 from avhubert.files import write_text
 
-Write = Callable[[int, str, dict[str, float]], None]  # (step, split, figures)
+Write = Callable[[int, str, dict[str, float]], None]  # (step, split, metrics)
 
 
-def open_trackers(names: Sequence[str], run_dir: Path, settings: dict[str, Any], step: int) -> list[Write]:
-    """Something to write figures with for each of `names`; a run that goes on after `step` goes on there too.
+def open_loggers(names: Sequence[str], run_dir: Path, settings: dict[str, Any], step: int) -> list[Write]:
+    """A function that writes metrics for each of `names`; a run that resumes after `step` resumes there too.
 
-    Raises ConfigError for a tracker that is not installed.
+    Raises:
+        ConfigError: the package of a logger is not installed.
     """
     makers = {"tensorboard": _tensorboard, "wandb": _wandb}
-    found = []
+    loggers = []
     for name in names:
         try:
-            found.append(makers[name](run_dir, settings, step))
+            loggers.append(makers[name](run_dir, settings, step))
         except ImportError as error:
             raise ConfigError(
-                f"train.trackers={name} needs a package that is not here: pip install 'avhubert[{name}]'"
+                f"train.trackers={name} needs a package that is not installed: pip install 'avhubert[{name}]'"
             ) from error
-    return found
+    return loggers
 
 
 def _tensorboard(run_dir: Path, settings: dict[str, Any], step: int) -> Write:
@@ -35,8 +36,8 @@ def _tensorboard(run_dir: Path, settings: dict[str, Any], step: int) -> Write:
 
     writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1 if step else None)
 
-    def write(step: int, split: str, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
+    def write(step: int, split: str, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
             writer.add_scalar(f"{split}/{name}", value, step)
         writer.flush()  # a run may be killed at any moment
 
@@ -46,7 +47,7 @@ def _tensorboard(run_dir: Path, settings: dict[str, Any], step: int) -> Write:
 def _wandb(run_dir: Path, settings: dict[str, Any], step: int) -> Write:
     import wandb
 
-    mark = run_dir / "wandb_run"  # by which the same run is found after a restart
+    mark = run_dir / "wandb_run"  # identifies the same run after a restart
     identity = mark.read_text(encoding="utf-8") if mark.exists() else secrets.token_hex(4)
     write_text(mark, identity)
     run = wandb.init(
@@ -54,7 +55,7 @@ def _wandb(run_dir: Path, settings: dict[str, Any], step: int) -> Write:
     )
     run.define_metric("*", step_metric="step")
 
-    def write(step: int, split: str, figures: dict[str, float]) -> None:
-        run.log({"step": step, **{f"{split}/{name}": value for name, value in figures.items()}})
+    def write(step: int, split: str, metrics: dict[str, float]) -> None:
+        run.log({"step": step, **{f"{split}/{name}": value for name, value in metrics.items()}})
 
     return write

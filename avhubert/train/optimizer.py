@@ -1,4 +1,4 @@
-"""Adam as the published system's, and the two learning-rate schedules.
+"""Adam of the published system, and the two learning-rate schedules.
 
 Updates are counted from 0: update n uses `learning_rate(config, n, max_steps)`.
 """
@@ -19,8 +19,8 @@ class Adam(torch.optim.AdamW):
 
     p ← p - lr·wd·p;  p ← p - lr · (m / (1 - β₁ᵗ)) · √(1 - β₂ᵗ) / (√v + eps)
 
-    torch's AdamW adds its eps to √v / √(1 - β₂ᵗ) instead, so it equals this one with eps / √(1 - β₂ᵗ): its fused kernel
-    does the work. Parameters that have done equally many updates (all but those that were frozen) share a group.
+    torch's AdamW adds its eps to √v / √(1 - β₂ᵗ) instead, so it equals this one with eps / √(1 - β₂ᵗ), and its
+    fused kernel is used. Parameters with the same number of updates share a group (frozen ones have fewer).
     """
 
     def __init__(self, parameters: Iterable[Any], config: OptimizerConfig) -> None:
@@ -33,7 +33,7 @@ class Adam(torch.optim.AdamW):
         self._step_supports_amp_scaling = False
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As usual, the moments laid out in memory as their parameters are: the fused kernel asks for no less."""
+        """As usual, with the moments in the memory layout of their parameters, which the fused kernel requires."""
         super().load_state_dict(state_dict)
         for parameter, state in self.state.items():
             for name, value in state.items():
@@ -54,7 +54,7 @@ def learning_rate(config: OptimizerConfig, update: int, max_steps: int) -> float
 
     polynomial: linear from 0 to `lr` over `warmup_steps`, then linear to 0 at `max_steps`.
     tri_stage: linear from `init_lr_scale`·lr to lr, then exponential to `final_lr_scale`·lr over `decay_steps`
-    (None: what is left of the run), then constant.
+    (None: the rest of the run), then constant.
     """
     warmup = config.warmup_steps
     if config.schedule == "polynomial":

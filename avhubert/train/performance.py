@@ -1,4 +1,4 @@
-"""What makes a step fit and fast on a device, and how fast it is against what the device can do."""
+"""Compilation, activation checkpointing, and how much of a device's speed a training uses."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from avhubert.model.decoder import DecoderLayer
 from avhubert.model.encoder import EncoderLayer
 from avhubert.model.frontends import ResidualBlock, VisualFrontEnd
 
-MATRIX = {"cpu": 1024, "cuda": 8192}  # side of the matrices whose product measures a device
-
-
+MATRIX_SIZE = {"cpu": 1024, "cuda": 8192, "mps": 2048}  # of the matrices whose product measures a device
 REPEATS = 5
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The parts that a model consists of many of."""
+    """Layers and residual blocks."""
     return (part for part in module.modules() if isinstance(part, (EncoderLayer, DecoderLayer, ResidualBlock)))
 
 
 def compile_blocks(module: nn.Module) -> None:
-    """Compile every layer and residual block in place (torch.compile, any number of frames); names stay as they are.
+    """Compile every layer and residual block in place (torch.compile, dynamic shapes); parameter names do not change.
 
-    Raises ConfigError where there is no compiler for it.
+    Raises:
+        ConfigError: there is no working compiler.
     """
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -40,7 +39,7 @@ def compile_blocks(module: nn.Module) -> None:
     device = next(module.parameters()).device
     try:
         probe(torch.ones(8, device=device))
-    except (InvalidCxxCompiler, RuntimeError) as error:  # torch wraps what its back ends raise
+    except (InvalidCxxCompiler, RuntimeError) as error:  # torch wraps the errors of its back ends
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"train.compile=true does not work here ({first}); leave it out, or install g++") from error
     for block in _blocks(module):
@@ -48,8 +47,10 @@ def compile_blocks(module: nn.Module) -> None:
 
 
 def checkpoint_blocks(module: nn.Module) -> None:
-    """Keep only the input of every layer, residual block and stem for the backward pass, which computes the rest again:
-    a fraction of the memory for a third more work. The numbers stay the same."""
+    """Keep only the inputs of layers, residual blocks and stem, and recompute the rest in the backward pass.
+
+    This takes a fraction of the memory and a third more work; results do not change.
+    """
     again: Callable[..., Tensor] = functools.partial(
         checkpoint, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), kernels.statistics_frozen())
     )
@@ -75,8 +76,8 @@ def forward_operations(run: Callable[[], object]) -> int:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product on `device`: what a model's are measured against."""
-    side = MATRIX[device.type]
+    """Operations per second of a large matrix product on `device`, the reference for `utilisation`."""
+    side = MATRIX_SIZE[device.type]
     x = torch.randn(side, side, device=device, dtype=dtype)
     seconds = []
     for _ in range(REPEATS):
@@ -91,8 +92,10 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that memory ran out; on a CPU only the words tell."""
+    """Whether torch ran out of memory; on a CPU only the message shows it."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)

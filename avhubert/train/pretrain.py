@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avhubert.checkpoints.directory import save_model
 from avhubert.checkpoints.load import load_encoder
-from avhubert.cluster.metrics import figures as label_figures
+from avhubert.cluster.metrics import figures as label_metrics
 from avhubert.config.schema import ModelConfig, PretrainConfig
 from avhubert.config.validate import require, to_dict
 from avhubert.constants import FRAME_RATE, NUM_SPECIALS
@@ -32,7 +32,7 @@ from avhubert.model.pretraining import PretrainBatch, masked_prediction, prepare
 from avhubert.train.data import LabelSets, Validation, class_shares, read_split, step_order
 from avhubert.train.random import INITIAL, seed_all
 from avhubert.train.run_dir import open_run
-from avhubert.train.task import Part
+from avhubert.train.task import StepOutput
 from avhubert.train.trainer import train
 
 SIZES = (
@@ -40,12 +40,12 @@ SIZES = (
     *("encoder_embed_dim", "encoder_ffn_embed_dim", "encoder_attention_heads", "layer_norm_first", "conv_pos"),
     *("conv_pos_groups",),
 )
-COLLAPSE = 0.1  # share of the labels' entropy: guesses of less are worth a warning
+COLLAPSE = 0.1  # share of the labels' entropy: predictions of less are worth a warning
 HEADS = ("head.", "mask_embedding")  # what belongs to the labels and the masking, not to the encoder
 
 
 def run(config: PretrainConfig) -> Path:
-    """Pre-train as `config` says, or go on with what its run_dir holds; returns the run directory, a model directory.
+    """Pre-train, or resume the run in `config.run_dir`; returns the run directory, which is a model directory.
 
     Raises:
         ConfigError: a value is missing or does not fit the labels or model.pretrained; run_dir cannot be used.
@@ -85,16 +85,16 @@ def _labels(folders: Sequence[str], split: str, clips: Sequence[Clip]) -> LabelS
 
 
 def _phones(path: Path, clips: Sequence[Clip]) -> LabelSets:
-    """The true phones of validation, where they are known, as one more label set: predictions are measured by them."""
+    """The true phones of validation, if known, as one more label set: predictions are compared with them."""
     if not path.is_file():
         return []
     rows = read_phones(path)
     if len(rows) != len(clips):
         raise DataError(f"{path} has {len(rows)} lines but the manifest lists {len(clips)} clips; make or remove it")
     names = sorted({phone for row in rows for phone in row})
-    place = {phone: number for number, phone in enumerate(names)}
-    numbers = [np.array([place[phone] for phone in row], np.int32) for row in rows]
-    # the labels alone decide which clips are left out: phones that end early or late are filled up or cut
+    index = {phone: number for number, phone in enumerate(names)}
+    numbers = [np.array([index[phone] for phone in row], np.int32) for row in rows]
+    # only the labels decide which clips are left out: phones that end early or late are padded or cut
     fitted = [np.append(row, np.full(clip.frames, -1))[: clip.frames] for row, clip in zip(numbers, clips, strict=True)]
     return [(fitted, LabelInfo(FRAME_RATE, len(names), "phones", None, ""))]
 
@@ -118,33 +118,36 @@ def build_model(config: PretrainConfig, infos: Sequence[LabelInfo], say: Callabl
     ]
     if differing:
         raise ConfigError(f"model.pretrained={config.model.pretrained} has other sizes: give {' '.join(differing)}")
-    metadata = cast(dict[str, Any], source.metadata)
-    learned = [labels["centroids"] for labels in metadata.get("labels", [])]
-    others = bool(learned) and learned != [info.centroids for info in infos]  # equal ids would mean other things
-    remade = copy_weights(source, model, keep_heads=not others)
-    if remade:
-        say(f"{config.model.pretrained}: made anew, for these labels and masks: {', '.join(remade)}")
+    metadata = source.metadata
+    trained_with = [labels["centroids"] for labels in metadata.get("labels", [])]
+    others = bool(trained_with) and trained_with != [info.centroids for info in infos]  # equal ids, different clusters
+    initialised = copy_weights(source, model, keep_heads=not others)
+    if initialised:
+        say(f"{config.model.pretrained}: initialised anew for these labels and masks: {', '.join(initialised)}")
     return model
 
 
 def copy_weights(source: AVHubert, target: AVHubert, keep_heads: bool = True) -> list[str]:
-    """Copy all that fits, cluster heads only with `keep_heads`; returns the names of heads and mask vector that
-    `target` keeps as they were made."""
+    """Copy all tensors that fit, cluster heads only with `keep_heads`.
+
+    Returns:
+        The names of cluster heads and mask vector that keep their initial values in `target`.
+    """
     weights, own = source.state_dict(), target.state_dict()
-    # heads go together: a projection belongs to its class embeddings
+    # a projection belongs to its class embeddings: copy both or none
     heads_fit = keep_heads and {name: weights[name].shape for name in weights if name.startswith("head.")} == {
         name: own[name].shape for name in own if name.startswith("head.")
     }
-    remade = []
+    initialised = []
     for name in own:
         head = name.startswith(HEADS)
         fits = name in weights and weights[name].shape == own[name].shape
         if head and not (fits and (heads_fit or not name.startswith("head."))):
-            remade.append(name)
+            initialised.append(name)
         else:
             own[name] = weights[name]
     target.load_state_dict(own)
-    return remade
+    return initialised
 
 
 @dataclasses.dataclass
@@ -156,7 +159,7 @@ class PreparedBatch:
 
 
 class Pretraining:
-    """The loop's task: batch → masks, modality dropout → loss over masked frames."""
+    """The task of pre-training: masks and modality dropout, then the loss over masked frames."""
 
     name = "pre-training"
 
@@ -169,17 +172,20 @@ class Pretraining:
         self._config = config
         self._infos = infos
         shares = class_shares(validation)
-        self._commonest = float(shares.max())
+        self._largest_share = float(shares.max())
         self._entropy = float(-(shares * np.log(shares)).sum())
         self._phones = [info.clusters for info in validation.label_infos[len(infos) :]]  # none or one
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
+        """One group with all parameters."""
         return [list(self._model.parameters())]
 
     def begin_step(self, step: int) -> None:
+        """Set training mode."""
         self._model.train()
 
     def prepare(self, batch: Batch, rng: np.random.Generator) -> PreparedBatch:
+        """Draw masks and modality dropout, find the frames to predict."""
         masking, inputs = self._config.masking, batch.inputs
         assert inputs.padding_mask is not None
         masks = draw_masks(inputs.padding_mask, masking, self._config.model.masking_type, rng)
@@ -188,11 +194,12 @@ class Pretraining:
         prepared = prepare(inputs, batch.labels[:sets], masks, self._config.objective, keep)
         return PreparedBatch(prepared, batch.labels[sets:])
 
-    def loss(self, prepared: PreparedBatch) -> Part:
+    def loss(self, prepared: PreparedBatch) -> StepOutput:
+        """The loss over masked frames."""
         out = masked_prediction(self._model, prepared.batch, self._config.objective)
-        return Part(out.loss, out.sample_size, out.metrics)
+        return StepOutput(out.loss, out.sample_size, out.metrics)
 
-    def evaluate(self, prepared: PreparedBatch) -> Part:
+    def evaluate(self, prepared: PreparedBatch) -> StepOutput:
         """Masks as in training, both modalities kept; counts the predictions at masked frames (first label set)."""
         out = masked_prediction(self._model, prepared.batch, self._config.objective)
         predictions, index = to_host(out.masked_predictions[0]), to_host(out.masked_index)
@@ -202,18 +209,18 @@ class Pretraining:
             phone = to_host(phones).flatten()[index]
             pairs = (predictions * count + phone)[phone >= 0]
             counted["guessed_phones"] = torch.bincount(pairs, minlength=classes * count).view(classes, count)
-        return Part(out.loss, out.sample_size, out.metrics | counted)
+        return StepOutput(out.loss, out.sample_size, out.metrics | counted)
 
-    def figures(self, sums: dict[str, Any]) -> dict[str, float]:
-        """Nats per counted frame (`loss`, penalty included) and per masked frame; shares of frames guessed right.
+    def metrics(self, sums: dict[str, Any]) -> dict[str, float]:
+        """Nats per counted frame (`loss`, penalty included) and per masked frame; shares of frames predicted right.
 
-        Of validation also what is guessed at masked frames: its entropy (nats) and, where phones are known, its PNMI.
+        Of validation also what is predicted at masked frames: its entropy (nats) and, where phones are known, its PNMI.
         """
 
         def share(part: str, whole: str) -> float:
             return sums[part] / sums[whole] if sums[whole] else float("nan")
 
-        figures = {
+        metrics = {
             "loss": share("loss", "sample_size"),
             "loss_masked": share("loss_masked", "count_masked"),
             "masked_accuracy": share("correct_masked", "count_masked"),
@@ -221,33 +228,36 @@ class Pretraining:
             "features_pen": share("features_pen", "micro_batches"),
         }
         if "guessed" in sums:
-            guessed = sums["guessed"][sums["guessed"] > 0] / sums["guessed"].sum()
-            figures["guessed_entropy"] = float((guessed * np.log(1 / guessed)).sum())
+            predicted = sums["guessed"][sums["guessed"] > 0] / sums["guessed"].sum()
+            metrics["guessed_entropy"] = float((predicted * np.log(1 / predicted)).sum())
         if "guessed_phones" in sums and sums["guessed_phones"].any():
-            figures["guessed_pnmi"] = label_figures(sums["guessed_phones"])["pnmi"]
-        return figures
+            metrics["guessed_pnmi"] = label_metrics(sums["guessed_phones"])["pnmi"]
+        return metrics
 
-    def alarms(self, step: int, figures: dict[str, float]) -> list[str]:
-        """After warm-up a model must guess masked frames better than one that always says the commonest cluster, and
-        not say the same clusters everywhere."""
+    def warnings(self, step: int, metrics: dict[str, float]) -> list[str]:
+        """Warn if, after warm-up, the model predicts no better than the most frequent cluster, or has collapsed.
+
+        Collapsed: it predicts the same cluster nearly everywhere.
+        """
         if step <= self._config.optimizer.warmup_steps:
             return []
-        told = []
-        if figures["masked_accuracy"] <= self._commonest:
-            told.append(
-                f"masked accuracy {figures['masked_accuracy']:.3f} is not above {self._commonest:.3f}, the share of "
-                "the commonest cluster: nothing is learned from context yet; if this lasts, look for labels that do "
-                "not belong to the clips, or lower optimizer.lr"
+        warnings = []
+        if metrics["masked_accuracy"] <= self._largest_share:
+            warnings.append(
+                f"masked accuracy {metrics['masked_accuracy']:.3f} is not above {self._largest_share:.3f}, the share "
+                "of the most frequent cluster: the model does not use the context yet; if this persists, check that "
+                "the labels belong to the clips, or lower optimizer.lr"
             )
-        if figures["guessed_entropy"] < COLLAPSE * self._entropy:
-            told.append(
-                f"the entropy of what is guessed at masked frames is {figures['guessed_entropy']:.2g} nats, that of "
-                f"the labels {self._entropy:.2g}: nearly everywhere the same cluster is guessed; if this lasts, the "
-                "training has collapsed: go on from an older state with a lower optimizer.lr"
+        if metrics["guessed_entropy"] < COLLAPSE * self._entropy:
+            warnings.append(
+                f"the entropy of the predictions at masked frames is {metrics['guessed_entropy']:.2g} nats, that of "
+                f"the labels {self._entropy:.2g}: the same cluster is predicted nearly everywhere; if this persists, "
+                "the training has collapsed: resume from an older state with a lower optimizer.lr"
             )
-        return told
+        return warnings
 
     def save(self, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
+        """Write the model directory."""
         save_model(directory, self._model, metadata=self._metadata(step), weights=weights)
 
     def _metadata(self, step: int) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from typing import Any
 from avhubert.report import progress
 
 
-# --------------------------------------------------------------------------- signals and progress
 class Signals:
-    """While it is open, the first SIGTERM, SIGINT or SIGUSR1 is only noted; a second one acts as it would without."""
+    """A context in which the first SIGTERM, SIGINT or SIGUSR1 is only recorded; a second one has its usual effect."""
 
     KINDS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -22,7 +21,7 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
             self._before = {kind: signal.signal(kind, self._note) for kind in self.KINDS}
         return self
 
@@ -56,15 +55,15 @@ class Bar:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, figures: dict[str, float]) -> None:
-        """The newest figures beside the name."""
+    def show(self, metrics: dict[str, float]) -> None:
+        """Show the newest metrics."""
         if self._bar is not None:
             text = (
-                f"{self._name} · loss {figures.get('loss', math.nan):.3f} · {figures['frames_per_second']:.0f} frames/s"
+                f"{self._name} · loss {metrics.get('loss', math.nan):.3f} · {metrics['frames_per_second']:.0f} frames/s"
             )
             self._bar.update(self._task, description=text)
 
     def advance(self) -> None:
-        """One step is done."""
+        """Count one step."""
         if self._bar is not None:
             self._bar.advance(self._task)

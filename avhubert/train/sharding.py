@@ -1,5 +1,7 @@
-"""Where parameters live: whole on every device, or (train.sharding=fsdp) each device keeps its share of parameters,
-gradients and optimizer state (FSDP2). Both train alike, and what they save is the same.
+"""Strategies for several devices: replicated parameters, or parameters sharded over the devices (train.sharding=fsdp).
+
+With FSDP2 each device keeps a share of parameters, gradients and optimizer state. Both strategies give the same results
+and save the same files.
 """
 
 from __future__ import annotations
@@ -17,66 +19,67 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from avhubert.errors import ConfigError
-from avhubert.train import distributed as ranks
+from avhubert.train import distributed
 
 T = TypeVar("T")
 
 
-def placed(fabric: Fabric, module: nn.Module, sharding: str) -> Whole:
-    """`module`, which is on the device, as `sharding` has it: none or fsdp (one process has nothing to share).
+def make_strategy(fabric: Fabric, module: nn.Module, sharding: str) -> Strategy:
+    """The strategy named `sharding` (none or fsdp) for `module`, which is on the device; one process never shards.
 
-    Raises ConfigError for fsdp in half precision with loss scaling.
+    Raises:
+        ConfigError: fsdp with fp16 and loss scaling.
     """
     if sharding == "none" or fabric.world_size == 1:
-        return Whole(fabric, module)
-    if ranks.scaler(fabric) is not None:
+        return Strategy(fabric, module)
+    if distributed.scaler(fabric) is not None:
         raise ConfigError("train.sharding=fsdp does not go with train.precision=16-mixed; give bf16-mixed or 32-true")
-    return Sharded(fabric, module)
+    return ShardedStrategy(fabric, module)
 
 
-class Whole:
-    """All parameters on every device."""
+class Strategy:
+    """Replicated: every device has all parameters."""
 
     def __init__(self, fabric: Fabric, module: nn.Module) -> None:
         self.fabric, self.module = fabric, module
 
     def forward(self, run: Callable[[], tuple[Tensor, T]]) -> tuple[Tensor, T]:
-        """`run()`, which gives a loss and more, where the parameters can be used."""
+        """Call `run`, which returns a loss and more, while the parameters are available."""
         return run()
 
-    def turns(self, own: int) -> int:
-        """How often this rank goes forward and back in a step in which it has `own` micro-batches."""
+    def passes(self, own: int) -> int:
+        """Forward and backward passes of this rank in a step in which it has `own` micro-batches."""
         return own
 
-    def idle(self) -> None:
-        """A turn without a micro-batch."""
+    def dummy_step(self) -> None:
+        """A forward and backward pass without a micro-batch."""
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
-        """While it is open, the parameters can be used outside `forward`, without gradients."""
+        """A context in which the parameters are available outside `forward`, without gradients."""
         yield
 
     def gradients(self) -> list[Tensor]:
-        """The gradients of all that learns, summed over the ranks."""
-        return ranks.summed_gradients(self.fabric, self.module)
+        """The gradients of all trainable parameters, summed over the ranks."""
+        return distributed.summed_gradients(self.fabric, self.module)
 
     def weights(self) -> dict[str, Tensor]:
-        """The whole state of the module; all ranks ask together."""
+        """The whole state of the module; a collective call of all ranks."""
         return self.module.state_dict()
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """The whole state of the optimizer; all ranks ask together."""
+        """The whole state of the optimizer; a collective call of all ranks."""
         return optimizer.state_dict()
 
     def restore(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Load what `optimizer_state` gave, on any number of ranks."""
+        """Load what `optimizer_state` returned on any number of ranks."""
         optimizer.load_state_dict(state)
 
 
 class _Root(nn.Module):
-    """What FSDP wraps: the parameters are whole while `run` runs.
+    """The module that FSDP wraps: the parameters are unsharded while `run` runs.
 
-    All take part in every loss, if only with weight 0: all ranks then share out equally many gradients, whichever
+    Every parameter takes part in every loss, if only with weight 0. All ranks then reduce the same gradients, whichever
     layers were dropped and streams were missing on each.
     """
 
@@ -85,15 +88,15 @@ class _Root(nn.Module):
         self.module = module
 
     def forward(self, run: Callable[[], tuple[Tensor, T]] | None) -> tuple[Tensor, T | None]:
-        nothing = torch.stack([p.sum() for p in self.module.parameters() if p.requires_grad]).sum() * 0
+        zero = torch.stack([p.sum() for p in self.module.parameters() if p.requires_grad]).sum() * 0
         if run is None:
-            return nothing, None
+            return zero, None
         loss, more = run()
-        return loss + nothing, more
+        return loss + zero, more
 
 
-class Sharded(Whole):
-    """FSDP2 over all ranks. The model is one unit: activations, not parameters, are what fills a device here."""
+class ShardedStrategy(Strategy):
+    """FSDP2 over all ranks. The model is one unit, since activations, not parameters, fill a device here."""
 
     def __init__(self, fabric: Fabric, module: nn.Module) -> None:
         super().__init__(fabric, module)
@@ -106,37 +109,45 @@ class Sharded(Whole):
         self._fsdp.set_force_sum_reduction_for_comms(True)
 
     def forward(self, run: Callable[[], tuple[Tensor, T]]) -> tuple[Tensor, T]:
+        """Call `run` while the parameters are unsharded."""
         return self._root(run)
 
-    def turns(self, own: int) -> int:
+    def passes(self, own: int) -> int:
+        """The largest number of micro-batches of any rank: all ranks must reduce together."""
         most = torch.tensor(own, device=self.fabric.device)
         dist.all_reduce(most, dist.ReduceOp.MAX)
         return int(most)
 
-    def idle(self) -> None:
+    def dummy_step(self) -> None:
+        """Forward and backward pass of a zero loss."""
         self._root(None)[0].backward()
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
+        """A context with unsharded parameters."""
         self._fsdp.unshard()
         yield
         self._fsdp.reshard()
 
     def gradients(self) -> list[Tensor]:
-        found: Sequence[Tensor | None] = [p.grad for p in self.module.parameters()]
-        return [gradient for gradient in found if gradient is not None]
+        """This rank's shards of the gradients, which FSDP has summed."""
+        gradients: Sequence[Tensor | None] = [p.grad for p in self.module.parameters()]
+        return [gradient for gradient in gradients if gradient is not None]
 
     def weights(self) -> dict[str, Tensor]:
+        """The whole state of the module, gathered from all ranks."""
         return {name: _full(value) for name, value in self.module.state_dict().items()}
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        kept = optimizer.state_dict()
+        """The whole state of the optimizer, gathered from all ranks."""
+        own = optimizer.state_dict()
         state = {
-            number: {name: _full(value) for name, value in values.items()} for number, values in kept["state"].items()
+            number: {name: _full(value) for name, value in values.items()} for number, values in own["state"].items()
         }
-        return {**kept, "state": state}
+        return {**own, "state": state}
 
     def restore(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Load this rank's shards of a whole state."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         shared = {
             number: {name: _like(value, parameters[number]) for name, value in values.items()}
@@ -150,7 +161,7 @@ def _full(value: Any) -> Any:
 
 
 def _like(value: Any, parameter: Tensor) -> Any:
-    """A moment of a parameter, shared out as the parameter is; anything else (the count of steps) as it is."""
+    """A parameter's moment, sharded like the parameter; any other value (the number of steps) unchanged."""
     if not (isinstance(value, Tensor) and isinstance(parameter, DTensor) and value.shape == parameter.shape):
         return value
     whole = value.to(parameter.device).contiguous()  # as the parameter is

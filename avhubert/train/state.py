@@ -1,4 +1,4 @@
-"""The state of a run: RUN/state/step_N.pt holds everything that going on exactly needs, N being the steps done.
+"""The state of a run: RUN/state/step_N.pt holds everything that an exact resume needs; N is the number of steps done.
 
 Everything random in training is a function of (seed, step, micro-batch) or (seed, epoch, utterance): the number of
 steps done *is* the state of all random generators and the position in the data.
@@ -17,47 +17,44 @@ import torch
 
 from avhubert.errors import CheckpointError
 from avhubert.files import atomic_path
-from avhubert.train.task import Sums
+from avhubert.train.task import MetricSums
 
 
-# --------------------------------------------------------------------------- the loop
 @dataclass
 class Counters:
-    """What the loop counts, beside the model and the optimizer; part of the saved state."""
+    """Counters of the training loop; part of the saved state, whose keys are the field names."""
 
     step: int = 0  # optimizer steps done
     best: float = -math.inf
     skipped: int = 0  # steps whose loss or gradient was not finite
     skipped_in_a_row: int = 0
     seconds: float = 0.0  # spent training, over all restarts
-    frames: int = 0  # since the last line of the log, as are the following
+    frames: int = 0  # since the last line of the log, like the following
     interval_seconds: float = 0.0
-    waiting: float = 0.0  # seconds of them in which there was no batch to train on
+    waiting: float = 0.0  # of these seconds: spent waiting for a batch
     mean_loss: float = math.nan  # of the last few lines of the log
-    sums: Sums = field(default_factory=Sums)
-    bad: dict[str, str] = field(default_factory=dict)  # clips that could not be read, on any rank: id → why
-    bad_here: dict[str, str] = field(default_factory=dict)  # those that this rank met and has not told yet
+    sums: MetricSums = field(default_factory=MetricSums)
+    bad: dict[str, str] = field(default_factory=dict)  # unreadable clips of all ranks: id → reason
+    bad_here: dict[str, str] = field(default_factory=dict)  # unreadable clips of this rank that are not yet reported
 
 
 FORMAT = 1
-
-
 KEYS = {"format", "step", "model", "optimizer", "scaler", "counters"}
 
 
 def state_path(run_dir: Path, step: int) -> Path:
-    """RUN/state/step_N.pt"""
+    """RUN/state/step_N.pt."""
     return run_dir / "state" / f"step_{step}.pt"
 
 
 def steps_saved(run_dir: Path) -> list[int]:
     """The steps whose state is on disk, newest first."""
-    found = (re.fullmatch(r"step_(\d+)\.pt", path.name) for path in (run_dir / "state").glob("*.pt"))
-    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+    matches = (re.fullmatch(r"step_(\d+)\.pt", path.name) for path in (run_dir / "state").glob("*.pt"))
+    return sorted((int(match.group(1)) for match in matches if match), reverse=True)
 
 
 def save_state(run_dir: Path, state: dict[str, Any], keep: int) -> None:
-    """Write `state` (KEYS but the format; tensors and plain values), then delete all but the newest `keep`."""
+    """Write `state` (all KEYS except the format; tensors and plain values), then delete all but the newest `keep`."""
     (run_dir / "state").mkdir(exist_ok=True)
     with atomic_path(state_path(run_dir, state["step"])) as temporary:
         torch.save({"format": FORMAT, **state}, temporary)
@@ -66,7 +63,11 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int) -> None:
 
 
 def read_state(run_dir: Path, step: int) -> dict[str, Any]:
-    """The state of `step`, on the CPU; CheckpointError if it cannot be read or is not one."""
+    """The state of `step`, on the CPU.
+
+    Raises:
+        CheckpointError: the file cannot be read or is not a state.
+    """
     path = state_path(run_dir, step)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -78,10 +79,10 @@ def read_state(run_dir: Path, step: int) -> dict[str, Any]:
 
 
 def load_newest(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest state that can be read, on the CPU, and a sentence for each newer one that cannot.
+    """The newest readable state, on the CPU (None if there is no state), and a message for each newer unreadable one.
 
-    None where there is no state. CheckpointError where there are some and none can be read: starting over silently
-    would throw the work away.
+    Raises:
+        CheckpointError: there are states, and none can be read. Starting over silently would lose the work.
     """
     problems: list[str] = []
     steps = steps_saved(run_dir)
@@ -89,7 +90,7 @@ def load_newest(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
         try:
             return read_state(run_dir, step), problems
         except CheckpointError as error:
-            problems.append(f"{error}; going back to the one before")
+            problems.append(f"{error}; using the previous one")
     if steps:
         raise CheckpointError(
             f"none of the {len(steps)} states in {run_dir / 'state'} can be read; restore one, "
@@ -99,7 +100,7 @@ def load_newest(run_dir: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Delete the temporary files of a process that was killed while it wrote; call it with the run's lock held."""
+    """Delete temporary files of a process that was killed while writing; call it with the run locked."""
     for folder in (run_dir, run_dir / "state", run_dir / "best"):
         for path in folder.glob(".*.part*"):
             path.unlink()

@@ -107,8 +107,8 @@ def test_missing_or_unreadable_files(tmp_path) -> None:
     ("wrong", "sentence"),
     [
         (clip("a\tb"), "holds a tab, which separates the fields"),
-        (clip("a\nb"), "would hold a line break"),
-        (clip("a\rb"), "would hold a line break"),
+        (clip("a\nb"), "contains a line break"),
+        (clip("a\rb"), "contains a line break"),
         (Clip("a", Path("/v/\t.mp4"), Path("/a"), 1, 1), "holds a tab"),
         (clip(""), "clip id '' is empty or used twice"),
         (clip("good"), "clip id 'good' is empty or used twice"),
@@ -161,7 +161,7 @@ def test_wrong_transcripts(tmp_path) -> None:
     write_transcripts(path, ["one"])
     with pytest.raises(DataError, match="has 1 lines but the manifest lists 2 clips; make the transcripts again"):
         read_transcripts(path, [clip("a"), clip("b")])
-    with pytest.raises(DataError, match="would hold a line break"):
+    with pytest.raises(DataError, match="contains a line break"):
         write_transcripts(path, ["one\ntwo"])
     assert path.read_text() == "one\n"
 

@@ -38,7 +38,7 @@ def train(settings: list[str], run: Path, ranks: int, *more: str) -> Path:
     return run
 
 
-def figures(run: Path, split: str) -> dict[int, dict]:
+def metrics(run: Path, split: str) -> dict[int, dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return {row["step"]: row for row in rows if row["split"] == split}
 
@@ -63,7 +63,7 @@ def rounding(sharding: str, step: int, plain: float) -> float:
 def test_two_ranks_train_as_one(settings: list[str], alone: Path, tmp_path: Path, sharding: str) -> None:
     both = train(settings, tmp_path / "run", 2, f"train.sharding={sharding}")
     for split in ("train", "valid"):
-        one, two = figures(alone, split), figures(both, split)
+        one, two = metrics(alone, split), metrics(both, split)
         assert one.keys() == two.keys()
         for step, row in one.items():
             tolerance = rounding(sharding, step, plain=1e-6)
@@ -88,9 +88,9 @@ def test_a_changed_number_of_ranks_goes_on_with_the_same_samples(
             if int(path.stem.removeprefix("step_")) > last:
                 path.unlink()
         train(settings, run, ranks, f"train.sharding={sharding}")
-    for step, row in figures(alone, "train").items():
+    for step, row in metrics(alone, "train").items():
         tolerance = rounding(sharding, step, plain=1e-5)
-        assert figures(run, "train")[step]["loss"] == pytest.approx(row["loss"], rel=tolerance)
+        assert metrics(run, "train")[step]["loss"] == pytest.approx(row["loss"], rel=tolerance)
 
 
 ENDS = """

@@ -20,8 +20,7 @@ from avhubert.model.encoder import AVHubert, EncoderLayer
 from avhubert.model.frontends import ResidualBlock
 from avhubert.model.masking import draw_masks
 from avhubert.model.pretraining import pretrain_loss
-from avhubert.train import performance as speed
-from avhubert.train import pretrain
+from avhubert.train import performance, pretrain
 
 SMALL = ModelConfig(
     visual_width=8, visual_blocks=[1, 1, 1, 1], encoder_layers=2, encoder_embed_dim=32, encoder_ffn_embed_dim=64,
@@ -51,7 +50,7 @@ def step(model: AVHubert, dtype: torch.dtype = torch.float32) -> tuple[torch.Ten
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_recomputing_activations_changes_no_bit(model: AVHubert, dtype: torch.dtype) -> None:
     other = copy.deepcopy(model)
-    speed.checkpoint_blocks(other)
+    performance.checkpoint_blocks(other)
     loss, gradients = step(model, dtype)
     again, same = step(other, dtype)
     assert torch.equal(loss, again)
@@ -71,8 +70,8 @@ def test_compiled_blocks_compute_the_same() -> None:
     none = dict.fromkeys(("dropout", "attention_dropout"), 0.0)
     blocks = torch.nn.ModuleList([EncoderLayer(dataclasses.replace(SMALL, **none)), ResidualBlock(4, 8, 2, "prelu")])
     compiled = copy.deepcopy(blocks)
-    speed.compile_blocks(compiled)
-    speed.checkpoint_blocks(compiled)
+    performance.compile_blocks(compiled)
+    performance.checkpoint_blocks(compiled)
     for frames in (7, 11):
         x, images = torch.randn(2, frames, 32), torch.randn(frames, 4, 12, 12)
         results = []
@@ -92,13 +91,13 @@ def test_compiling_without_a_compiler_is_refused(model: AVHubert, monkeypatch: p
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     torch._dynamo.reset()
     with torch._inductor.utils.fresh_inductor_cache(), pytest.raises(ConfigError, match=r"train\.compile=true"):
-        speed.compile_blocks(model)
+        performance.compile_blocks(model)
 
 
 def test_operations_are_those_of_the_products() -> None:
     linear = torch.nn.Linear(30, 50)
-    assert speed.forward_operations(lambda: linear(torch.randn(7, 30))) == 2 * 7 * 30 * 50
-    assert 1e8 < speed.matrix_rate(torch.device("cpu"), torch.float32) < 1e14
+    assert performance.forward_operations(lambda: linear(torch.randn(7, 30))) == 2 * 7 * 30 * 50
+    assert 1e8 < performance.matrix_rate(torch.device("cpu"), torch.float32) < 1e14
 
 
 def test_memory_that_does_not_suffice_is_told_before_training(

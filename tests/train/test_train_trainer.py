@@ -186,7 +186,7 @@ def test_a_torn_state_is_told_and_the_one_before_taken(
     train(settings, run)
     said = capsys.readouterr().out
     assert f"{newest} cannot be read" in said
-    assert "going on after step 4" in said
+    assert "resuming after step 4" in said
     assert same(run, undisturbed)
     assert rows(run) == rows(undisturbed)
     for path in (run / "state").glob("*.pt"):
@@ -202,7 +202,7 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(
     train(settings, run, "train.max_steps=2")
     assert "is finished: all 2 steps are done" in capsys.readouterr().out
     train(settings, run, "train.max_steps=3")
-    assert "going on after step 2" in capsys.readouterr().out
+    assert "resuming after step 2" in capsys.readouterr().out
 
 
 def test_other_settings_and_a_second_process_are_refused(settings: list[str], undisturbed: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_jump_of_the_loss_and_a_model_that_learns_nothing_are_told(
     said = capsys.readouterr().out
     assert "the loss jumped to" in said
     assert "masked accuracy 0.000 is not above 0." in said
-    assert "nearly everywhere the same cluster is guessed" in said
+    assert "the same cluster is predicted nearly everywhere" in said
     assert all(0 <= row["waiting"] <= 1 for row in map(json.loads, (run / "metrics.jsonl").open()) if "waiting" in row)
 
 
@@ -341,8 +341,8 @@ def test_an_unreadable_clip_is_named_counted_and_left_out(
     capsys.readouterr()
     run = train(given, tmp_path / "run", "data.max_bad_share=0.2")
     said = capsys.readouterr().out
-    assert said.count("left out from here on: clip 'train2'") == 1
-    assert said.count("left out from here on: clip 'valid1'") == 1
+    assert said.count("skipped from now on: clip 'train2'") == 1
+    assert said.count("skipped from now on: clip 'valid1'") == 1
     assert rows(run)[-2]["bad_clips"] == 2 or rows(run)[-1].get("bad_clips") == 2
     again = train(given, tmp_path / "again", "data.max_bad_share=0.2", "data.workers=2")
     assert same(run, again)
