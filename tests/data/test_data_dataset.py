@@ -150,7 +150,7 @@ def test_the_middle_crop_without_augmentation(clips, training: bool, augment: bo
 def test_the_modality_is_drawn_per_utterance_in_training_alone(clips) -> None:
     settings = FinetuneDataConfig(dir="", draw_av=2, draw_a=1, draw_v=1)
     dataset = ClipDataset(clips[:1], settings, training=True, seed=0)
-    shown = [dataset._modality(0, epoch) for epoch in range(2000)]
+    shown = [dataset.augmentation.modality(dataset.clips[0], 0, epoch) for epoch in range(2000)]
     assert [shown.count(name) / 2000 for name in ("av", "a", "v")] == pytest.approx([0.5, 0.25, 0.25], abs=0.04)
     example = dataset.load(0, shown.index("a"))
     assert (example.audio is None, example.video is None) == (False, True)
@@ -161,9 +161,9 @@ def test_the_modality_is_drawn_per_utterance_in_training_alone(clips) -> None:
 
 def test_a_draw_without_a_stream_that_is_loaded_is_not_made(clips) -> None:
     dataset = ClipDataset(clips, FinetuneDataConfig(dir="", modalities="a", draw_v=1.0), training=True, seed=0)
-    assert {dataset._modality(index, 0) for index in range(12)} == {"a"}
+    assert {dataset.augmentation.modality(dataset.clips[index], index, 0) for index in range(12)} == {"a"}
     dataset = ClipDataset(clips, FinetuneDataConfig(dir="", modalities="v"), training=True, seed=0)
-    assert {dataset._modality(index, 0) for index in range(12)} == {"v"}
+    assert {dataset.augmentation.modality(dataset.clips[index], index, 0) for index in range(12)} == {"v"}
 
 
 def test_a_stream_that_is_not_shown_is_not_read(clips, tmp_path) -> None:
@@ -207,22 +207,25 @@ def test_evaluation_noise_depends_on_the_id_and_the_list_alone(clips, noise) -> 
     first = noisy(clips, noise, training=False, noise_snr=[-5, 5])
     second = noisy(clips[::-1], noise, training=False, seed=9, noise_snr=[-5, 5])
     for index, clip in enumerate(clips):
-        draw = first.noise_for_test(clip.id)
-        assert draw == second.noise_for_test(clip.id)
+        draw = first.augmentation.noise_in_evaluation(clip.id)
+        assert draw == second.augmentation.noise_in_evaluation(clip.id)
         assert draw is not None
         assert len(draw.files) == 1
         assert -5 <= draw.snr <= 5
         assert torch.equal(first.load(index, 0).audio, second.load(11 - index, 7).audio)
-    assert len({first.noise_for_test(clip.id) for clip in clips}) > 3
+    assert len({first.augmentation.noise_in_evaluation(clip.id) for clip in clips}) > 3
     other_snr = noisy(clips, noise, training=False, noise_snr=[10, 10])
-    assert all(other_snr.noise_for_test(c.id).files == first.noise_for_test(c.id).files for c in clips)
+    assert all(
+        other_snr.augmentation.noise_in_evaluation(c.id).files == first.augmentation.noise_in_evaluation(c.id).files
+        for c in clips
+    )
 
 
 def test_noise_is_mixed_into_the_sound_before_the_features(clips, noise) -> None:
     from avhubert.data.filterbank import audio_features
 
     dataset = noisy(clips, noise, training=False, noise_snr=[5, 5])
-    draw = dataset.noise_for_test("c4")
+    draw = dataset.augmentation.noise_in_evaluation("c4")
     mixed = mix(read_audio(clips[4].audio), [read_audio(draw.files[0])], 5)
     assert torch.equal(dataset.load(4).audio, audio_features(mixed, clips[4].video_frames))
 
@@ -245,7 +248,7 @@ def test_training_noise_is_drawn_per_epoch_with_its_probability(clips, noise) ->
 
 def test_both_ends_of_the_snr_range_and_several_clips(clips, noise) -> None:
     dataset = noisy(clips, noise, noise_snr=[-1, 1], noise_num=3)
-    draws = [dataset._draw_noise(np.random.default_rng(seed)) for seed in range(60)]
+    draws = [dataset.augmentation._draw_noise(np.random.default_rng(seed)) for seed in range(60)]
     assert {draw.snr for draw in draws} == {-1, 0, 1}
     assert all(len(set(draw.files)) == 3 for draw in draws)
 
@@ -340,7 +343,7 @@ def test_streams_and_labels_stay_together(lengths, pad, crop_frames, random_crop
 def test_random_crops_differ_between_epochs_and_cover_the_clip() -> None:
     clip = Clip("a", Path("v"), Path("a"), 20, 0)
     dataset = ClipDataset([clip], config(crop_frames=5, random_crop=True), True, 0)
-    starts = [dataset._start(Example(0, epoch, "a", 20, None, None, [], None), 5) for epoch in range(300)]
+    starts = [dataset.augmentation.start("a", 20, 5, 0, epoch) for epoch in range(300)]
     assert set(starts) == set(range(16))
     evaluation = ClipDataset([clip], config(crop_frames=5, random_crop=True), False, 0)
     assert len({evaluation._start(Example(0, epoch, "a", 20, None, None, [], None), 5) for epoch in range(9)}) == 1

@@ -1,0 +1,154 @@
+"""All random choices about a clip: modality, crop and flip, noise, video corruption, time masks, start of a cut.
+
+Each choice has a random generator of its own, keyed by (seed, epoch, clip index, choice) in training and by the clip's
+id in evaluation: never by worker, rank or order of loading.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from avhubert.config.schema import DataConfig, FinetuneDataConfig
+from avhubert.constants import CROP_SIZE, FRAME_RATE, MODALITIES, MOUTH_SIZE
+from avhubert.data.corruption import parse_fault
+from avhubert.data.manifest import Clip
+from avhubert.errors import ConfigError
+
+CROP_OFFSETS = MOUTH_SIZE - CROP_SIZE + 1  # possible offsets of the crop in a mouth clip, in each direction
+
+
+class Choice(IntEnum):
+    """What is drawn; part of the key of the random generator."""
+
+    MODALITY = 0
+    CROP_AND_FLIP = 1
+    NOISE = 2
+    START = 3
+    TIME_MASK = 4
+    CORRUPTION = 5
+
+
+@dataclass(frozen=True)
+class NoiseDraw:
+    """The noise of an utterance: files (averaged if several) and SNR in dB."""
+
+    files: tuple[Path, ...]
+    snr: float
+
+
+@dataclass(frozen=True)
+class CropDraw:
+    """Offsets of the crop in pixels, and whether the clip is flipped."""
+
+    top: int
+    left: int
+    flip: bool
+
+
+class Augmentation:
+    """The random choices of a data set.
+
+    Args:
+        config: data settings; modalities, video corruption and time masks are drawn with FinetuneDataConfig only.
+        training: whether the clips are augmented; otherwise only noise and the start of a cut are drawn, from the
+            clip's id.
+        seed: of the run.
+        noise: wav files; None: no noise.
+
+    Raises:
+        ConfigError: noise_num exceeds the number of noise files; an unknown kind of corruption.
+    """
+
+    def __init__(self, config: DataConfig, training: bool, seed: int, noise: Sequence[Path] | None = None) -> None:
+        self._config = config
+        self._finetuning = config if training and isinstance(config, FinetuneDataConfig) else None
+        self._training = training
+        self._seed = seed
+        self._noise = noise
+        for name in config.faults if isinstance(config, FinetuneDataConfig) else ():
+            parse_fault(name)
+        if noise is not None and len(noise) < config.noise_num:
+            raise ConfigError(f"data.noise_num={config.noise_num} but the noise list has {len(noise)} files")
+
+    def _rng(self, choice: Choice, index: int, epoch: int) -> np.random.Generator:
+        return np.random.default_rng((self._seed, epoch, index, choice))
+
+    def modality(self, clip: Clip, index: int, epoch: int) -> str:
+        """The modality of an utterance: drawn by draw_av, draw_a, draw_v among the streams that the clip has."""
+        config = self._finetuning
+        if config is None:
+            return self._config.modalities
+        weights = {"av": config.draw_av, "a": config.draw_a, "v": config.draw_v}
+        available = {stream[0] for stream in clip.streams(MODALITIES[config.modalities])}
+        possible = [name for name in weights if weights[name] > 0 and set(name) <= available]
+        if not possible:
+            return config.modalities
+        chances = np.array([weights[name] for name in possible])
+        rng = self._rng(Choice.MODALITY, index, epoch)
+        return possible[rng.choice(len(possible), p=chances / chances.sum())]
+
+    def crop_and_flip(self, index: int, epoch: int) -> CropDraw | None:
+        """A random crop and flip; None: the centre crop, not flipped."""
+        if not (self._training and self._config.augment):
+            return None
+        rng = self._rng(Choice.CROP_AND_FLIP, index, epoch)
+        top, left = rng.integers(0, CROP_OFFSETS, size=2)
+        return CropDraw(int(top), int(left), bool(rng.random() < 0.5))
+
+    def corruption(self, clip: Clip, index: int, epoch: int) -> tuple[str, str] | None:
+        """The kind of video corruption of a training clip and the key of its random numbers; None: intact."""
+        config = self._finetuning
+        if config is None or not config.faults:
+            return None
+        rng = self._rng(Choice.CORRUPTION, index, epoch)
+        if rng.random() >= config.fault_prob:
+            return None
+        return config.faults[rng.integers(len(config.faults))], f"{self._seed} {epoch} {clip.id}"
+
+    def noise(self, clip: Clip, index: int, epoch: int) -> NoiseDraw | None:
+        """The noise of a clip; None: clean."""
+        if self._training:
+            return self._draw_noise(self._rng(Choice.NOISE, index, epoch))
+        return self.noise_in_evaluation(clip.id)
+
+    def noise_in_evaluation(self, utterance_id: str) -> NoiseDraw | None:
+        """The noise of an utterance outside training, which depends on its id and the noise list only."""
+        return self._draw_noise(np.random.default_rng([*hashlib.sha256(utterance_id.encode()).digest()]))
+
+    def _draw_noise(self, rng: np.random.Generator) -> NoiseDraw | None:
+        if self._noise is None or rng.random() >= self._config.noise_prob:
+            return None
+        chosen = rng.choice(len(self._noise), size=self._config.noise_num, replace=False)
+        low, high = self._config.noise_snr
+        snr = low if low == high else int(rng.integers(low, high + 1))
+        return NoiseDraw(tuple(self._noise[number] for number in chosen), snr)
+
+    def mask_time(self, streams: Sequence[Tensor], index: int, epoch: int) -> None:
+        """Set spans of each stream [T, …] to 0, the mean, in place (Ma et al., ICASSP 2023, § 3.3)."""
+        config = self._finetuning
+        if config is None or not config.time_mask_rate:
+            return
+        rng = self._rng(Choice.TIME_MASK, index, epoch)
+        for stream in streams:
+            frames = len(stream)
+            for _ in range(rng.poisson(config.time_mask_rate * frames / FRAME_RATE)):
+                length = int(rng.integers(1, min(config.time_mask_frames, frames) + 1))
+                start = int(rng.integers(0, frames - length + 1))
+                stream[start : start + length] = 0
+
+    def start(self, clip_id: str, frames: int, size: int, index: int, epoch: int) -> int:
+        """The first of the `size` frames that are kept of a clip of `frames`; 0 without random_crop."""
+        if frames <= size or not self._config.random_crop:
+            return 0
+        if self._training:
+            rng = self._rng(Choice.START, index, epoch)
+        else:
+            rng = np.random.default_rng([*hashlib.sha256(clip_id.encode()).digest(), Choice.START])
+        return int(rng.integers(0, frames - size + 1))
