@@ -79,7 +79,7 @@ def _font(size: int) -> FreeTypeFont:
     from matplotlib import get_data_path
     from PIL import ImageFont
 
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf", size)
+    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"), size)
 
 
 def _lines(text: str, font: FreeTypeFont, width: float) -> str:
