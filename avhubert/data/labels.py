@@ -62,7 +62,10 @@ def read_labels(path: str | Path) -> list[np.ndarray]:
     rows = []
     for number, line in enumerate(read_lines(path, "labels"), 1):
         try:
-            row = np.array(line.split(), dtype=np.int32)
+            wide = np.array(line.split(), dtype=np.int64)
+            row = wide.astype(np.int32)
+            if (row != wide).any():  # NumPy 1 wraps where NumPy 2 raises OverflowError
+                raise OverflowError
         except (ValueError, OverflowError) as error:
             raise DataError(f"labels {path}, line {number}: cluster ids must be whole numbers with spaces") from error
         if row.size and row.min() < 0:

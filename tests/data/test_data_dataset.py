@@ -346,7 +346,7 @@ def test_random_crops_differ_between_epochs_and_cover_the_clip() -> None:
     starts = [dataset.augmentation.start("a", 20, 5, 0, epoch) for epoch in range(300)]
     assert set(starts) == set(range(16))
     evaluation = ClipDataset([clip], config(crop_frames=5, random_crop=True), False, 0)
-    assert len({evaluation._start(Example(0, epoch, "a", 20, None, None, [], None), 5) for epoch in range(9)}) == 1
+    assert len({evaluation.augmentation.start("a", 20, 5, 0, epoch) for epoch in range(9)}) == 1
 
 
 def test_labels_that_run_out() -> None:
