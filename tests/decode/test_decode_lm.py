@@ -147,6 +147,7 @@ def test_what_is_no_language_model_is_told(letters: Tokenizer, ngram: str, tmp_p
 
 
 def test_a_data_directory_teaches_an_n_gram(letters: Tokenizer, tmp_path) -> None:
+    pytest.importorskip("kenlm")
     clips = [Clip(f"c{i}", tmp_path / "v.mp4", tmp_path / "a.wav", 25, 16000) for i in range(3)]
     write_manifest(tmp_path / "train.tsv", clips, tmp_path)
     write_transcripts(tmp_path / "train.wrd", ["AB ba", "ab", ""])
