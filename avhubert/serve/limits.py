@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import h11
+from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from avhubert.config.defaults import MAX_QUEUE, MAX_RECORDING_SECONDS, MAX_UPLOAD_MB, RESPONSE_TIMEOUT
@@ -123,6 +124,8 @@ class _Exchange:
             await self.guard.app(self.scope, self.receive, self.send)
         except Refused as error:
             self.refused = error
+        except ClientDisconnect:
+            return  # nobody is left to answer
         except Exception:
             if self.refused is None:
                 raise

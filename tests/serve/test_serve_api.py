@@ -244,6 +244,16 @@ def test_a_client_that_goes_away_leaves_nothing(server: Server, clip: Path) -> N
     assert send(server, clip).status_code == 200
 
 
+def test_a_client_that_goes_away_while_it_sends_leaves_nothing(server: Server) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    part = '--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    with socket.create_connection(("127.0.0.1", server.port), 10) as link:
+        link.sendall((head + part).encode())
+        time.sleep(0.5)
+    assert server.emptied()  # and, when it stops, no traceback in its log
+
+
 # --------------------------------------------------------------------------- another server: token, time-out, one place
 @pytest.fixture(scope="module")
 def strict(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
