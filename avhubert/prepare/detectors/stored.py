@@ -41,6 +41,9 @@ def landmark_file(folder: Path, names: Sequence[str]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+_CORE = np.empty(0).__reduce__()[0].__module__.rpartition(".")[0]  # numpy.core in NumPy 1, numpy._core in NumPy 2
+
+
 class _OnlyArrays(pickle.Unpickler):
     """Lists, numbers and numpy arrays; anything else in a pickle could run code."""
 
@@ -56,7 +59,7 @@ class _OnlyArrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it holds a {module}.{name}, which is no array")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return super().find_class(module.replace("numpy._core", "numpy.core").replace("numpy.core", _CORE), name)
 
 
 def _read_pickle(path: Path) -> Sequence[Any]:
