@@ -74,48 +74,58 @@ def batch_frames(lengths: Sequence[int], pad: bool, crop_frames: int | None) -> 
     return size if crop_frames is None else min(size, crop_frames)
 
 
+def pad_streams(audio: Sequence[Tensor | None], video: Sequence[Tensor | None], size: int | None = None) -> ModelInputs:
+    """Streams of utterances to the inputs of one model call, padded with zeros: the package's only collation.
+
+    Args:
+        audio: per utterance float [T, 104] at 25 Hz, or None.
+        video: per utterance float [T, 88, 88], or None; at least one stream of an utterance, both of equal length.
+        size: frames of the batch, at least the longest utterance; None: the longest.
+    """
+    streams = [a if v is None else v for a, v in zip(audio, video, strict=True)]
+    lengths = [len(stream) for stream in streams if stream is not None]
+    assert len(lengths) == len(streams), "an utterance needs audio or video"
+    size = max(lengths) if size is None else size
+    padded = [_padded(rows, size) for rows in (audio, video)]
+    return ModelInputs(
+        audio=None if padded[0] is None else padded[0].transpose(1, 2),
+        video=None if padded[1] is None else padded[1][:, None],
+        padding_mask=torch.arange(size) >= torch.tensor(lengths)[:, None],
+        has_audio=torch.tensor([row is not None for row in audio]),
+        has_video=torch.tensor([row is not None for row in video]),
+    )
+
+
+def _padded(rows: Sequence[Tensor | None], size: int) -> Tensor | None:
+    """[B, size, …] with zeros where a row ends or is None; None if all are."""
+    present = next((row for row in rows if row is not None), None)
+    if present is None:
+        return None
+    batch = present.new_zeros(len(rows), size, *present.shape[1:])
+    for target, row in zip(batch, rows, strict=True):
+        if row is not None:
+            target[: len(row)] = row
+    return batch
+
+
 def collate(examples: Sequence[Example], size: int, starts: Sequence[int], label_rates: Sequence[int]) -> Batch:
     """Put frames start … start + size - 1 of each example into a batch of `size` frames."""
-    count = len(examples)
-    lengths = [min(example.frames - start, size) for example, start in zip(examples, starts, strict=True)]
-    has_audio = torch.tensor([example.audio is not None for example in examples])
-    has_video = torch.tensor([example.video is not None for example in examples])
-    audio = torch.zeros(count, size, _width(examples, "audio")) if has_audio.any() else None
-    video = torch.zeros(count, 1, size, *_shape(examples, "video")) if has_video.any() else None
-    labels = [torch.full((count, size), NO_LABEL) for _ in label_rates]
-    for row, (example, start, length) in enumerate(zip(examples, starts, lengths, strict=True)):
-        if audio is not None and example.audio is not None:
-            audio[row, :length] = example.audio[start : start + length]
-        if video is not None and example.video is not None:
-            video[row, 0, :length] = example.video[start : start + length]
+    spans = [(start, min(example.frames, start + size)) for example, start in zip(examples, starts, strict=True)]
+    inputs = pad_streams(
+        [None if e.audio is None else e.audio[first:last] for e, (first, last) in zip(examples, spans, strict=True)],
+        [None if e.video is None else e.video[first:last] for e, (first, last) in zip(examples, spans, strict=True)],
+        size,
+    )
+    labels = [torch.full((len(examples), size), NO_LABEL) for _ in label_rates]
+    for row, (example, (first, last)) in enumerate(zip(examples, spans, strict=True)):
         for target, clusters, rate in zip(labels, example.labels, label_rates, strict=True):
-            target[row, :length] = frame_labels(clusters, rate, start, length)
+            target[row, : last - first] = frame_labels(clusters, rate, first, last - first)
     tokens = None
     if examples[0].tokens is not None:
         rows = [torch.tensor(example.tokens) for example in examples]
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
-    inputs = ModelInputs(
-        audio=None if audio is None else audio.transpose(1, 2),
-        video=video,
-        padding_mask=torch.arange(size) >= torch.tensor(lengths)[:, None],
-        has_audio=has_audio,
-        has_video=has_video,
-    )
-    return Batch(
-        inputs,
-        labels=labels,
-        tokens=tokens,
-        ids=[example.id for example in examples],
-        frames=sum(lengths),
-    )
-
-
-def _shape(examples: Sequence[Example], stream: str) -> tuple[int, ...]:
-    return next(tuple(x.shape[1:]) for example in examples if (x := getattr(example, stream)) is not None)
-
-
-def _width(examples: Sequence[Example], stream: str) -> int:
-    return _shape(examples, stream)[0]
+    frames = sum(last - first for first, last in spans)
+    return Batch(inputs, labels, tokens, [example.id for example in examples], frames)
 
 
 def frame_labels(row: np.ndarray, rate: int, start: int, frames: int) -> Tensor:
