@@ -11,8 +11,10 @@ AvhubertError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from avhubert.constants import NAMES_SHOWN
 
 
 class AvhubertError(Exception):
@@ -68,3 +70,9 @@ class CheckpointError(AvhubertError):
 def one_of(what: str, value: object, known: Iterable[object]) -> str:
     """The message for an unknown name: the name itself and the known ones."""
     return f"unknown {what} '{value}'; known: {', '.join(sorted(map(str, known)))}"
+
+
+def list_names(names: Sequence[str], quoted: bool = False) -> str:
+    """The first names of a list for a message, and how many more there are."""
+    first = ", ".join(f"'{name}'" if quoted else name for name in names[:NAMES_SHOWN])
+    return first if len(names) <= NAMES_SHOWN else f"{first} and {len(names) - NAMES_SHOWN} more"

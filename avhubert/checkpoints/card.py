@@ -6,28 +6,33 @@ Its first lines (YAML between dashes) are for the Hub; licence, training data an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
+
+from avhubert.checkpoints.config_file import ModelFile
+from avhubert.config.validate import to_dict
+from avhubert.model.metadata import LabelSet, ModelMetadata
 
 UNKNOWN = "unknown"
 
 
-_OWN_ROWS = {"license", "data", "results"}  # of the metadata: they have their own places
+_OWN_ROWS = {"license", "data", "results"}  # keys of the metadata that are not in the table of the others
 
 
-_LABELS = ("clusters", "source", "layer", "rate")  # of a label set's figures; the others are hashes
+_LABELS = ("clusters", "source", "layer", "rate")  # the fields of a label set that the card shows
 
 
-def card(config: Mapping[str, Any], parameters: int, name: str | None = None) -> str:
-    """The card, in Markdown, of the model with this `config.json` and number of parameters.
+def card(config: ModelFile, parameters: int, name: str | None = None) -> str:
+    """The card of a model, in Markdown.
 
-    `name`: what `avhubert.load` takes, where that is not a directory. Of the metadata are shown `license` (an
-    identifier of the Hub), `data` (what it was trained on), `results` (rows with `modality`, `snr`, `wer` …) and the
-    rest as it is.
+    Args:
+        config: The model's `config.json`.
+        parameters: The number of the model's parameters.
+        name: The name on the Hugging Face Hub, for the example; None for a directory.
     """
-    metadata = config["metadata"]
-    recognizer = "decoder" in config
+    metadata = config.metadata
+    recognizer = config.decoder is not None
     parts = [
         _front_matter(metadata, recognizer),
         f"# {'Audio-visual speech recognizer' if recognizer else 'AV-HuBERT, pre-trained'}",
@@ -35,7 +40,7 @@ def card(config: Mapping[str, Any], parameters: int, name: str | None = None) ->
         "Input: 25 fps gray mouth clips of 88×88 and 16 kHz sound. Load it with "
         f"`avhubert.load({json.dumps(name) if name else 'directory'})`.",
         f"**Licence.** {_licence(metadata)}",
-        *_results(metadata.get("results")),
+        *_results(metadata.results),
         "**Intended use.** Research, and tools that the people shown agreed to: captioning, assistance.",
         "**Sensitive.** Lip reading can take words from people who are not heard and did not consent. Do not use it\n"
         "on recordings made without consent, nor for decisions about people: it errs often, unevenly between\n"
@@ -44,22 +49,22 @@ def card(config: Mapping[str, Any], parameters: int, name: str | None = None) ->
     return "\n\n".join(parts) + "\n"
 
 
-def _front_matter(metadata: Mapping[str, Any], recognizer: bool) -> str:
+def _front_matter(metadata: ModelMetadata, recognizer: bool) -> str:
     task = "automatic-speech-recognition" if recognizer else "feature-extraction"
     tags = ("audio-visual", "lip-reading", "av-hubert")
     lines = [f"license: {json.dumps(licence(metadata))}", "library_name: avhubert", f"pipeline_tag: {task}", "tags:"]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
 
 
-def licence(metadata: Mapping[str, Any]) -> str:
-    """The Hub's identifier: what was said, `other` for converted weights, else `unknown`."""
-    return str(metadata.get("license") or ("other" if "converted_from" in metadata else UNKNOWN))
+def licence(metadata: ModelMetadata) -> str:
+    """The Hub's identifier: the one of the metadata, else `other` for converted weights, else `unknown`."""
+    return metadata.license or ("other" if metadata.converted_from is not None else UNKNOWN)
 
 
-def _licence(metadata: Mapping[str, Any]) -> str:
-    if metadata.get("license"):
-        return f"These weights: {metadata['license']}. The data that they learned from has its own terms."
-    if "converted_from" in metadata:
+def _licence(metadata: ModelMetadata) -> str:
+    if metadata.license:
+        return f"These weights: {metadata.license}. The data that they learned from has its own terms."
+    if metadata.converted_from is not None:
         return (
             "These weights were converted from a published checkpoint, whose licence they keep (Meta's AV-HuBERT "
             "weights: non-commercial research)."
@@ -67,46 +72,45 @@ def _licence(metadata: Mapping[str, Any]) -> str:
     return "Not stated: ask who trained it. The data that it learned from has its own terms."
 
 
-def _sizes(config: Mapping[str, Any], parameters: int) -> list[tuple[str, Any]]:
-    sizes = config["model"]
+def _sizes(config: ModelFile, parameters: int) -> list[tuple[str, Any]]:
+    model, decoder = config.model, config.decoder
     rows = [
         ("Parameters", f"{parameters / 1e6:.1f} M"),
-        ("Encoder", f"{sizes['encoder_layers']} layers, width {sizes['encoder_embed_dim']}"),
-        ("Visual front end", f"width {sizes['visual_width']}, blocks {sizes['visual_blocks']}"),
+        ("Encoder", f"{model.encoder_layers} layers, width {model.encoder_embed_dim}"),
+        ("Visual front end", f"width {model.visual_width}, blocks {model.visual_blocks}"),
     ]
-    if "decoder" in config:
-        decoder = config["decoder"]
-        ctc = " and CTC" if decoder["ctc"] else ""
-        rows.append(("Decoder", f"{decoder['layers']} layers{ctc}, {decoder['vocab_size']} tokens"))
+    if decoder is not None:
+        ctc = " and CTC" if decoder.ctc else ""
+        rows.append(("Decoder", f"{decoder.layers} layers{ctc}, {decoder.vocab_size} tokens"))
     return rows
 
 
-def _decoding(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    if "decode" not in config:
+def _decoding(config: ModelFile) -> list[tuple[str, Any]]:
+    if config.decode is None:
         return []
-    return [("Decoding", ", ".join(f"{key} {value}" for key, value in config["decode"].items() if value is not None))]
+    settings = to_dict(config.decode)
+    return [("Decoding", ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None))]
 
 
-def _provenance(metadata: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = [("data", metadata.get("data", UNKNOWN))]
-    for key, value in metadata.items():
-        if key == "labels" and isinstance(value, list):
-            value = "; ".join(label_set(labels) for labels in value)
+def _provenance(metadata: ModelMetadata) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = [("data", UNKNOWN if metadata.data is None else metadata.data)]
+    for key, value in metadata.to_dict().items():
+        if key == "labels" and metadata.labels:
+            value = "; ".join(map(label_set, metadata.labels))
         if key not in _OWN_ROWS and value not in ({}, [], None):
             rows.append((key, value))
     return rows
 
 
-def label_set(labels: Any) -> str:
-    """A label set of the metadata in words, without its hashes."""
-    if not isinstance(labels, dict):
-        return str(labels)
-    return ", ".join(f"{key} {labels[key]}" for key in _LABELS if labels.get(key) is not None)
+def label_set(labels: LabelSet) -> str:
+    """A label set in words, without its hashes."""
+    values = {name: getattr(labels, name) for name in _LABELS}
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)
 
 
-def _results(results: Any) -> list[str]:
-    """A table of figures as `avhubert evaluate` writes them; nothing where there are none."""
-    if not isinstance(results, list) or not all(isinstance(row, dict) for row in results) or not results:
+def _results(results: list[dict[str, Any]] | None) -> list[str]:
+    """A table of word error rates as `avhubert evaluate` writes them; nothing without results."""
+    if not results:
         return []
     rows = []
     for row in results:

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-from avhubert.checkpoints.directory import CARD, CONFIG, TOKENIZER, WEIGHTS, read_config, save_model
+from avhubert.checkpoints.config_file import CONFIG, read_config
+from avhubert.checkpoints.directory import CARD, TOKENIZER, WEIGHTS, save_model
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError
 from avhubert.files import read_json
 from avhubert.model.encoder import AVHubert
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -84,11 +86,11 @@ def push_to_hub(
     if isinstance(model, Recognizer) and model.tokenizer is None:
         raise ConfigError("this recognizer has no tokenizer: set model.tokenizer before it is pushed")
     repository, branch = _split(name)
-    metadata = {key: _public(value) for key, value in model.metadata.items()}
+    metadata = ModelMetadata.from_dict(_public(model.metadata.to_dict()))
     if license is not None:
-        metadata["license"] = license
+        metadata.license = license
     if results is not None:
-        metadata["results"] = _results(Path(results))
+        metadata.results = _results(Path(results))
     tokenizer = model.tokenizer.serialized if isinstance(model, Recognizer) else None
     with tempfile.TemporaryDirectory() as scratch:
         save_model(scratch, model, tokenizer, metadata, name=name)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from avhubert.checkpoints import hub
-from avhubert.checkpoints.directory import CONFIG, TOKENIZER, load_model, read_config
+from avhubert.checkpoints.config_file import CONFIG
+from avhubert.checkpoints.directory import TOKENIZER, load_model
 from avhubert.checkpoints.fairseq import read as fairseq
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, DataError
@@ -39,7 +40,6 @@ def load(source: str | Path) -> AVHubert | Recognizer:
         return fairseq.load(path)
     if path.is_dir() and (path / CONFIG).is_file():
         model = load_model(path)
-        model.metadata = read_config(path).get("metadata", {})
         if isinstance(model, Recognizer):
             model.tokenizer = _tokenizer(path, model.decoder_config.vocab_size)
         return model
@@ -104,4 +104,4 @@ def describe(source: str | Path | AVHubert | Recognizer) -> dict[str, Any]:
         told["decoding"] = f"beam {settings.beam}, length penalty {settings.lenpen:g}"
     elif config.num_classes:
         told["classes"] = ", ".join(map(str, config.num_classes))
-    return told | {name: value for name, value in model.metadata.items() if value not in ({}, [], None)}
+    return told | {name: value for name, value in model.metadata.to_dict().items() if value not in ({}, [], None)}

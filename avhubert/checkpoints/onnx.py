@@ -204,7 +204,7 @@ def export(model: AVHubert | Recognizer, out: str | Path, modality: str | None =
         ConfigError: the extra is not installed, an unknown modality, `out` exists, a recognizer without tokenizer.
         CheckpointError: a graph does not compute what the model does.
     """
-    modality = modality or usual_modality(model.metadata)
+    modality = modality or model.metadata.default_modality()
     if modality not in STREAMS:
         raise ConfigError(one_of("modality", modality, STREAMS))
     if isinstance(model, Recognizer) and model.tokenizer is None:
@@ -226,14 +226,6 @@ def export(model: AVHubert | Recognizer, out: str | Path, modality: str | None =
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}; choose another place") from error
     return differences
-
-
-def usual_modality(metadata: Mapping[str, Any]) -> str:
-    """`av`, or what a model was fine-tuned on where that lacks a stream."""
-    known = metadata.get("modalities")  # a list in fine-tuning, which may mix them
-    if isinstance(known, list) and known and "av" not in known:
-        return str(known[0])
-    return {"video": "v", "audio": "a"}.get(str(metadata.get("fine_tuned_on")), "av")
 
 
 def _need_extra() -> None:
@@ -330,7 +322,7 @@ def _about(
             "longest": {"per_frame": settings.max_len_a, "more": settings.max_len_b},
             "symbols": model.tokenizer.symbols,
         }
-    return about | {"torch": torch.__version__, "metadata": model.metadata}
+    return about | {"torch": torch.__version__, "metadata": model.metadata.to_dict()}
 
 
 def _card(about: Mapping[str, Any]) -> str:

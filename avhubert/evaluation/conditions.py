@@ -13,8 +13,8 @@ from avhubert.model.recognizer import Recognizer
 
 def check_modality(recognizer: Recognizer, modality: str) -> None:
     """ConfigError if the recognizer was never shown what it is asked to read."""
-    trained = recognizer.metadata.get("modalities")
-    if trained and modality not in trained:
+    trained = recognizer.metadata.supported_modalities()
+    if modality not in trained:
         raise ConfigError(
             f"this model was fine-tuned for {', '.join(trained)}, not for '{modality}'; choose one of those or "
             "fine-tune with data.draw_* above 0 for it"

@@ -17,7 +17,7 @@ from avhubert.checkpoints.directory import TOKENIZER, WEIGHTS
 from avhubert.checkpoints.load import load_recognizer
 from avhubert.config.defaults import MAX_PSEUDO_LABEL_FRAMES
 from avhubert.config.schema import DataConfig, DecodeConfig
-from avhubert.constants import MODALITIES, NAMES_SHOWN, UNK
+from avhubert.constants import MODALITIES, UNK
 from avhubert.data.batching import make_batches
 from avhubert.data.collate import Batch
 from avhubert.data.dataset import ClipDataset
@@ -25,7 +25,7 @@ from avhubert.data.loader import Loader
 from avhubert.data.manifest import Clip, read_manifest, select, write_manifest
 from avhubert.data.transcripts import read_transcripts, write_transcripts
 from avhubert.decode.beam_search import beam_search
-from avhubert.errors import ConfigError, DataError
+from avhubert.errors import ConfigError, DataError, list_names
 from avhubert.evaluation.conditions import check_modality
 from avhubert.evaluation.pseudo_journal import JOURNAL, Heard, journal_line, read_journal
 from avhubert.files import lock_directory, output_directory, read_json, sha256, write_json, write_text
@@ -50,8 +50,7 @@ class Summary:
     def __str__(self) -> str:
         lines = [f"{self.directory}: {self.labelled} labelled and {self.kept} transcribed clips to train on"]
         for reason, ids in self.left_out.items():
-            more = f" and {len(ids) - NAMES_SHOWN} more" if len(ids) > NAMES_SHOWN else ""
-            lines.append(f"  {len(ids)} left out, {reason}: {', '.join(ids[:NAMES_SHOWN])}{more}")
+            lines.append(f"  {len(ids)} left out, {reason}: {list_names(ids)}")
         if self.left_out:
             lines.append(f"all of them are named in {self.directory / LEFT_OUT}")
         return "\n".join(lines)
@@ -88,7 +87,7 @@ def pseudo_label(
     data, out = Path(data), Path(out)
     recognizer = load_recognizer(model)
     check_modality(recognizer, modality)
-    if recognizer.metadata.get("ctc_weight") == 1:
+    if recognizer.metadata.ctc_weight == 1:
         raise ConfigError(f"{model} was trained with CTC alone, and the search needs its decoder; give another model")
     known = {} if labelled is None else _labelled_clips(Path(labelled))
     if out.resolve() in {data.resolve(), *([Path(labelled).resolve()] if labelled is not None else [])}:

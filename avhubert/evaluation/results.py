@@ -36,7 +36,7 @@ def write_results(
         "noise_sha256": {name or "noise": _hash_files(paths) for name, paths in lists.items()},
         "decode": asdict(settings),
         "normalise": normalise,
-        "model": recognizer.metadata,
+        "model": recognizer.metadata.to_dict(),
         "model_sha256": _hash_weights(recognizer),
         "avhubert": version("avhubert"),
     }

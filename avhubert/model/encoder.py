@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from avhubert.errors import ConfigError, DataError
 from avhubert.model.attention import MultiHeadAttention
 from avhubert.model.frontends import VisualFrontEnd
 from avhubert.model.inputs import ModelInputs, takes_inputs
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.pretraining import ClusterHead
 
 
@@ -124,7 +124,7 @@ class AVHubert(nn.Module):
         super().__init__()
         _check(config)
         self.config = config
-        self.metadata: dict[str, Any] = {}
+        self.metadata = ModelMetadata()
         dim = config.encoder_embed_dim
         self.audio = nn.Linear(config.audio_feat_dim, dim)
         self.visual = VisualFrontEnd(dim, config.visual_width, config.visual_blocks, config.visual_activation)

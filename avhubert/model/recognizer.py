@@ -18,6 +18,7 @@ from avhubert.errors import ConfigError
 from avhubert.model.decoder import AttentionDecoder
 from avhubert.model.encoder import AVHubert
 from avhubert.model.inputs import ModelInputs, takes_inputs
+from avhubert.model.metadata import ModelMetadata
 
 
 class Recognizer(nn.Module):
@@ -37,7 +38,7 @@ class Recognizer(nn.Module):
         self.decoder_config = decoder_config
         self.decode_settings = DecodeConfig()
         self.tokenizer: Any = None
-        self.metadata: dict[str, Any] = {}
+        self.metadata = ModelMetadata()
         self.frozen = False  # the encoder gets no gradient
         self.drift = False  # and yet follows `train()`
 

@@ -54,11 +54,10 @@ def create_app(recognizer: Recognizer, name: str, limits: Limits, worker: Worker
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        known = recognizer.metadata.get("modalities") or ("av", "a", "v")
         return {
             "status": "ok",
             "model": name,
-            "modalities": list(known),
+            "modalities": list(recognizer.metadata.supported_modalities()),
             "queue": worker.inside,
             "queue_limit": 1 + limits.queue,
             "version": __version__,
@@ -157,7 +156,7 @@ def serve(model: str, host: str, port: int, token: str | None, limits: Limits) -
         raise ConfigError("the token is empty; give one with --token, or leave the option out")
     listener = _listener(host, port)
     recognizer = load_recognizer(model)
-    if any("v" in known for known in recognizer.metadata.get("modalities") or ("av", "v")):
+    if any("v" in modality for modality in recognizer.metadata.supported_modalities()):
         default_model()  # now, rather than at the first request
     with listener, tempfile.TemporaryDirectory(prefix="avhubert-serve-") as folder:
         application, worker = assemble(recognizer, Path(model).name, limits, token, Path(folder))

@@ -105,7 +105,7 @@ def mount(
     app: FastAPI, recognizer: Recognizer, name: str, limits: Limits, worker: Worker, checker: Checker, folder: Path
 ) -> FastAPI:
     """The page at / of the API's application; `folder`, which is also Gradio's, is for uploads and crops."""
-    known = list(recognizer.metadata.get("modalities") or NAMES)
+    known = list(recognizer.metadata.supported_modalities())
     choices = [AUTO, *(NAMES[one] for one in known), *([ALL] if len(known) > 1 else [])]
     run = partial(
         answer, recognizer=recognizer, known=known, limits=limits, worker=worker, checker=checker, folder=folder

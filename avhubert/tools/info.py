@@ -64,7 +64,7 @@ def _model(source: str | Path) -> dict[str, Any]:
         told["tokenizer"] = _tokenizer(model.tokenizer)
     for name, value in told.items():
         if name == "labels":
-            told[name] = "; ".join(label_set(labels) for labels in value)
+            told[name] = "; ".join(map(label_set, model.metadata.labels or []))
         elif isinstance(value, (list, tuple)):
             told[name] = ", ".join(map(str, value))
         elif isinstance(value, dict):

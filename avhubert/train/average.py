@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from torch import Tensor
@@ -44,7 +45,7 @@ def average(run: str | Path, out: str | Path, last: int | None = None) -> list[i
         )
     model = load(run)
     mean = _mean(run, steps, model.state_dict())
-    metadata = model.metadata | {"step": steps[0], "averaged": steps}
+    metadata = dataclasses.replace(model.metadata, step=steps[0], averaged=steps)
     tokenizer = model.tokenizer.serialized if isinstance(model, Recognizer) else None
     save_model(out, model, tokenizer, metadata, mean)
     return steps

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from avhubert.config.schema import FinetuneConfig, PretrainConfig
-from avhubert.constants import MODALITIES, NAMES_SHOWN
+from avhubert.constants import MODALITIES
 from avhubert.data.batching import StepOrder, make_batches
 from avhubert.data.collate import Batch
 from avhubert.data.dataset import ClipDataset
@@ -19,7 +19,7 @@ from avhubert.data.noise import read_noise_list
 from avhubert.data.text import normalise_text
 from avhubert.data.tokenizer import Tokenizer, list_characters, unknown_characters
 from avhubert.data.transcripts import read_transcripts
-from avhubert.errors import DataError
+from avhubert.errors import DataError, list_names
 
 LabelSets = list[tuple[list[np.ndarray], LabelInfo]]
 
@@ -57,8 +57,7 @@ def read_split(
     rates = [(rows, info.rate) for rows, info in labels]
     selected, left_out = select(clips, data.min_frames, data.max_frames, rates, MODALITIES[data.modalities])
     for reason, ids in left_out.items():
-        more = "" if len(ids) <= NAMES_SHOWN else f" and {len(ids) - NAMES_SHOWN} more"
-        say(f"{split}: {len(ids)} of {len(clips)} clips left out, {reason}: {', '.join(ids[:NAMES_SHOWN])}{more}")
+        say(f"{split}: {len(ids)} of {len(clips)} clips left out, {reason}: {list_names(ids)}")
     if not selected:
         raise DataError(f"no clip of {folder / f'{split}.tsv'} is left; look at data.min_frames and data.max_frames")
     with_noise = data.noise is not None and data.noise_prob > 0

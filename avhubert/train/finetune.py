@@ -28,6 +28,7 @@ from avhubert.errors import ConfigError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.inputs import ModelInputs
 from avhubert.model.losses import TextTargets, recognizer_loss
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 from avhubert.train.data import Validation, lengths, read_split, step_order
 from avhubert.train.pretrain import HEADS
@@ -229,19 +230,19 @@ class Finetuning:
         """Write the model directory."""
         save_model(directory, self._recognizer, self._tokenizer.serialized, self._metadata(step), weights)
 
-    def _metadata(self, step: int) -> dict[str, Any]:
+    def _metadata(self, step: int) -> ModelMetadata:
         config = self._config
-        return {
-            "stage": "fine-tuning",
-            "step": step,
-            "seed": config.seed,
-            "data": config.data.dir,
-            "pretrained": config.model.pretrained,
-            "modalities": self._modalities,
-            "longest_frames": self._longest_frames,  # of the training clips: longer audio is segmented to this length
-            "ctc_weight": config.objective.ctc_weight,
-            "noise": config.data.noise is not None and config.data.noise_prob > 0,
-        }
+        return ModelMetadata(
+            stage="fine-tuning",
+            step=step,
+            seed=config.seed,
+            data=config.data.dir,
+            pretrained=config.model.pretrained,
+            modalities=self._modalities,
+            longest_frames=self._longest_frames,  # of the training clips: longer audio is segmented to this length
+            ctc_weight=config.objective.ctc_weight,
+            noise=config.data.noise is not None and config.data.noise_prob > 0,
+        )
 
 
 def _layers_above(name: str, depth: int, norm_first: bool) -> int:

@@ -28,6 +28,7 @@ from avhubert.devices import to_host
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
+from avhubert.model.metadata import LabelSet, ModelMetadata
 from avhubert.model.pretraining import PretrainBatch, masked_prediction, prepare
 from avhubert.train.data import LabelSets, Validation, class_shares, read_split, step_order
 from avhubert.train.random import INITIAL, seed_all
@@ -118,8 +119,7 @@ def build_model(config: PretrainConfig, infos: Sequence[LabelInfo], say: Callabl
     ]
     if differing:
         raise ConfigError(f"model.pretrained={config.model.pretrained} has other sizes: give {' '.join(differing)}")
-    metadata = source.metadata
-    trained_with = [labels["centroids"] for labels in metadata.get("labels", [])]
+    trained_with = [labels.centroids for labels in source.metadata.labels or []]
     others = bool(trained_with) and trained_with != [info.centroids for info in infos]  # equal ids, different clusters
     initialised = copy_weights(source, model, keep_heads=not others)
     if initialised:
@@ -260,14 +260,14 @@ class Pretraining:
         """Write the model directory."""
         save_model(directory, self._model, metadata=self._metadata(step), weights=weights)
 
-    def _metadata(self, step: int) -> dict[str, Any]:
+    def _metadata(self, step: int) -> ModelMetadata:
         config = self._config
-        return {
-            "stage": "pre-training",
-            "step": step,
-            "seed": config.seed,
-            "data": config.data.dir,
-            "modalities": config.data.modalities,
-            "labels": [dataclasses.asdict(info) for info in self._infos],
-            "masking": to_dict(config.masking),
-        }
+        return ModelMetadata(
+            stage="pre-training",
+            step=step,
+            seed=config.seed,
+            data=config.data.dir,
+            modalities=config.data.modalities,
+            labels=[LabelSet.from_dict(dataclasses.asdict(info)) for info in self._infos],
+            masking=to_dict(config.masking),
+        )

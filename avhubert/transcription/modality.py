@@ -48,11 +48,6 @@ class Selection:
     warnings: tuple[str, ...] = ()
 
 
-def supported_modalities(recognizer: Recognizer) -> tuple[str, ...]:
-    """The modalities that a recognizer was trained for."""
-    return tuple(recognizer.metadata.get("modalities") or MODALITIES)
-
-
 def check_request(modality: str, media: MediaInfo, recognizer: Recognizer, file: object) -> None:
     """Checks that a file and a recognizer have the streams that a user requests.
 

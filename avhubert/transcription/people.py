@@ -12,7 +12,6 @@ import numpy as np
 
 from avhubert.constants import FRAME_RATE
 from avhubert.errors import ConfigError, MediaError
-from avhubert.transcription.modality import supported_modalities
 from avhubert.transcription.pipeline import Transcription
 from avhubert.transcription.reader import Chunk, Reader, video_ended
 from avhubert.transcription.segmenter import Window, find_windows
@@ -147,7 +146,7 @@ def check_lip_reading(recognizer: Recognizer, modality: str) -> None:
     Raises:
         ConfigError: It does not.
     """
-    if modality == "a" or not any("v" in supported for supported in supported_modalities(recognizer)):
+    if modality == "a" or not any("v" in supported for supported in recognizer.metadata.supported_modalities()):
         raise ConfigError(
             "people are told apart by their lips, which "
             + ("modality 'a' leaves out; choose av, v or auto" if modality == "a" else "this model does not read")

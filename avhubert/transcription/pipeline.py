@@ -14,7 +14,7 @@ import numpy as np
 
 from avhubert.constants import FRAME_RATE
 from avhubert.errors import MediaError
-from avhubert.transcription.modality import check_request, select_streams, supported_modalities
+from avhubert.transcription.modality import check_request, select_streams
 from avhubert.transcription.reader import Chunk, MouthRegions, Reader
 from avhubert.transcription.segmenter import LONGEST, Window, complete_windows, find_windows, join_segments
 from avhubert.transcription.transcript import Segment, Transcript
@@ -88,7 +88,7 @@ class Transcription(Iterator[Segment]):
         self.reader = reader(file, media.has_audio and modality != "v", media.has_video and modality != "a")
         self._recognizer = recognizer
         self._requested = modality
-        self._supported: Sequence[str] = supported_modalities(recognizer)
+        self._supported: Sequence[str] = recognizer.metadata.supported_modalities()
         self._missing_video = "the picture has ended" if media.has_video else "there is no picture"
         self._frames_read: Counter[tuple[str, str]] = Counter()  # by modality and reason
         self._frames_without_speech = 0
@@ -178,7 +178,7 @@ class Transcription(Iterator[Segment]):
 
     def _longest_window(self) -> int:
         """Windows are at most as long as the clips that the recognizer was trained on."""
-        trained = int(self._recognizer.metadata.get("longest_frames") or LONGEST)
+        trained = self._recognizer.metadata.longest_frames or LONGEST
         return max(MIN_LONGEST, min(LONGEST, trained))
 
     def _decode(

@@ -15,6 +15,7 @@ from avhubert.checkpoints.directory import save_model
 from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import Tokenizer, train_tokenizer
 from avhubert.model.encoder import AVHubert
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 TINY = ModelConfig(
@@ -55,7 +56,7 @@ def pretrained(tmp_path: Path) -> Callable[..., Path]:
     def make(**changes: Any) -> Path:
         torch.manual_seed(0)
         model = perturbed(AVHubert(dataclasses.replace(TINY, num_classes=[14], **changes)))
-        save_model(tmp_path / "pretrained", model, metadata={"seed": 5, "step": 12})  # type: ignore[arg-type]
+        save_model(tmp_path / "pretrained", model, metadata=ModelMetadata(seed=5, step=12))  # type: ignore[arg-type]
         return tmp_path / "pretrained"
 
     return make
@@ -71,7 +72,7 @@ def finetuned(tmp_path: Path, tokenizer: Tokenizer) -> Callable[..., Path]:
         model = perturbed(Recognizer.from_config(dataclasses.replace(TINY, **changes), decoder))
         assert isinstance(model, Recognizer)
         model.decode_settings = DecodeConfig(beam=7)
-        save_model(tmp_path / "finetuned", model, tokenizer.serialized, {"modalities": ["v"], "step": 34})
+        save_model(tmp_path / "finetuned", model, tokenizer.serialized, ModelMetadata(modalities=["v"], step=34))
         return tmp_path / "finetuned"
 
     return make

@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from avhubert.checkpoints.directory import load_model, read_config, save_model
+from avhubert.checkpoints.config_file import read_config
+from avhubert.checkpoints.directory import load_model, save_model
 from avhubert.config.schema import DecodeConfig, DecoderConfig, PretrainModelConfig
 from avhubert.errors import CheckpointError, ConfigError
 from avhubert.model.encoder import AVHubert
+from avhubert.model.metadata import LabelSet, ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 pytestmark = pytest.mark.quick
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.quick
 
 @pytest.fixture
 def directory(small, tmp_path) -> Path:
-    save_model(tmp_path / "model", small(), metadata={"data": "four | speakers", "steps": 12})
+    save_model(tmp_path / "model", small(), metadata=ModelMetadata.from_dict({"data": "four | speakers", "steps": 12}))
     return tmp_path / "model"
 
 
@@ -58,7 +60,7 @@ def test_what_a_training_configuration_adds_is_not_stored(small, tmp_path):
     model = small()
     model.config = PretrainModelConfig(**vars(model.config), pretrained="elsewhere")
     save_model(tmp_path, model)
-    assert read_config(tmp_path)["model"] == small().config
+    assert read_config(tmp_path).model == small().config
 
 
 def test_a_killed_save_leaves_the_old_model(small, directory, monkeypatch):
@@ -143,7 +145,7 @@ def test_a_recognizer_comes_back_as_one(small, batch, tmp_path):
         small(num_classes=[]), DecoderConfig(layers=1, ffn_embed_dim=16, attention_heads=4, ctc=True, vocab_size=11)
     ).eval()
     recognizer.decode_settings = DecodeConfig(beam=7, lenpen=0.5)
-    save_model(tmp_path, recognizer, tokenizer=b"pieces", metadata={"valid accuracy": 0.9})
+    save_model(tmp_path, recognizer, tokenizer=b"pieces", metadata=ModelMetadata(extra={"valid accuracy": 0.9}))
     loaded = load_model(tmp_path)
     assert isinstance(loaded, Recognizer)
     assert loaded.decode_settings == recognizer.decode_settings
@@ -172,7 +174,7 @@ def test_one_label_set_as_it_was_written_before_there_could_be_several(directory
     content = json.loads((directory / "config.json").read_text())
     one = {"rate": 25, "clusters": 4, "centroids": "c"}
     (directory / "config.json").write_text(json.dumps(content | {"metadata": {"labels": one}}))
-    assert read_config(directory)["metadata"] == {"labels": [one]}
+    assert read_config(directory).metadata.to_dict() == {"labels": [one]}
     (directory / "config.json").write_text(json.dumps(content | {"metadata": "said"}))
     with pytest.raises(CheckpointError, match="'metadata' does not hold names and values"):
         read_config(directory)
@@ -184,7 +186,8 @@ def test_the_card_says_what_is_known_and_what_is_not(small, tmp_path):
         {"modality": "av", "snr": -5, "noise": "babble", "wer": 12.0, "fault": "blur"},
     ]
     labels = {"rate": 25, "clusters": 50, "source": "iter1", "layer": 9, "centroids": "c" * 64}
-    save_model(tmp_path, small(), metadata={"license": "mit", "data": "lrs3", "results": results, "labels": [labels]})
+    metadata = ModelMetadata(license="mit", data="lrs3", results=results, labels=[LabelSet.from_dict(labels)])
+    save_model(tmp_path, small(), metadata=metadata)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith('---\nlicense: "mit"\nlibrary_name: avhubert\npipeline_tag: feature-extraction\ntags:\n')
     for line in (
@@ -202,7 +205,7 @@ def test_the_card_says_what_is_known_and_what_is_not(small, tmp_path):
     assert "Not stated: ask who trained it" in card
     assert 'avhubert.load("org/name")' in card
     assert "Results" not in card
-    save_model(tmp_path, small(), metadata={"converted_from": "base.pt"})
+    save_model(tmp_path, small(), metadata=ModelMetadata(converted_from="base.pt"))
     card = (tmp_path / "README.md").read_text()
     assert 'license: "other"' in card
     assert "whose licence they keep" in card

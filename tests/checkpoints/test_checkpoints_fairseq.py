@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from avhubert.checkpoints.directory import read_config
+from avhubert.checkpoints.config_file import read_config
 from avhubert.checkpoints.fairseq import read as fairseq
 from avhubert.checkpoints.fairseq.names import module_names, published_name
 from avhubert.checkpoints.fairseq.read import convert
@@ -62,8 +62,8 @@ def test_a_pretrained_model_comes_back_as_it_was(
     assert convert(tmp_path / "a.pt", tmp_path / "back") == []
     assert torch.equal(torch.get_rng_state(), random)
     assert same(weights(tmp_path / "back"), weights(directory))
-    assert read_config(tmp_path / "back")["model"] == read_config(directory)["model"]
-    assert read_config(tmp_path / "back")["metadata"] == {"converted_from": "a.pt"}
+    assert read_config(tmp_path / "back").model == read_config(directory).model
+    assert read_config(tmp_path / "back").metadata.to_dict() == {"converted_from": "a.pt"}
     assert files(tmp_path) == ["a.pt", "back", "pretrained"]
 
 
@@ -76,11 +76,11 @@ def test_a_recognizer_comes_back_as_it_was(
     assert not any("CTC" in note for note in notes)
     assert convert(tmp_path / "a.pt", tmp_path / "back") == []
     assert same(weights(tmp_path / "back"), weights(directory))
-    was, told = read_config(directory), read_config(tmp_path / "back")
-    assert (told["model"], told["decoder"]) == (was["model"], was["decoder"])
-    assert told["metadata"] == {"converted_from": "a.pt", "fine_tuned_on": "video"}
+    before, after = read_config(directory), read_config(tmp_path / "back")
+    assert (after.model, after.decoder) == (before.model, before.decoder)
+    assert after.metadata.to_dict() == {"converted_from": "a.pt", "fine_tuned_on": "video"}
     assert (tmp_path / "back" / "tokenizer.model").read_bytes() == tokenizer.serialized
-    assert told["decode"] == DecodeConfig()  # a published file has no place for decoding settings
+    assert after.decode == DecodeConfig()  # a published file has no place for decoding settings
 
 
 def test_a_ctc_head_is_left_out_and_named(finetuned: Callable[..., Path], tmp_path: Path) -> None:
@@ -91,7 +91,9 @@ def test_a_ctc_head_is_left_out_and_named(finetuned: Callable[..., Path], tmp_pa
     was = weights(directory)
     assert {"ctc.weight", "ctc.bias"} <= was.keys()
     assert same(weights(tmp_path / "back"), {name: was[name] for name in was if not name.startswith("ctc.")})
-    assert read_config(tmp_path / "back")["decoder"].ctc is False
+    decoder = read_config(tmp_path / "back").decoder
+    assert decoder is not None
+    assert decoder.ctc is False
 
 
 def test_the_published_names_of_a_pretrained_model(pretrained: Callable[..., Path], tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_a_file_of_plain_values_is_read(content: dict[str, Any], tmp_path: Path)
     torch.save(content, tmp_path / "a.pt")
     convert(tmp_path / "a.pt", tmp_path / "back")
     assert same(weights(tmp_path / "back"), weights(tmp_path / "pretrained"))
-    assert read_config(tmp_path / "back")["model"] == read_config(tmp_path / "pretrained")["model"]
+    assert read_config(tmp_path / "back").model == read_config(tmp_path / "pretrained").model
 
 
 def test_half_precision_becomes_single(content: dict[str, Any], tmp_path: Path) -> None:
@@ -200,7 +202,7 @@ def test_the_older_flat_namespace_is_read(content: dict[str, Any], tmp_path: Pat
 
     content["args"] = argparse.Namespace(**content.pop("cfg")["model"])
     torch.save(content | {"cfg": None}, tmp_path / "a.pt")
-    assert fairseq.read(tmp_path / "a.pt").model == read_config(tmp_path / "pretrained")["model"]
+    assert fairseq.read(tmp_path / "a.pt").model == read_config(tmp_path / "pretrained").model
 
 
 def test_sizes_that_the_configuration_lacks_come_from_the_tensors(content: dict[str, Any], tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ def test_sizes_that_the_configuration_lacks_come_from_the_tensors(content: dict[
         del content["cfg"]["model"][key]
     torch.save(content, tmp_path / "a.pt")
     published = fairseq.read(tmp_path / "a.pt")
-    assert published.model == read_config(tmp_path / "pretrained")["model"]
+    assert published.model == read_config(tmp_path / "pretrained").model
     assert published.notes == []
 
 
@@ -232,8 +234,8 @@ def test_a_recognizer_without_the_pretrained_configuration(recognizer_content: d
     with pytest.warns(UserWarning, match="4 is assumed"):  # the decoder's
         published = fairseq.read(tmp_path / "a.pt")
     own = read_config(tmp_path / "finetuned")
-    assert published.decoder == own["decoder"]
-    differing = {key for key, value in vars(own["model"]).items() if getattr(published.model, key) != value}
+    assert published.decoder == own.decoder
+    differing = {key for key, value in vars(own.model).items() if getattr(published.model, key) != value}
     # of these neither tensors nor the fine-tuning configuration tell; all but the heads matter to pre-training alone
     assert differing == {"encoder_attention_heads", "final_dim", "untie_final_proj"}
 

@@ -22,13 +22,14 @@ import pytest
 import torch
 
 import avhubert
-from avhubert.checkpoints.directory import read_config
+from avhubert.checkpoints.config_file import read_config
 from avhubert.checkpoints.hub import fetch, is_name, push_to_hub
 from avhubert.cli.app import main, parser
 from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import train_tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
 from avhubert.model.encoder import AVHubert
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -48,7 +49,7 @@ def recognizer() -> Recognizer:
     model = Recognizer.from_config(MODEL, decoder).eval()
     model.tokenizer = tokenizer
     model.decode_settings = DecodeConfig(beam=3)
-    model.metadata = {"stage": "fine-tuning", "step": 7, "pretrained": "/home/someone/runs/iter5", "data": "/d/lrs3"}
+    model.metadata = ModelMetadata(stage="fine-tuning", step=7, pretrained="/home/someone/runs/iter5", data="/d/lrs3")
     return model
 
 
@@ -86,9 +87,9 @@ def test_a_saved_model_comes_back(recognizer: Recognizer, tmp_path: Path) -> Non
     for name, tensor in recognizer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     encoder = AVHubert(MODEL)
-    encoder.metadata = {"step": 3}
+    encoder.metadata = ModelMetadata(step=3)
     encoder.save_pretrained(tmp_path / "encoder")
-    assert avhubert.load(tmp_path / "encoder").metadata == {"step": 3}
+    assert avhubert.load(tmp_path / "encoder").metadata == ModelMetadata(step=3)
 
 
 def test_a_recognizer_without_tokenizer_is_not_saved(tmp_path: Path) -> None:
@@ -109,10 +110,10 @@ def test_offline_from_the_cache(recognizer: Recognizer, cache: Path, tmp_path: P
     (older / "config.json").write_text(json.dumps(content))
     loaded = avhubert.load("lips/tiny")
     assert isinstance(loaded, Recognizer)
-    assert loaded.metadata["step"] == 7
+    assert loaded.metadata.step == 7
     assert loaded.tokenizer.serialized == recognizer.tokenizer.serialized
-    assert avhubert.load("lips/tiny@v1").metadata["step"] == 1
-    assert avhubert.load(f"lips/tiny@{OLDER}").metadata["step"] == 1
+    assert avhubert.load("lips/tiny@v1").metadata.step == 1
+    assert avhubert.load(f"lips/tiny@{OLDER}").metadata.step == 1
 
 
 def test_a_folder_here_comes_before_the_hub(recognizer: Recognizer, cache: Path, tmp_path: Path) -> None:
@@ -294,11 +295,11 @@ def test_pushed_and_fetched_again(hub: Hub, recognizer: Recognizer, tmp_path: Pa
     for said in ("| 433h, test | v | clean | 42.3 | 37.6 to 46.6 | 54 |", "beam 3", '`avhubert.load("lips/tiny")`'):
         assert said in card
     assert "/home/someone" not in card + files["config.json"].decode()  # folders of this machine stay here
-    assert recognizer.metadata["pretrained"] == "/home/someone/runs/iter5"
+    assert recognizer.metadata.pretrained == "/home/someone/runs/iter5"
 
     loaded = avhubert.load("lips/tiny")
     assert isinstance(loaded, Recognizer)
-    assert loaded.metadata["pretrained"] == "iter5"
+    assert loaded.metadata.pretrained == "iter5"
     for name, tensor in recognizer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
 
@@ -329,7 +330,7 @@ def test_only_what_belongs_to_a_model_is_fetched(hub: Hub, recognizer: Recognize
     assert sorted(path.name for path in directory.iterdir()) == [
         *("README.md", "config.json", "model.safetensors", "tokenizer.model")
     ]
-    assert read_config(directory)["decode"].beam == 3
+    assert read_config(directory).decode.beam == 3
 
 
 def test_answers_of_the_hub_as_one_sentence(hub: Hub, recognizer: Recognizer, tmp_path: Path) -> None:

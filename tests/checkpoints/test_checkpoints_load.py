@@ -19,6 +19,7 @@ from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import Tokenizer, train_tokenizer
 from avhubert.errors import CheckpointError
 from avhubert.model.encoder import AVHubert
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 pytestmark = pytest.mark.quick
@@ -27,6 +28,9 @@ MODEL = {
     "visual_width": 4, "visual_blocks": [1, 1, 1, 1], "encoder_layers": 2, "encoder_embed_dim": 32,
     "encoder_ffn_embed_dim": 48, "encoder_attention_heads": 4, "conv_pos": 16, "conv_pos_groups": 4, "final_dim": 8,
 }  # fmt: skip
+
+
+PRETRAINED = {"steps": 12, "masking": {}, "data": "four speakers"}  # metadata
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +43,11 @@ def places(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """`pretrained`, `recognizer`, `run` (a run directory), `pretrained.pt` and `recognizer.pt`: only to be read."""
     folder = tmp_path_factory.mktemp("places")
     encoder = AVHubert(ModelConfig(**MODEL, num_classes=[14, 9]))
-    save_model(folder / "pretrained", encoder, metadata={"steps": 12, "masking": {}, "data": "four speakers"})
+    save_model(folder / "pretrained", encoder, metadata=ModelMetadata.from_dict(PRETRAINED))
     decoder = DecoderConfig(layers=1, ffn_embed_dim=16, attention_heads=4, ctc=True, vocab_size=tokenizer.vocab_size)
     recognizer = Recognizer.from_config(ModelConfig(**MODEL), decoder)
     recognizer.decode_settings = DecodeConfig(beam=7, lenpen=0.5)
-    save_model(folder / "recognizer", recognizer, tokenizer.serialized, {"modalities": ["av"], "step": 3})
+    save_model(folder / "recognizer", recognizer, tokenizer.serialized, ModelMetadata(modalities=["av"], step=3))
     shutil.copytree(folder / "recognizer", folder / "run")
     (folder / "run" / "resolved.yaml").write_text("seed: 1\n")
     (folder / "run" / "metrics.jsonl").write_text("{}\n")
@@ -84,12 +88,11 @@ def test_a_directory_and_its_published_form_are_the_same_model(places: Path, kin
 
 
 def test_where_a_model_comes_from(places: Path) -> None:
-    assert load(places / "pretrained").metadata == {"steps": 12, "masking": {}, "data": "four speakers"}
-    assert load(places / "run").metadata == {"modalities": ["av"], "step": 3}
-    assert load(places / "recognizer.pt").metadata == {
-        "converted_from": "recognizer.pt",
-        "fine_tuned_on": "audio, video",
-    }
+    assert load(places / "pretrained").metadata.to_dict() == PRETRAINED
+    assert load(places / "run").metadata == ModelMetadata(modalities=["av"], step=3)
+    assert load(places / "recognizer.pt").metadata == ModelMetadata(
+        converted_from="recognizer.pt", fine_tuned_on="audio, video"
+    )
 
 
 def test_a_run_directory_has_its_newest_weights(places: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from avhubert.decode.beam_search import beam_search
 from avhubert.decode.ctc import ctc_best_path
 from avhubert.errors import CheckpointError, ConfigError
 from avhubert.model.encoder import AVHubert
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -192,7 +193,7 @@ def test_what_lies_beside_the_graphs(recognizer: Recognizer, exported: Path) -> 
 def test_one_stream_of_an_encoder(modality: str, changes: dict[str, Any], tmp_path: Path) -> None:
     model = AVHubert(dataclasses.replace(SIZES, **changes)).train()
     random_weights(model)
-    model.metadata = {"modalities": [modality]}
+    model.metadata = ModelMetadata(modalities=[modality])
     export(model, tmp_path / "x")
     assert model.training  # exporting leaves it as it was
     run = runner(tmp_path / "x")
@@ -203,21 +204,6 @@ def test_one_stream_of_an_encoder(modality: str, changes: dict[str, Any], tmp_pa
         wanted = model.extract_features(**inputs)
         torch.testing.assert_close(real(run("encoder", **inputs)[0], mask), real(wanted, mask), atol=1e-4, rtol=0)
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["README.md", "encoder.onnx", "export.json"]
-
-
-@pytest.mark.parametrize(
-    ("metadata", "modality"),
-    [
-        ({}, "av"),
-        ({"modalities": "av"}, "av"),
-        ({"modalities": ["v", "av"]}, "av"),
-        ({"modalities": ["v"]}, "v"),
-        ({"fine_tuned_on": "audio, video"}, "av"),
-        ({"fine_tuned_on": "video"}, "v"),
-    ],
-)
-def test_the_streams_that_a_model_was_tuned_on(metadata: dict[str, Any], modality: str) -> None:
-    assert exporting.usual_modality(metadata) == modality
 
 
 def test_a_graph_that_computes_something_else_is_refused(

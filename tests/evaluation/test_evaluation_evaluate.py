@@ -20,6 +20,7 @@ from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import ConfigError, DataError, MediaError
 from avhubert.evaluation.conditions import Condition, conditions
 from avhubert.evaluation.evaluate import evaluate
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 SIZES = ModelConfig(
@@ -36,7 +37,7 @@ def model(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recognizer = Recognizer.from_config(SIZES, heads)
     recognizer.decode_settings = DecodeConfig(beam=2, max_len_a=0.2)
     folder = tmp_path_factory.mktemp("model")
-    save_model(folder, recognizer, tokenizer.serialized, {"modalities": ["a", "v", "av"]})
+    save_model(folder, recognizer, tokenizer.serialized, ModelMetadata(modalities=["a", "v", "av"]))
     return folder
 
 

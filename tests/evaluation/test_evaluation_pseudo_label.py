@@ -22,6 +22,7 @@ from avhubert.decode.beam_search import beam_search
 from avhubert.errors import CheckpointError, ConfigError, DataError
 from avhubert.evaluation.pseudo_journal import Heard
 from avhubert.evaluation.pseudo_label import _doubt, pseudo_label
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 from avhubert.train import finetune
 
@@ -35,7 +36,7 @@ def decoded(recognizer, batch) -> list[tuple[str, float]]:
     return [(recognizer.tokenizer.decode(best[0].tokens), best[0].score) for best in found]
 
 
-def saved(folder: Path, data_dir: Path, metadata: dict) -> Path:
+def saved(folder: Path, data_dir: Path, metadata: ModelMetadata) -> Path:
     tokenizer = Tokenizer(data_dir / "tokenizer.model")
     torch.manual_seed(5)
     model = ModelConfig(
@@ -48,13 +49,13 @@ def saved(folder: Path, data_dir: Path, metadata: dict) -> Path:
         for parameter in recognizer.decoder.parameters():
             parameter.mul_(2.5)
     recognizer.decode_settings = DecodeConfig(beam=2, lenpen=1.0, max_len_a=0.0, max_len_b=5)
-    save_model(folder, recognizer, tokenizer.serialized, {"modalities": ["av", "a"], **metadata})
+    save_model(folder, recognizer, tokenizer.serialized, replace(metadata, modalities=["av", "a"]))
     return folder
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    return saved(tmp_path_factory.mktemp("model") / "model", data_dir, {})
+    return saved(tmp_path_factory.mktemp("model") / "model", data_dir, ModelMetadata())
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ def test_what_is_refused(model: Path, data_dir: Path, unlabelled: Path, tmp_path
     with pytest.raises(DataError, match=r"none\.tsv"):
         pseudo_label(model, data_dir, out, ALL, split="none")
     with pytest.raises(ConfigError, match="was trained with CTC alone"):
-        pseudo_label(saved(tmp_path / "ctc", data_dir, {"ctc_weight": 1}), data_dir, out, ALL)
+        pseudo_label(saved(tmp_path / "ctc", data_dir, ModelMetadata(ctc_weight=1)), data_dir, out, ALL)
     assert not out.exists()
     with pytest.raises(DataError, match=r"can be used: 8 with a confidence below 0; the surest has -\d.*lower --min-c"):
         pseudo_label(model, data_dir, out, 0.0)

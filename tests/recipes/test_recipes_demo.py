@@ -37,7 +37,7 @@ def test_every_stage_leaves_what_it_should(done: Path) -> None:
     assert not re.search(r"""(src|href|url\()\s*=?\s*["']?https?:""", page)  # self-contained
     seconds = json.loads((done / "demo.json").read_text())["seconds"]
     assert len(seconds) == 11
-    assert load_recognizer(done / "model").metadata["modalities"] == ["av", "a", "v"]
+    assert load_recognizer(done / "model").metadata.modalities == ["av", "a", "v"]
     results = [json.loads(path.read_text())["results"][0] for path in (done / "evaluation").glob("*/results.json")]
     assert {(row["modality"], row["snr"]) for row in results} == {
         ("av", None), ("a", None), ("v", None), ("av", 0), ("a", 0),

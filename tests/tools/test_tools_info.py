@@ -13,6 +13,7 @@ from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import train_tokenizer
 from avhubert.errors import CheckpointError, DataError
 from avhubert.model.encoder import AVHubert
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 from avhubert.tools.info import describe
 
@@ -30,7 +31,7 @@ def recognizer(tmp_path: Path) -> Path:
     decoder = DecoderConfig(layers=1, ffn_embed_dim=16, attention_heads=2, vocab_size=tokenizer.vocab_size)
     model = Recognizer.from_config(SIZES, decoder)
     model.tokenizer, model.decode_settings = tokenizer, DecodeConfig(beam=7)
-    model.metadata = {"stage": "fine-tuning", "step": 3, "modalities": ["av", "v"]}
+    model.metadata = ModelMetadata(stage="fine-tuning", step=3, modalities=["av", "v"])
     model.save_pretrained(tmp_path / "recognizer")
     return tmp_path / "recognizer"
 
@@ -48,7 +49,8 @@ def test_a_recognizer(recognizer: Path, capsys: pytest.CaptureFixture) -> None:
 def test_a_pretrained_model(tmp_path: Path) -> None:
     model = AVHubert(SIZES)
     labels = {"rate": 25, "clusters": 50, "source": "runs/iter1", "layer": 9, "centroids": "c" * 64, "files": {}}
-    model.metadata = {"labels": [labels, labels | {"source": "mfcc", "layer": None}], "masking": {"prob_audio": 0.5}}
+    label_sets = [labels, labels | {"source": "mfcc", "layer": None}]
+    model.metadata = ModelMetadata.from_dict({"labels": label_sets, "masking": {"prob_audio": 0.5}})
     model.save_pretrained(tmp_path / "model")
     told = describe(tmp_path / "model")
     assert told["kind"] == "pre-trained model"

@@ -84,7 +84,7 @@ def test_ctc_alone_leaves_the_decoder_and_attention_alone_the_ctc_head(
         assert "accuracy" not in row
         assert row["loss"] == pytest.approx(row["ctc"])
     assert all("ctc" not in row for row in rows(attention, "valid"))
-    assert load_recognizer(ctc).metadata["ctc_weight"] == 1
+    assert load_recognizer(ctc).metadata.ctc_weight == 1
 
 
 def test_ctc_alone_is_not_chosen_by_the_decoder(settings: list[str], tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_fewest_word_errors_choose_the_best(
     found = rows(run, "valid")
     assert len({row["wer"] for row in found}) > 1
     assert all(row["word_accuracy"] == pytest.approx(1 - row["wer"]) for row in found)
-    assert load_recognizer(run / "best").metadata["step"] == min(found, key=lambda row: row["wer"])["step"]
+    assert load_recognizer(run / "best").metadata.step == min(found, key=lambda row: row["wer"])["step"]
 
 
 # --------------------------------------------------------------------------- rates by layer
@@ -199,7 +199,7 @@ def test_the_mean_of_the_last_states(hybrid: Path, tmp_path: Path, capsys: pytes
         else:
             assert torch.equal(tensor, one)
     mean = load_recognizer(tmp_path / "mean")
-    assert mean.metadata["averaged"] == [4, 3]
+    assert mean.metadata.averaged == [4, 3]
     assert mean.decode_settings == load_recognizer(hybrid).decode_settings
     assert mean.tokenizer.serialized == load_recognizer(hybrid).tokenizer.serialized
     assert average(hybrid, tmp_path / "all") == [4, 3, 2]

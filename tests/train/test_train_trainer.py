@@ -369,12 +369,12 @@ def test_fine_tuning_goes_on_exactly_and_keeps_its_best(tuning: list[str], tmp_p
     assert same(whole, parts)
     assert same(whole / "best", parts / "best")
     best = load_recognizer(whole / "best")
-    assert best.metadata["modalities"] == ["av", "a", "v"]
+    assert best.metadata.modalities == ["av", "a", "v"]
     assert best.decode_settings.beam == 5
     assert best.tokenizer.decode(best.tokenizer.encode("ba mo")) == "ba mo"
     valid = [row for row in rows(whole) if row["split"] == "valid"]
     highest = max(valid, key=lambda row: row["accuracy"])
-    assert best.metadata["step"] == highest["step"]
+    assert best.metadata.step == highest["step"]
 
 
 def test_frozen_steps_leave_the_encoder_as_it_was(tuning: list[str], undisturbed: Path, tmp_path: Path) -> None:

@@ -187,12 +187,12 @@ def test_what_is_asked_and_missing_is_refused(
 def test_a_modality_that_the_model_does_not_know_is_refused(recognizer: Recognizer, long: Path) -> None:
     with pytest.raises(ConfigError, match="unknown modality 'va'; known: auto, av, a, v"):
         transcribe(long, recognizer, "va")
-    recognizer.metadata["modalities"] = ["a"]
+    recognizer.metadata.modalities = ["a"]
     try:
         with pytest.raises(ConfigError, match="fine-tuned for a, not for 'v'"):
             transcribe(long, recognizer, "v")
     finally:
-        del recognizer.metadata["modalities"]
+        recognizer.metadata.modalities = None
 
 
 def test_no_model_is_named() -> None:

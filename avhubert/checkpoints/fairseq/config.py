@@ -13,11 +13,13 @@ from avhubert.checkpoints.torchfile import Record, printable
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.constants import MODALITIES
 from avhubert.errors import CheckpointError, ConfigError
+from avhubert.model.metadata import ModelMetadata
 
 
-def pretraining_cfg(encoder: ModelConfig, told: dict[str, Any]) -> dict[str, Any]:
-    masking = told["metadata"].get("masking", {})
-    rate = (told["metadata"].get("labels") or [{"rate": 25}])[0]["rate"]
+def pretraining_cfg(encoder: ModelConfig, metadata: ModelMetadata) -> dict[str, Any]:
+    """The original's configuration of a pre-training that would give this model."""
+    masking = metadata.masking or {}
+    rate = metadata.label_rate()
     same = (
         *("modality_fuse", "masking_type", "final_dim", "encoder_layerdrop", "dropout_input", "dropout"),
         *("attention_dropout", "feature_grad_mult", "untie_final_proj", "activation_dropout", "layer_norm_first"),
@@ -36,7 +38,7 @@ def pretraining_cfg(encoder: ModelConfig, told: dict[str, Any]) -> dict[str, Any
     criterion = {"_name": "av_hubert", "pred_masked_weight": 1.0, "pred_nomask_weight": 0.0, "loss_weights": [10]}
     return {
         "_name": None,
-        "common": {"seed": told["metadata"].get("seed", 1)},
+        "common": {"seed": 1 if metadata.seed is None else metadata.seed},
         "model": model,
         "task": task,
         "criterion": criterion,
@@ -44,9 +46,10 @@ def pretraining_cfg(encoder: ModelConfig, told: dict[str, Any]) -> dict[str, Any
 
 
 def finetuning_cfg(
-    encoder: ModelConfig, decoder: DecoderConfig, told: dict[str, Any], pretraining: dict[str, Any]
+    encoder: ModelConfig, decoder: DecoderConfig, metadata: ModelMetadata, pretraining: dict[str, Any]
 ) -> dict[str, Any]:
-    streams = {name for shown in told["metadata"].get("modalities", ["av"]) for name in MODALITIES[shown]}
+    """The original's configuration of a fine-tuning that would give this model."""
+    streams = {stream for modality in metadata.supported_modalities() for stream in MODALITIES[modality]}
     model = {
         "_name": "av_hubert_seq2seq", "w2v_path": "???", "apply_mask": False, "decoder_layers": decoder.layers,
         "decoder_dropout": decoder.dropout, "decoder_attention_dropout": decoder.attention_dropout,
@@ -64,11 +67,12 @@ def finetuning_cfg(
     return {"_name": None, "common": pretraining["common"], "model": model, "task": task, "criterion": criterion}
 
 
-def training_history(decoder: DecoderConfig | None, told: dict[str, Any]) -> dict[str, Any]:
+def training_history(decoder: DecoderConfig | None, metadata: ModelMetadata) -> dict[str, Any]:
+    """The entry of `optimizer_history` that the original reads the number of updates from."""
     criterion = "AVHubertCriterion" if decoder is None else "LabelSmoothedCrossEntropyCriterion"
     return {
         "criterion_name": criterion, "optimizer_name": "FairseqAdam", "lr_scheduler_state": {"best": None},
-        "num_updates": int(told["metadata"].get("step", 0)),
+        "num_updates": metadata.step or 0,
     }  # fmt: skip
 
 

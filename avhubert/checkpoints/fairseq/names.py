@@ -7,11 +7,12 @@ from typing import Any
 
 from avhubert.checkpoints.torchfile import printable
 from avhubert.config.schema import DecoderConfig, ModelConfig
+from avhubert.errors import list_names
 
 
 def quoted_names(names: Iterable[Any]) -> str:
-    names = [printable(name, 120) for name in names]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    """Names out of a file for a message: the first ones, and how many more there are."""
+    return list_names([printable(name, 120) for name in names])
 
 
 JUNK = ("decoder.version", "decoder.embed_positions._float_tensor")  # never learned, never read

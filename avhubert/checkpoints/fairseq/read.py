@@ -39,6 +39,7 @@ from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
 from avhubert.files import atomic_directory, output_directory
 from avhubert.model.encoder import AVHubert
+from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 KEPT = "published.safetensors"  # beside a converted model: what the way back needs and our model does not
@@ -158,16 +159,18 @@ def _without_numbers(published: Published) -> AVHubert | Recognizer:
         raise CheckpointError(f"{path}: its configuration asks for impossible sizes") from error
 
 
-def metadata(published: Published) -> dict[str, Any]:
-    """What a converted model's `config.json` says of where it came from."""
-    told: dict[str, Any] = {"converted_from": published.path.name}
+def metadata(published: Published) -> ModelMetadata:
+    """The metadata of a converted model."""
     task = published.cfg.get("task")
     streams = task.get("modalities") if isinstance(task, dict) else None
+    fine_tuned_on = None
     if published.decoder is not None and isinstance(streams, list):
-        told["fine_tuned_on"] = ", ".join(map(str, streams))
-    if published.notes:
-        told["assumed"] = "; ".join(published.notes)
-    return told
+        fine_tuned_on = ", ".join(map(str, streams))
+    return ModelMetadata(
+        converted_from=published.path.name,
+        fine_tuned_on=fine_tuned_on,
+        assumed="; ".join(published.notes) or None,
+    )
 
 
 def _unused(published: Published) -> set[str]:

@@ -12,11 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from avhubert.checkpoints.directory import TOKENIZER, load_model, read_config
+from avhubert.checkpoints.config_file import ModelFile, read_config
+from avhubert.checkpoints.directory import TOKENIZER, load_model
 from avhubert.checkpoints.fairseq.config import finetuning_cfg, pretraining_cfg, training_history
 from avhubert.checkpoints.fairseq.names import ENCODER, module_names, published_name, quoted_names
 from avhubert.checkpoints.fairseq.read import KEPT, refuse_existing
-from avhubert.config.schema import DecoderConfig, ModelConfig
+from avhubert.config.schema import ModelConfig
 from avhubert.constants import SPECIAL_SYMBOLS
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, DataError
@@ -35,8 +36,8 @@ def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
     directory = Path(directory)
     model = load_model(directory)
     refuse_existing(path)
-    told = read_config(directory)
-    encoder, decoder = told["model"], told.get("decoder")
+    config = read_config(directory)
+    encoder, decoder = config.model, config.decoder
     table = module_names(encoder, decoder)
     tensors: dict[str, Tensor] = {}
     left_out = []
@@ -50,7 +51,7 @@ def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
     if (directory / KEPT).is_file():
         kept, around = _read_kept(directory / KEPT)
     else:
-        kept, around = _made_here(encoder, decoder, told, tokenizer)
+        kept, around = _made_here(config, tokenizer)
     dictionaries = [_Dictionary(item) for item in around["dictionaries"]]
     state: dict[str, Any] = {"dictionaries": dictionaries}
     if tokenizer is not None:
@@ -58,7 +59,7 @@ def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
         state["s2s_tokenizer"] = _SentencepieceBPE(tokenizer.serialized)
     content = {
         "args": None, "cfg": around["cfg"], "model": {**tensors, **kept}, "criterion": None,
-        "optimizer_history": [training_history(decoder, told)], "task_state": state,
+        "optimizer_history": [training_history(decoder, config.metadata)], "task_state": state,
         "extra_state": {"train_iterator": {"epoch": 1}}, "last_optimizer_state": None,
     }  # fmt: skip
     output_directory(Path(path).parent)
@@ -94,16 +95,15 @@ def _read_kept(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is damaged ({error}); convert the published file again") from error
 
 
-def _made_here(
-    encoder: ModelConfig, decoder: DecoderConfig | None, told: dict[str, Any], tokenizer: Tokenizer | None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _made_here(config: ModelFile, tokenizer: Tokenizer | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, configuration and dictionaries that a published file has around a model that was trained here."""
+    encoder, decoder = config.model, config.decoder
     classes = encoder.num_classes or [len(SPECIAL_SYMBOLS)]
     dictionaries = []
     for count in classes:
         symbols = [*SPECIAL_SYMBOLS, *map(str, range(count - len(SPECIAL_SYMBOLS)))]
         dictionaries.append({"symbols": symbols, "count": [1] * count})
-    cfg = pretraining_cfg(encoder, told)
+    cfg = pretraining_cfg(encoder, config.metadata)
     if decoder is None:
         return {}, {"cfg": cfg, "dictionaries": dictionaries, "words": None}
     assert tokenizer is not None
@@ -113,7 +113,11 @@ def _made_here(
         ENCODER + "label_embs_concat": torch.zeros(sum(classes), encoder.final_dim),
     }
     words = {"symbols": tokenizer.symbols, "count": [1] * tokenizer.vocab_size}
-    around = {"cfg": finetuning_cfg(encoder, decoder, told, cfg), "dictionaries": dictionaries, "words": words}
+    around = {
+        "cfg": finetuning_cfg(encoder, decoder, config.metadata, cfg),
+        "dictionaries": dictionaries,
+        "words": words,
+    }
     return kept, around
 
 
