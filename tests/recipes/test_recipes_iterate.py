@@ -79,6 +79,7 @@ def test_parts_that_do_not_belong_together_are_refused(settings: list[str], tmp_
         run("tiny", own)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -100,6 +101,7 @@ def test_wrong_recipes(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.quick
 def test_an_iteration_that_the_recipe_does_not_have(settings: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--from-iteration 4 is not one of this recipe's iterations, 1 to 3"):
         run("tiny", [*settings, f"run_dir={tmp_path / 'run'}"], from_iteration=4)
