@@ -247,7 +247,7 @@ COMMANDS = (
     ),
     Command(
         "lm",
-        "train an n-gram language model on the training transcripts of a data directory, over its tokenizer's symbols",
+        "train an n-gram language model of tokenizer symbols on the training transcripts of a data directory",
         "avhubert lm data/433h lm.arpa --order 4",
         _lm_arguments,
         _lm,
