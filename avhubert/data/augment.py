@@ -17,7 +17,7 @@ from torch import Tensor
 
 from avhubert.config.schema import DataConfig, FinetuneDataConfig
 from avhubert.constants import CROP_SIZE, FRAME_RATE, MODALITIES, MOUTH_SIZE
-from avhubert.data.corruption import parse_fault
+from avhubert.data.corruption import parse_corruption
 from avhubert.data.manifest import Clip
 from avhubert.errors import ConfigError
 
@@ -73,7 +73,7 @@ class Augmentation:
         self._seed = seed
         self._noise = noise
         for name in config.faults if isinstance(config, FinetuneDataConfig) else ():
-            parse_fault(name)
+            parse_corruption(name)
         if noise is not None and len(noise) < config.noise_num:
             raise ConfigError(f"data.noise_num={config.noise_num} but the noise list has {len(noise)} files")
 

@@ -13,7 +13,7 @@ from avhubert.constants import EOS, FRAME_RATE, MODALITIES
 from avhubert.data.audio import read_audio
 from avhubert.data.augment import Augmentation
 from avhubert.data.collate import Batch, Example, batch_frames, collate, empty_batch
-from avhubert.data.corruption import with_fault
+from avhubert.data.corruption import corrupt
 from avhubert.data.filterbank import audio_features
 from avhubert.data.labels import LabelInfo
 from avhubert.data.manifest import DRIFT_SECONDS, Clip
@@ -39,7 +39,7 @@ class ClipDataset:
         tokenizer: of the transcripts.
         noise: wav files; None: no noise.
         tolerant: `batch` skips unreadable clips and lists them in `left_out`; otherwise it raises.
-        fault: the corruption of every clip's video, see `data.corruption`; None: intact.
+        corruption: the corruption of every clip's video, see `data.corruption`; None: intact.
 
     Raises:
         DataError: rows or texts and clips differ in number.
@@ -57,7 +57,7 @@ class ClipDataset:
         tokenizer: Tokenizer | None = None,
         noise: Sequence[Path] | None = None,
         tolerant: bool = False,
-        fault: str | None = None,
+        corruption: str | None = None,
     ) -> None:
         assert (texts is None) == (tokenizer is None), "transcripts and a tokenizer go together"
         for what, rows in [*(("label rows", rows) for rows, _ in labels), ("transcripts", texts)]:
@@ -70,7 +70,7 @@ class ClipDataset:
         self._texts = texts
         self._tokenizer = tokenizer
         self._tolerant = tolerant
-        self._fault = fault
+        self._corruption = corruption
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -113,11 +113,11 @@ class ClipDataset:
                 f"clip '{clip.id}': {clip.video} has {len(frames)} frames but the manifest says {clip.video_frames}; "
                 "prepare the clip again"
             )
-        if self._fault is not None:
-            frames = with_fault(frames, self._fault, clip.id)
+        if self._corruption is not None:
+            frames = corrupt(frames, self._corruption, clip.id)
         corruption = self.augmentation.corruption(clip, index, epoch)
         if corruption is not None:
-            frames = with_fault(frames, *corruption)
+            frames = corrupt(frames, *corruption)
         crop = self.augmentation.crop_and_flip(index, epoch)
         return transform(frames) if crop is None else transform(frames, crop.top, crop.left, crop.flip)
 

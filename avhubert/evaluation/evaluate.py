@@ -15,7 +15,7 @@ from avhubert.checkpoints.load import load_recognizer
 from avhubert.config.schema import DataConfig, DecodeConfig
 from avhubert.constants import FRAME_RATE, MODALITIES
 from avhubert.data.batching import make_batches
-from avhubert.data.corruption import parse_fault
+from avhubert.data.corruption import parse_corruption
 from avhubert.data.dataset import ClipDataset
 from avhubert.data.manifest import Clip, read_manifest
 from avhubert.data.noise import read_noise_list
@@ -61,7 +61,7 @@ def evaluate(
     """Decode a split in every one of `conditions` and score it.
 
     `noise`: a noise list or folder, or several by name; each utterance's noise is decided by its id and the list, so
-    every model hears the same. `faults`: of the picture, see `data.faults`. `decode`: settings in place of the model's
+    every model hears the same. `faults`: see `data.corruption`. `decode`: settings in place of the model's
     own. `normalise`: what both texts go through before they are compared, a name in `data.text.NORMALISERS`. With
     `out`, writes `hypotheses-<condition>.json`, `results.json` (with hashes of all that the figures depend on) and
     `report.html` there. Nothing is left out: a clip that cannot be read is a DataError that names it.
@@ -84,7 +84,7 @@ def evaluate(
     if faults and not any("video" in MODALITIES[one] for one in modalities):
         raise ConfigError("faults are of the picture, which modality 'a' does not see; add 'v' or 'av'")
     for fault in faults:
-        parse_fault(fault)
+        parse_corruption(fault)
     clips = read_manifest(data / f"{split}.tsv")
     if not clips:
         raise DataError(f"{data / f'{split}.tsv'} lists no clips; there is nothing to evaluate")
@@ -121,7 +121,7 @@ def _dataset(data: Path, clips: list[Clip], condition: Condition, noises: Sequen
         noise_prob=0.0 if condition.snr is None else 1.0,
         noise_snr=[0, 0] if condition.snr is None else [condition.snr, condition.snr],
     )
-    return ClipDataset(clips, config, training=False, seed=0, noise=noises, fault=condition.fault)
+    return ClipDataset(clips, config, training=False, seed=0, noise=noises, corruption=condition.fault)
 
 
 def _one_condition(

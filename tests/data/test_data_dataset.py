@@ -538,7 +538,7 @@ def test_time_masks_hide_spans_of_training_clips_only(clips: list[Clip]) -> None
     assert torch.equal(evaluated.video, plain.load(11).video)
 
 
-def test_faults_of_the_picture_are_drawn_in_training_only(clips: list[Clip]) -> None:
+def test_video_corruption_is_drawn_in_training_only(clips: list[Clip]) -> None:
     config = FinetuneDataConfig(dir="x", augment=False, faults=["freeze", "occlusion"], fault_prob=0.5)
     plain = ClipDataset(clips, FinetuneDataConfig(dir="x", augment=False), training=True, seed=1)
     faulty = ClipDataset(clips, config, training=True, seed=1)
@@ -552,7 +552,7 @@ def test_faults_of_the_picture_are_drawn_in_training_only(clips: list[Clip]) -> 
     assert 0.2 < changed / (6 * len(clips)) < 0.8
     evaluated = ClipDataset(clips, config, training=False, seed=1)
     assert torch.equal(evaluated.load(0).video, plain.load(0).video)
-    with pytest.raises(ConfigError, match="fault"):
+    with pytest.raises(ConfigError, match="unknown video corruption"):
         ClipDataset(clips, FinetuneDataConfig(dir="x", faults=["blurred"]), training=True, seed=1)
 
 

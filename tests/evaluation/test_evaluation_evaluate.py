@@ -124,7 +124,7 @@ def test_texts_are_normalised_as_asked(model: Path, data_dir: Path, tmp_path: Pa
 def test_what_cannot_be_evaluated(
     model: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ConfigError, match="fault"):
+    with pytest.raises(ConfigError, match="unknown video corruption"):
         evaluate(str(model), data_dir, faults=["blurred"])
     data = Path(shutil.copytree(data_dir, tmp_path / "data"))
     clips = read_manifest(data / "test.tsv")
