@@ -208,11 +208,11 @@ def test_the_mean_of_the_last_states(hybrid: Path, tmp_path: Path, capsys: pytes
 
 
 def test_what_averaging_refuses(hybrid: Path, settings: list[str], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds 3 states, not 5; .*train\.keep_last=5"):
+    with pytest.raises(ConfigError, match=r"has 3 states, not 5; .*train\.keep_last=5"):
         average(hybrid, tmp_path / "mean", last=5)
     with pytest.raises(ConfigError, match="is the run that is averaged"):
         average(hybrid, hybrid)
-    with pytest.raises(CheckpointError, match="holds no states"):
+    with pytest.raises(CheckpointError, match="has no states"):
         average(tmp_path, tmp_path / "mean")
     run = tune(settings, tmp_path / "run", "train.max_steps=2")
     state_path(run, 1).write_bytes(b"torn")
