@@ -1,16 +1,18 @@
-"""A model directory, a run directory, a published checkpoint (.pt) or a name on the Hugging Face Hub → AVHubert or
-Recognizer, ready to use."""
+"""Loads a model from a model directory, a run directory, a published checkpoint (.pt) or the Hugging Face Hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from avhubert.checkpoints import hub
 from avhubert.checkpoints.config_file import CONFIG
 from avhubert.checkpoints.directory import TOKENIZER, load_model
 from avhubert.checkpoints.fairseq import read as fairseq
 from avhubert.data.tokenizer import Tokenizer
+from avhubert.devices import resolve_device, resolve_precision
 from avhubert.errors import CheckpointError, DataError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
@@ -21,16 +23,29 @@ WHAT_TO_GIVE = (
 )
 
 
-def load(source: str | Path) -> AVHubert | Recognizer:
-    """A model in evaluation mode on the CPU; a recognizer comes with `.tokenizer` and `.decode_settings`.
+def load(
+    source: str | Path, device: str | torch.device = "cpu", dtype: str | torch.dtype | None = None
+) -> AVHubert | Recognizer:
+    """A model in evaluation mode; a recognizer comes with `.tokenizer` and `.decode_settings`.
 
-    `source`: a model directory, a run directory (its newest weights), a published checkpoint, or "org/name" or
-    "org/name@revision" of the Hugging Face Hub (extra `hub`; from its cache where there is no internet). What lies on
-    this disk comes first. `.metadata` says where the model comes from.
+    Args:
+        source: a model directory, a run directory (its newest weights), a published checkpoint, or "org/name" or
+            "org/name@revision" of the Hugging Face Hub (extra `hub`; from its cache without internet). A path on this
+            disk takes precedence. `.metadata` describes the model's origin.
+        device: cpu, cuda, cuda:N, mps, or auto (a GPU if there is one).
+        dtype: number format of the weights (fp32, bf16, fp16 or a torch dtype); None: fp32. The functions that take
+            `precision` keep fp32 weights and lower the precision of the products only, which is more accurate.
 
     Raises:
         CheckpointError: `source` is none of these, damaged, or cannot be fetched.
+        ConfigError: the device is not on this machine, or does not have the number format.
     """
+    target = resolve_device(device)
+    chosen = dtype if isinstance(dtype, torch.dtype) else None if dtype is None else resolve_precision(dtype, target)
+    return _load(source).to(target, chosen)
+
+
+def _load(source: str | Path) -> AVHubert | Recognizer:
     if not isinstance(source, (str, Path)) or not str(source):
         raise CheckpointError(f"{source!r} is no model's name; {WHAT_TO_GIVE}")
     path = Path(source)

@@ -425,7 +425,7 @@ def test_continued_pre_training_keeps_the_heads_of_the_same_clusters_only(
     assert torch.equal(kept.head.class_embeddings, weights(undisturbed)["head.class_embeddings"])
     other = read_label_info(tmp_path / "other")
     anew = pretrain.build_model(compose("pretrain", "tiny_iter2", start), [other], said.append)
-    assert "made anew" in said[0]
+    assert "initialised anew" in said[0]
     assert "head.class_embeddings" in said[0]
     assert not torch.equal(anew.head.class_embeddings, kept.head.class_embeddings)
     assert torch.equal(anew.audio.weight, kept.audio.weight)
