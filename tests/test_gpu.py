@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from avhubert.config.compose import compose
 
 import avhubert
 from avhubert.cluster.kmeans import fit
+from avhubert.config import compose
 from avhubert.config.schema import DecodeConfig
 from avhubert.decode.beam_search import beam_search
 from avhubert.model.inputs import ModelInputs
