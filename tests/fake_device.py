@@ -55,13 +55,16 @@ def gpu() -> torch.device:
 
 
 class _Host(TorchFunctionMode):
-    """Computes on real tensors as ever, and replaces the one operator whose buffers' sizes depend on values."""
+    """Computes on real tensors as ever, and replaces what cannot be done without values."""
 
     def __torch_function__(self, func: Callable, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.ctc_loss and isinstance(args[0], FakeTensor):
             used = {x.device for x in (*args, *(kwargs or {}).values()) if isinstance(x, Tensor)}
             assert len(used) == 1, f"ctc_loss mixes {used}"
             return args[0].sum()
+        if func is Tensor.__setitem__ and isinstance(args[0], FakeTensor) and not isinstance(args[2], Tensor):
+            args[0][args[1]].fill_(args[2])  # torch would make a tensor of the number outside of the mode
+            return None
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if tensors and func is not Tensor.to and not any(isinstance(x, FakeTensor) for x in tensors):
             with unset_fake_temporarily():
@@ -85,7 +88,8 @@ def fake_gpu(patch: pytest.MonkeyPatch) -> Iterator[torch.device]:
                 return torch.ones(shape, dtype=torch.bool)
             if tensor.is_floating_point():
                 return torch.rand(shape, generator=random, dtype=torch.float64).to(tensor.dtype)
-            return torch.randint(1, 4, shape, generator=random, dtype=tensor.dtype)
+            # numbers of frames or tokens, else indices
+            return torch.full(shape, 1 if tensor.dim() <= 1 else 0, dtype=tensor.dtype)
 
     for name, module in list(sys.modules.items()):  # a name imported from `devices` is a name of its own
         if name.startswith("avhubert.") and getattr(module, "to_host", None) is real:

@@ -143,7 +143,7 @@ class _Search:
         self.lm = lm.fusion(b, self.beams, self.device) if lm is not None else None
         self.done: list[list[Hypothesis]] = [[] for _ in range(b)]
         self.alive = list(range(b))  # which utterance each row of the tensors below is
-        self.limits = torch.tensor(limits, device=self.device)
+        self.limits = limits
         self.tokens = torch.full((b, self.beams, 1), EOS, device=self.device)
         self.scores = torch.zeros(b, self.beams, 0, device=self.device)  # sum of what was added up to each token
         self.posteriors = torch.zeros(b, self.beams, 0, device=self.device)  # log p of each token
@@ -186,10 +186,10 @@ class _Search:
         ending = logs[..., EOS].clone()
         if step < self.settings.min_len:
             logs[..., EOS] = LOG_ZERO
-        at_limit = step >= self.limits
-        if bool(at_limit.any()):  # nothing but </s>
+        at_limit = [step >= limit for limit in self.limits]
+        if any(at_limit):  # nothing but </s>
             others = torch.arange(v, device=self.device) != EOS
-            logs.masked_fill_(at_limit[:, None, None] & others, LOG_ZERO)
+            logs.masked_fill_(torch.tensor(at_limit, device=self.device)[:, None, None] & others, LOG_ZERO)
         if self.settings.no_repeat_ngram:
             _block_repeated(logs, self.tokens[..., 1:], self.settings.no_repeat_ngram)
         candidates = self.total[..., None] + logs
@@ -198,9 +198,9 @@ class _Search:
             candidates[..., EOS] = torch.where(stuck[:, None], self.total + ending, candidates[..., EOS])
         best, place = candidates.view(b, -1).topk(2 * k, dim=1)
         beam, token = place // v, place % v
-        ends = (token == EOS) & (best > LOG_ZERO)
-        if bool(ends[:, :k].any()):
-            self._finish(ends[:, :k], best, beam, step, posteriors, told)
+        ends = to_host((token == EOS) & (best > LOG_ZERO))[:, :k].nonzero().tolist()
+        if ends:
+            self._finish(ends, best, beam, step, posteriors, told)
         # the first k continuations that do not end go on; the order among candidates stays
         rank = torch.arange(best.shape[1], device=self.device).expand_as(best)
         going_on = rank + best.shape[1] * (token == EOS)
@@ -225,31 +225,43 @@ class _Search:
         self._leave(at_limit)
 
     def _finish(
-        self, ends: Tensor, best: Tensor, beam: Tensor, step: int, posteriors: Tensor, told: Tensor | None
+        self,
+        ends: list[list[int]],
+        best: Tensor,
+        beam: Tensor,
+        step: int,
+        posteriors: Tensor,
+        told: Tensor | None,
     ) -> None:
-        """Keep the hypotheses that end here."""
-        for row, place in ends.nonzero().tolist():
+        """Keep the hypotheses that end here: `ends` are (row, candidate)."""
+        best, beam, scores, tokens_so_far = to_host(best), to_host(beam), to_host(self.scores), to_host(self.tokens)
+        earlier, ending = to_host(self.posteriors), to_host(posteriors[..., EOS])
+        lm_scores = None if told is None else to_host(self.lm_scores + told[..., EOS])
+        for row, candidate in ends:
             found = self.done[self.alive[row]]
             if len(found) == self.beams:
                 continue
-            source = int(beam[row, place])
-            sums = [*self.scores[row, source].tolist(), float(best[row, place])]
+            source = int(beam[row, candidate])
+            sums = [*scores[row, source].tolist(), float(best[row, candidate])]
             each = [now - before for now, before in zip(sums, [0.0, *sums[:-1]], strict=True)]
-            tokens = [*self.tokens[row, source, 1:].tolist(), EOS]
-            chances = [*self.posteriors[row, source].tolist(), float(posteriors[row, source, EOS])]
-            lm_score = 0.0 if told is None else float(self.lm_scores[row, source] + told[row, source, EOS])
+            tokens = [*tokens_so_far[row, source, 1:].tolist(), EOS]
+            chances = [*earlier[row, source].tolist(), float(ending[row, source])]
+            lm_score = 0.0 if lm_scores is None else float(lm_scores[row, source])
             score = sums[-1] / (step + 1) ** self.settings.lenpen
             found.append(Hypothesis(tokens, score, each, chances, lm_score))
 
-    def _leave(self, at_limit: Tensor) -> None:
+    def _leave(self, at_limit: list[bool]) -> None:
         """Drop the utterances that are done from all tensors."""
-        ended, going = at_limit.tolist(), (self.total[:, 0] > LOG_ZERO).tolist()
+        going = to_host(self.total[:, 0] > LOG_ZERO).tolist()
         stay = [
             row
             for row, utterance in enumerate(self.alive)
-            if len(self.done[utterance]) < self.beams and not ended[row] and going[row]
+            if len(self.done[utterance]) < self.beams and not at_limit[row] and going[row]
         ]
         if len(stay) == len(self.alive):
+            return
+        if not stay:
+            self.alive = []
             return
         rows = torch.tensor(stay, dtype=torch.long, device=self.device)
         if self.cache is not None:
@@ -259,7 +271,8 @@ class _Search:
         if self.lm is not None:
             self.lm.keep(rows)
         self.alive = [self.alive[row] for row in stay]
-        self.limits, self.total, self.lm_scores = self.limits[rows], self.total[rows], self.lm_scores[rows]
+        self.limits = [self.limits[row] for row in stay]
+        self.total, self.lm_scores = self.total[rows], self.lm_scores[rows]
         self.tokens, self.scores, self.posteriors = self.tokens[rows], self.scores[rows], self.posteriors[rows]
 
 
@@ -269,5 +282,5 @@ def _block_repeated(logs: Tensor, texts: Tensor, n: int) -> None:
         return
     grams = texts.unfold(2, n, 1)  # [B, K, L − n + 1, n]
     same = (grams[..., :-1] == texts[..., None, texts.shape[2] - n + 1 :]).all(-1)
-    b, k, i = same.nonzero(as_tuple=True)
-    logs[b, k, grams[b, k, i, -1]] = LOG_ZERO
+    repeated = torch.zeros_like(logs).scatter_reduce_(2, grams[..., -1], same.to(logs.dtype), "amax")
+    logs.masked_fill_(repeated > 0, LOG_ZERO)

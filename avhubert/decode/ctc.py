@@ -41,7 +41,8 @@ class PrefixScores:
         own = torch.arange(t, device=scores.device) < lengths[:, None]
         self.logs = logs.masked_fill(~own[..., None], 0)  # [B, T, V]; in padding anything finite
         self.chances = logs.exp().masked_fill(~own[..., None], 0)
-        self.chances[..., [CTC_BLANK, PAD, EOS]] = 0  # no text holds them
+        never = torch.tensor([CTC_BLANK, PAD, EOS], device=scores.device)  # no text contains them
+        self.chances.index_fill_(2, never, 0)
         self.lengths = lengths
         self.blanks = F.pad(self.logs[..., CTC_BLANK].cumsum(1), (1, 0))  # [B, T + 1]
         self.symbol = scores.new_full((b, beams, t + 1), LOG_ZERO, dtype=torch.double)
