@@ -41,11 +41,15 @@ class Compute:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
+    @property
+    def precision(self) -> str:
+        """The name of the number format."""
+        return next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
+
     def __str__(self) -> str:
-        precision = next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)
         if self.device.type == "cuda":
-            return f"{self.device} ({torch.cuda.get_device_name(self.device)}), {precision}"
-        return f"{self.device}, {precision}"
+            return f"{self.device} ({torch.cuda.get_device_name(self.device)}), {self.precision}"
+        return f"{self.device}, {self.precision}"
 
 
 def resolve(device: str | torch.device = AUTO, precision: str = AUTO) -> Compute:
@@ -102,6 +106,11 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "bf16" and device.type == "cuda" and not _has_bf16(device):
         raise ConfigError(f"{torch.cuda.get_device_name(device)} does not compute in bf16; choose fp32 or fp16")
     return PRECISIONS[name]
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """`device`, or the CPU in place of Apple's GPU, which has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def available() -> list[str]:

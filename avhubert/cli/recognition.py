@@ -213,7 +213,7 @@ def _lm_arguments(parser: argparse.ArgumentParser) -> None:
 def _lm(options: argparse.Namespace) -> None:
     from avhubert.decode.lm.train_ngram import train_ngram
 
-    show_values(train_ngram(options.data, options.out, order=options.order))
+    show_values(train_ngram(options.data, options.out, order=options.order).values())
 
 
 COMMANDS = (

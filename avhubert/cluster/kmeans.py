@@ -1,13 +1,14 @@
-"""K-means over data that never has to fit in memory: seeding on a sample, a mini-batch pass, then exact Lloyd passes.
+"""K-means over data that need not fit in memory: seeding on a sample, a mini-batch pass, then exact Lloyd passes.
 
-1. A uniform sample of the rows is drawn in one pass (reservoir by random keys).
+1. A uniform sample of the rows is drawn in one pass (`kmeans_sample`).
 2. Several seedings by greedy k-means++ (Arthur & Vassilvitskii, 2007) and local search (Lattanzi & Sohler, 2019), each
-   polished by a few Lloyd steps on the sample; the one with the least inertia wins.
-3. One pass of mini-batch updates with per-centroid learning rates 1/n (Sculley, 2010) brings in the rest of the data.
-4. Lloyd passes over all rows until the inertia hardly falls.
+   improved by a few Lloyd steps on the sample; the one with the least inertia is used (`seeding`).
+3. One pass of mini-batch updates with per-centroid learning rates 1/n (Sculley, 2010) includes the rest of the data.
+4. Lloyd passes over all rows until the inertia hardly falls (`lloyd`).
 
-Rows come as blocks of any size and are cut anew into batches of `BATCH`, so how they are stored changes nothing.
-Results depend on the rows, their order and the seed alone. N rows, D values each, K clusters.
+Rows come as blocks of any size and are regrouped into batches of equal size, so the way they are stored does not
+change the result. On one device, it depends on the rows, their order and the seed only. N rows, D values each, K
+clusters.
 """
 
 from __future__ import annotations
@@ -15,29 +16,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avhubert.cluster.kmeans_sample import BATCH, draw_sample, rebatch
-from avhubert.cluster.lloyd import CentroidTable, LloydStep, group_sums
+from avhubert.cluster.kmeans_sample import BATCH_ROWS, draw_sample, rebatch
+from avhubert.cluster.lloyd import CentroidTable, LloydStep, sums_by_label
 from avhubert.cluster.seeding import initial_centroids
+from avhubert.devices import AUTO, float64_device, resolve_device, to_device, to_host
 from avhubert.errors import DataError
 from avhubert.report import progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Blocks = Callable[[], Iterable[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """What `fit` found. `inertia` and `counts` belong to exactly these centroids, over all rows."""
+    """Centroids, and their inertia and counts over all rows.
 
-    centroids: np.ndarray  # float32 [K, D]
-    inertia: float  # sum over rows of the squared distance to the nearest centroid
-    counts: np.ndarray  # int64 [K], rows nearest to each centroid
-    rows: int  # N
-    passes: int  # Lloyd passes over all rows
+    Attributes:
+        centroids: float32 [K, D].
+        inertia: sum over the rows of the squared distance to the nearest centroid.
+        counts: int64 [K], rows nearest to each centroid.
+        rows: N.
+        passes: Lloyd passes over all rows.
+    """
+
+    centroids: np.ndarray
+    inertia: float
+    counts: np.ndarray
+    rows: int
+    passes: int
 
 
 def fit(
@@ -47,79 +61,129 @@ def fit(
     inits: int = 3,
     passes: int = 20,
     tolerance: float = 1e-3,
-    device: str = "auto",
+    device: str | torch.device = AUTO,
 ) -> KMeansResult:
-    """Cluster the rows that `blocks()` yields; called once per pass, it gives the same float arrays [n, D].
+    """Cluster rows.
 
-    `inits` seedings are tried on a sample; at most `passes` Lloyd passes follow, fewer when the inertia falls by less
-    than the share `tolerance`. `device`: auto | cpu | cuda[:N]. A centroid that loses all rows moves to a row of the
-    sample drawn by its squared distance. Memory: the sample (256 MB at most), a few batches and K·D.
+    A centroid that loses all its rows moves to a row of the sample, drawn in proportion to its squared distance. The
+    memory is that of the sample (at most 256 MB), a few batches and K·D values.
+
+    Args:
+        blocks: called once per pass; must give the same float arrays [n, D] each time.
+        clusters: K.
+        seed: of all random numbers.
+        inits: seedings tried on the sample.
+        passes: largest number of Lloyd passes.
+        tolerance: Lloyd passes end when the inertia falls by less than this share.
+        device: where to compute, see `devices.resolve`. Apple's GPU has no float64: the CPU takes its place.
 
     Raises:
         DataError: fewer rows than clusters, rows of differing width, or values that are not finite.
+        ConfigError: the device is unknown or not on this machine.
     """
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    target = float64_device(resolve_device(device))
     rng = np.random.default_rng(seed)
     with torch.inference_mode(), progress() as bar:
-        task = bar.add_task("k-means: sample", total=None, unit="rows")
+        reader = _Reader(blocks, bar)
+        sample, reader.rows = draw_sample(reader.batches("sample"), clusters, rng)
+        # centred values are small, so that ‖x‖² − 2xc + ‖c‖² loses less precision
+        shift = sample.mean(0, dtype=np.float64).astype(np.float32)
+        x = to_device(torch.from_numpy(sample), target).sub_(to_device(torch.from_numpy(shift), target))
 
-        def batches(what: str, total: int | None = None) -> Iterator[np.ndarray]:
-            bar.reset(task, description=f"k-means: {what}", total=total)
-            for batch in rebatch(blocks()):
-                yield batch
-                bar.advance(task, len(batch))
+        def batches(stage: str) -> Iterator[Tensor]:
+            return (to_device(torch.from_numpy(batch - shift), target) for batch in reader.batches(stage))
 
-        sample, rows = draw_sample(batches("sample"), clusters, rng)
-        shift = sample.mean(0, dtype=np.float64).astype(np.float32)  # small numbers lose less in ‖x‖² − 2xc + ‖c‖²
-        x = torch.from_numpy(sample).to(where).sub_(torch.from_numpy(shift).to(where))
-
-        def moved(batch: np.ndarray) -> Tensor:
-            return torch.from_numpy(batch - shift).to(where)
-
-        bar.reset(task, description=f"k-means: {inits} seedings", total=inits)
-        best, least = x[:0], math.inf
+        reader.start(f"{inits} seedings", inits)
+        centroids, least = x[:0], math.inf
         for _ in range(inits):
-            centroids, inertia = initial_centroids(x, clusters, rng)
+            candidate, inertia = initial_centroids(x, clusters, rng)
             if inertia < least:
-                best, least = centroids, inertia
-            bar.advance(task)
-        centroids = best
-
-        if rows > len(x):
-            centroids = _mini_batch_pass(map(moved, batches("mini-batches", rows)), centroids)
-        previous = math.inf
-        for done in range(1, passes + 1):
-            step = LloydStep(centroids)
-            for batch in batches(f"pass {done}", rows):
-                step.add(moved(batch))
-            if done == passes or step.inertia >= previous * (1 - tolerance):
-                break
-            previous = step.inertia
-            centroids = step.update(x, rng)
-        return KMeansResult(
-            step.centroids.cpu().numpy() + shift, step.inertia, step.counts.cpu().numpy().astype(np.int64), rows, done
-        )
+                centroids, least = candidate, inertia
+            reader.advance()
+        if reader.rows > len(x):
+            centroids = _mini_batch_pass(batches("mini-batches"), centroids)
+        step, done = _lloyd_passes(batches, centroids, x, rng, passes, tolerance)
+        counts = to_host(step.counts).numpy().astype(np.int64)
+        return KMeansResult(to_host(step.centroids).numpy() + shift, step.inertia, counts, reader.rows, done)
 
 
-def assign(x: np.ndarray, centroids: np.ndarray, device: str = "cpu") -> np.ndarray:
-    """int32 [N]: the nearest centroid (the first of equals) of every row of x float [N, D]; centroids float [K, D]."""
+def assign(x: np.ndarray, centroids: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:
+    """The nearest centroid of every row, int32 [N]; of equally near ones the first.
+
+    Args:
+        x: float [N, D].
+        centroids: float [K, D].
+        device: where to compute, see `devices.resolve`.
+
+    Raises:
+        DataError: the widths of rows and centroids differ.
+    """
     if x.ndim != 2 or x.shape[1] != centroids.shape[1]:
         raise DataError(f"features of shape {list(x.shape)} do not fit centroids of width {centroids.shape[1]}")
+    target = resolve_device(device)
     shift = centroids.mean(0, dtype=np.float64).astype(np.float32)
-    table = CentroidTable(torch.from_numpy(centroids.astype(np.float32) - shift).to(device))
+    table = CentroidTable(to_device(torch.from_numpy(centroids.astype(np.float32) - shift), target))
     labels = np.empty(len(x), np.int32)
     with torch.inference_mode():
-        for start in range(0, len(x), BATCH):
-            batch = torch.from_numpy(x[start : start + BATCH].astype(np.float32) - shift).to(device)
-            labels[start : start + BATCH] = table.nearest(batch)[0].cpu().numpy()
+        for start in range(0, len(x), BATCH_ROWS):
+            rows = x[start : start + BATCH_ROWS].astype(np.float32) - shift
+            nearest = table.nearest(to_device(torch.from_numpy(rows), target))[0]
+            labels[start : start + BATCH_ROWS] = to_host(nearest).numpy()
     return labels
 
 
+class _Reader:
+    """Passes over the rows, with a progress bar."""
+
+    def __init__(self, blocks: Blocks, bar: Progress) -> None:
+        self.rows: int | None = None  # known after the first pass
+        self._blocks = blocks
+        self._bar = bar
+        self._task = bar.add_task("k-means: sample", total=None, unit="rows")
+
+    def start(self, stage: str, total: int | None) -> None:
+        """Name the stage in the progress bar."""
+        self._bar.reset(self._task, description=f"k-means: {stage}", total=total)
+
+    def advance(self, amount: int = 1) -> None:
+        """Move the progress bar."""
+        self._bar.advance(self._task, amount)
+
+    def batches(self, stage: str) -> Iterator[np.ndarray]:
+        """One pass over all rows, in batches."""
+        self.start(stage, self.rows)
+        for batch in rebatch(self._blocks()):
+            yield batch
+            self.advance(len(batch))
+
+
 def _mini_batch_pass(batches: Iterable[Tensor], centroids: Tensor) -> Tensor:
-    """One pass of mini-batch k-means: every centroid is the running mean of the rows that came to it."""
+    """One pass of mini-batch k-means: every centroid is the running mean of the rows nearest to it."""
     seen = torch.zeros(len(centroids), device=centroids.device)
     for x in batches:
-        sums, counts = group_sums(x, CentroidTable(centroids).nearest(x)[0], len(centroids))
+        sums, counts = sums_by_label(x, CentroidTable(centroids).nearest(x)[0], len(centroids))
         seen += counts
         centroids = centroids + (sums - counts[:, None] * centroids) / seen.clamp_min(1)[:, None]
     return centroids
+
+
+def _lloyd_passes(
+    batches: Callable[[str], Iterator[Tensor]],
+    centroids: Tensor,
+    sample: Tensor,
+    rng: np.random.Generator,
+    passes: int,
+    tolerance: float,
+) -> tuple[LloydStep, int]:
+    """The last Lloyd step and the number of passes; its sums, counts and inertia belong to its centroids."""
+    previous = math.inf
+    for done in range(1, passes + 1):
+        step = LloydStep(centroids)
+        for batch in batches(f"pass {done}"):
+            step.add(batch)
+        inertia = step.inertia
+        if done == passes or inertia >= previous * (1 - tolerance):
+            break
+        previous = inertia
+        centroids = step.update(sample, rng)
+    return step, done

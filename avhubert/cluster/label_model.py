@@ -12,29 +12,42 @@ from avhubert.data.labels import LabelInfo, read_label_info
 from avhubert.errors import DataError
 from avhubert.files import read_json
 
+CENTROIDS, SETTINGS = "centroids.npy", "label_model.json"
+
 
 @dataclass(frozen=True)
 class LabelModel:
-    """What turns features into cluster ids, by `kmeans.assign`."""
+    """Assigns clusters to features, by `kmeans.assign`.
+
+    Attributes:
+        info: the contents of labels.json.
+        centroids: float32 [K, D].
+        model_sha256: of the model whose layer was clustered; None for MFCC.
+    """
 
     info: LabelInfo
-    centroids: np.ndarray  # float32 [K, D]
-    model_sha256: str | None  # of the model whose layer was clustered; None for MFCC
+    centroids: np.ndarray
+    model_sha256: str | None
 
 
 def read_label_model(folder: str | Path) -> LabelModel:
-    """The label model of a label folder; DataError if it has none or a part does not belong to the others."""
+    """The label model of a label folder.
+
+    Raises:
+        DataError: the folder has none, or its parts do not belong together.
+    """
     folder = Path(folder)
     info = read_label_info(folder)
-    path = folder / "centroids.npy"
+    path = folder / CENTROIDS
     try:
         centroids = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} is missing or damaged; make the labels again") from error
+        raise DataError(f"{path} is missing or damaged; make the labels again", path=path) from error
     if centroids.ndim != 2 or len(centroids) != info.clusters or centroids_hash(centroids) != info.centroids:
-        raise DataError(f"{path} holds other centroids than labels.json beside it says; make the labels again")
-    return LabelModel(info, centroids, read_json(folder / "label_model.json").get("model_sha256"))
+        raise DataError(f"{path} and labels.json do not belong together; make the labels again", path=path)
+    return LabelModel(info, centroids, read_json(folder / SETTINGS).get("model_sha256"))
 
 
 def centroids_hash(centroids: np.ndarray) -> str:
+    """SHA-256 of centroids, as in labels.json."""
     return hashlib.sha256(np.ascontiguousarray(centroids, "<f4").tobytes()).hexdigest()

@@ -1,9 +1,8 @@
-"""Frame labels for pre-training: features → k-means learned on `train` → cluster ids of every split; the label model.
-
-A label model that exists labels another corpus with the same clusters (`apply`): pre-training goes on with its ids.
+"""Frame labels for pre-training: features → k-means learned on `train` → cluster ids of every split.
 
 A label folder holds {split}.km, dict.km.txt, labels.json (what readers check), the label model (centroids.npy and
-label_model.json, by which another corpus gets the same cluster ids), quality.json and report.html.
+label_model.json), quality.json (metrics) and report.html. With an existing label model, another corpus gets the same
+clusters (`apply`), so that pre-training can continue on it.
 """
 
 from __future__ import annotations
@@ -17,19 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from avhubert.cluster.kmeans import fit
-from avhubert.cluster.label_model import centroids_hash, read_label_model
+from avhubert.cluster.label_model import CENTROIDS, SETTINGS, LabelModel, centroids_hash, read_label_model
 from avhubert.cluster.label_report import label_report
-from avhubert.cluster.split_labels import label_splits
+from avhubert.cluster.split_labels import SplitFeatures, write_split_labels
 from avhubert.constants import SPLITS
 from avhubert.data.labels import LabelInfo, write_label_info
-from avhubert.data.manifest import Clip, read_manifest
+from avhubert.data.manifest import read_manifest
+from avhubert.devices import AUTO, resolve_device
 from avhubert.errors import ConfigError, DataError
-from avhubert.features.extractors import Extractor, extractor
-from avhubert.features.shards import Shards, write_shards
-from avhubert.features.specification import parse
-from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, sha256, write_json
+from avhubert.features.extractors import Extractor, make_extractor
+from avhubert.features.shards import write_shards
+from avhubert.features.specification import MFCC, parse
+from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, write_json
+
+METRICS_FILE = "quality.json"
 
 
 def cluster(
@@ -40,114 +43,146 @@ def cluster(
     seed: int = 0,
     percent: float = 100.0,
     splits: Sequence[str] = SPLITS,
+    device: str = AUTO,
+    precision: str = AUTO,
 ) -> dict[str, Any]:
-    """Learn `clusters` clusters on `percent` % of the train clips, label every split that `data_dir` has, write `out`.
+    """Learn clusters on the training clips, label every split of a data directory and write a label folder.
 
-    `features`: `mfcc` or MODEL:LAYER. Returns what quality.json holds: settings and, for every split, `SPLIT_entropy`
-    (nats) and, where the true phones are known ({split}.phn), `SPLIT_pnmi`, `SPLIT_purity` and `SPLIT_cluster_purity`
-    at 25 Hz. Features go to a folder beside `out` until the end, so a killed run goes on where it was, and one refused
-    for its clusters need not compute them again; `out` appears only complete.
+    Until the end, features are kept in a folder beside `out`, so that an interrupted run resumes, and another number of
+    clusters needs no new features. `out` appears only when it is complete.
+
+    Args:
+        data_dir: the data directory.
+        features: `mfcc` or MODEL:LAYER.
+        clusters: number of clusters.
+        out: the label folder.
+        seed: of the choice of clips and of k-means.
+        percent: percentage of the training clips that k-means uses.
+        splits: those to label, of those that exist.
+        device: of the model and of k-means, see `devices.resolve`.
+        precision: of the model, see `devices.resolve`.
+
+    Returns:
+        The contents of quality.json: settings and, for every split, `SPLIT_entropy` (nats) and, if the true phones are
+        known ({split}.phn), `SPLIT_pnmi`, `SPLIT_purity` and `SPLIT_cluster_purity` at 25 Hz.
 
     Raises:
-        ConfigError: a malformed or impossible specification or number, or `out` holds something other than labels.
+        ConfigError: the specification, a number, the device or the precision is impossible, or `out` holds something
+            other than labels.
         DataError: no train.tsv, fewer frames than clusters, over 5 % of the clusters empty.
     """
     spec = parse(features)
     if clusters < 2:
-        raise ConfigError(f"--clusters {clusters} is too few: at least 2 are needed to tell frames apart")
+        raise ConfigError(f"--clusters {clusters} is too few: at least 2 are needed to distinguish frames")
     if not 0 < percent <= 100:
         raise ConfigError(f"--percent {percent:g} is not a share of the clips: give more than 0 and at most 100")
     data_dir = Path(data_dir)
     if not (data_dir / "train.tsv").is_file():
         raise DataError(f"{data_dir} has no train.tsv, from which clusters are learned; give a data directory")
-    source = extractor(spec)
-    with _features(data_dir, source, out, splits) as (manifests, shards):
-        chosen = _chosen(len(manifests["train"]), percent, seed)
-        found = fit(lambda: shards["train"].clips(chosen), clusters, seed)
-        info = LabelInfo(spec.rate, clusters, spec.model or "mfcc", spec.layer, centroids_hash(found.centroids))
+    target = resolve_device(device)
+    extractor = make_extractor(spec, device, precision)
+    with _features(data_dir, extractor, out, splits) as split_features:
+        chosen = _draw_clips(len(split_features.clips["train"]), percent, seed)
+        kmeans = fit(lambda: split_features.shards["train"].clips(chosen), clusters, seed, device=target)
+        info = LabelInfo(spec.rate, clusters, spec.model or MFCC, spec.layer, centroids_hash(kmeans.centroids))
+        model = LabelModel(info, kmeans.centroids, extractor.identity.get("model_sha256"))
         settings = {
-            "features": str(spec), **source.identity, "seed": seed, "percent": percent, "learned_clips": len(chosen)
+            "features": str(spec), **extractor.identity, "seed": seed, "percent": percent, "learned_clips": len(chosen)
         }  # fmt: skip
         learned = {
-            "learned_frames": found.rows, "inertia_per_frame": found.inertia / found.rows, "passes": found.passes
+            "learned_frames": kmeans.rows, "inertia_per_frame": kmeans.inertia / kmeans.rows, "passes": kmeans.passes
         }  # fmt: skip
-        return _write(out, data_dir, manifests, shards, info, found.centroids, settings, learned)
+        return _write_labels(out, split_features, model, settings, learned, target)
 
 
 def apply(
-    data_dir: str | Path, features: str, labels: str | Path, out: str | Path, splits: Sequence[str] = SPLITS
+    data_dir: str | Path,
+    features: str,
+    labels: str | Path,
+    out: str | Path,
+    splits: Sequence[str] = SPLITS,
+    device: str = AUTO,
+    precision: str = AUTO,
 ) -> dict[str, Any]:
-    """Label every split that `data_dir` has by the label model of the folder `labels`, write `out`; as `cluster`.
+    """Label every split of a data directory with the clusters of an existing label folder; otherwise as `cluster`.
 
-    `features` is that of `labels`: `mfcc`, or the same layer of the same model, wherever its file now is. Clusters that
-    stay empty are no error here: another corpus may lack what they stand for.
+    Empty clusters are accepted: another corpus may lack what they represent.
+
+    Args:
+        data_dir: the data directory.
+        features: the features that `labels` was made from, the model's path may have changed.
+        labels: the existing label folder.
+        out: the label folder to write.
+        splits: those to label, of those that exist.
+        device: of the model and of the distances, see `devices.resolve`.
+        precision: of the model, see `devices.resolve`.
 
     Raises:
-        ConfigError: other features than those that the label model was learned from; `out` as in `cluster`.
-        DataError: no label model, or no manifests.
+        ConfigError: the label model was learned from other features; `out`, device and precision as in `cluster`.
+        DataError: `labels` has no label model, or `data_dir` no manifests.
     """
     spec, model = parse(features), read_label_model(labels)
-    source = extractor(spec)
-    if spec.layer != model.info.layer or source.identity.get("model_sha256") != model.model_sha256:
-        own = "mfcc" if model.info.layer is None else f"layer {model.info.layer} of the model {model.info.source}"
-        raise ConfigError(f"the label model in {labels} was learned from {own}, not from {spec}; give --features of it")
+    target = resolve_device(device)
+    extractor = make_extractor(spec, device, precision)
+    if spec.layer != model.info.layer or extractor.identity.get("model_sha256") != model.model_sha256:
+        source = MFCC if model.info.layer is None else f"layer {model.info.layer} of the model {model.info.source}"
+        raise ConfigError(
+            f"the label model in {labels} was learned from {source}, not from {spec}; give --features of it"
+        )
     if Path(out).resolve() == Path(labels).resolve():
         raise ConfigError(f"--out {out} is the label model itself; choose another folder")
-    with _features(Path(data_dir), source, out, splits) as (manifests, shards):
-        settings = read_json(Path(labels) / "label_model.json") | {"features": str(spec), "applied_from": str(labels)}
-        learned = {"learned_frames": read_json(Path(labels) / "quality.json")["learned_frames"]}
-        return _write(out, Path(data_dir), manifests, shards, model.info, model.centroids, settings, learned)
+    with _features(Path(data_dir), extractor, out, splits) as split_features:
+        settings = read_json(Path(labels) / SETTINGS) | {"features": str(spec), "applied_from": str(labels)}
+        learned = {"learned_frames": read_json(Path(labels) / METRICS_FILE)["learned_frames"]}
+        return _write_labels(out, split_features, model, settings, learned, target, allow_empty=True)
 
 
 @contextlib.contextmanager
-def _features(
-    data_dir: Path, source: Extractor, out: str | Path, splits: Sequence[str]
-) -> Iterator[tuple[dict[str, list[Clip]], dict[str, Shards]]]:
-    """Manifests and features of every split that is there; the features are deleted once the labels are written."""
+def _features(data_dir: Path, extractor: Extractor, out: str | Path, splits: Sequence[str]) -> Iterator[SplitFeatures]:
+    """Features of every split that exists; they are deleted when the block ends well."""
     out = Path(out).absolute()
     if out.exists() and not (out / "labels.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} holds something other than labels; choose another --out")
-    manifests = {split: read_manifest(data_dir / f"{split}.tsv") for split in splits if _exists(data_dir, split)}
+    present = [split for split in splits if (data_dir / f"{split}.tsv").is_file()]
+    manifests = {split: read_manifest(data_dir / f"{split}.tsv") for split in present}
     if not any(manifests.values()) or not manifests.get("train", True):
         raise DataError(f"{data_dir / 'train.tsv'} lists no clips; prepare the data again")
     work = output_directory(out.parent / f".{out.name}.features")
     with lock_directory(work):
-        yield manifests, {split: write_shards(work / split, clips, source, split) for split, clips in manifests.items()}
+        shards = {split: write_shards(work / split, clips, extractor, split) for split, clips in manifests.items()}
+        yield SplitFeatures(data_dir, manifests, shards)
     shutil.rmtree(work)
 
 
-def _write(
+def _write_labels(
     out: str | Path,
-    data_dir: Path,
-    manifests: dict[str, list[Clip]],
-    shards: dict[str, Shards],
-    info: LabelInfo,
-    centroids: np.ndarray,
+    features: SplitFeatures,
+    model: LabelModel,
     settings: dict[str, Any],
     learned: dict[str, Any],
+    device: torch.device,
+    allow_empty: bool = False,
 ) -> dict[str, Any]:
-    """The label folder, complete or not at all; returns what its quality.json holds."""
+    """Write the label folder, complete or not at all; returns the contents of quality.json."""
+    info = model.info
     with atomic_directory(Path(out).absolute()) as folder:
-        np.save(folder / "centroids.npy", centroids)
-        write_json(folder / "label_model.json", settings)
-        results = label_splits(folder, data_dir, manifests, shards, info, centroids, "applied_from" not in settings)
-        hashes = {split: sha256(folder / f"{split}.km") for split in manifests}
+        np.save(folder / CENTROIDS, model.centroids)
+        write_json(folder / SETTINGS, settings)
+        splits = write_split_labels(folder, features, model, device, allow_empty)
+        hashes = {split: labels.sha256 for split, labels in splits.items()}
         write_label_info(folder, dataclasses.replace(info, files=hashes))
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "source": settings["features"], "rate": info.rate, "clusters": info.clusters, **learned
         }  # fmt: skip
-        for split, result in results.items():
-            figures.update({f"{split}_{name}": value for name, value in result.figures().items()})
-        write_json(folder / "quality.json", figures)
-        label_report(figures, results).write(folder / "report.html")
-        return figures
+        for split, labels in splits.items():
+            metrics.update({f"{split}_{name}": value for name, value in labels.metrics().items()})
+        write_json(folder / METRICS_FILE, metrics)
+        label_report(metrics, splits).write(folder / "report.html")
+        return metrics
 
 
-def _exists(data_dir: Path, split: str) -> bool:
-    return (data_dir / f"{split}.tsv").is_file()
-
-
-def _chosen(clips: int, percent: float, seed: int) -> list[int]:
-    """Positions of the clips that k-means learns from: ceil of the share, drawn with the seed."""
+def _draw_clips(clips: int, percent: float, seed: int) -> list[int]:
+    """Positions of the clips that k-means learns from: a share, rounded up."""
     count = min(clips, math.ceil(percent / 100 * clips))
-    return sorted(np.random.default_rng(seed).permutation(clips)[:count].tolist())
+    positions: list[int] = np.random.default_rng(seed).permutation(clips)[:count].tolist()
+    return sorted(positions)

@@ -1,4 +1,7 @@
-"""Initial centroids: greedy k-means++ and local search on a sample."""
+"""Initial centroids: greedy k-means++ and local search on a sample, then a few Lloyd steps.
+
+N rows, D values each, K clusters.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avhubert.cluster.lloyd import SCORES, CentroidTable, LloydStep, draw_weighted, group_sums
+from avhubert.cluster.lloyd import CentroidTable, LloydStep, cpu_chunk, draw_weighted, sums_by_label
+from avhubert.devices import to_device, to_host
 
-SEEDING_PER_CLUSTER = 32  # rows of the sample that seeding looks at, for each cluster: its cost grows with K²
-
-
-SEEDING_LEAST = 8_000
-
-
-SWAPS_LEAST = 25  # local search tries this many swaps, or K / 4
+SEEDING_ROWS_PER_CLUSTER = 32  # rows of the sample that seeding uses, for each cluster: its cost grows with K²
+MIN_SEEDING_ROWS = 8_000
+MIN_SWAPS = 25  # local search tries this many swaps, or K / 4
+LLOYD_STEPS = 5  # on the whole sample, after seeding
 
 
-def initial_centroids(x: Tensor, clusters: int, rng: np.random.Generator, steps: int = 5) -> tuple[Tensor, float]:
-    """A seeding of the sample, polished by Lloyd steps, and its inertia."""
-    few = min(len(x), max(SEEDING_LEAST, SEEDING_PER_CLUSTER * clusters))
-    part = x[torch.from_numpy(rng.permutation(len(x))[:few]).to(x.device)]
+def initial_centroids(x: Tensor, clusters: int, rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Centroids [K, D] for a sample x [N, D], and their inertia over it."""
+    rows = min(len(x), max(MIN_SEEDING_ROWS, SEEDING_ROWS_PER_CLUSTER * clusters))
+    part = x[to_device(torch.from_numpy(rng.permutation(len(x))[:rows]), x.device)]
     with _one_thread():
-        centroids = _improve(part, _seed(part, clusters, rng), rng)
-    for _ in range(steps):
+        centroids = _local_search(part, _greedy_kmeans_plus_plus(part, clusters, rng), rng)
+    for _ in range(LLOYD_STEPS):
         step = LloydStep(centroids)
         step.add(x)
         centroids = step.update(x, rng)
-    return centroids, float(CentroidTable(centroids).nearest(x)[1].sum(dtype=torch.float64))
+    inertia = CentroidTable(centroids).nearest(x)[1].sum(dtype=torch.float64)
+    return centroids, float(to_host(inertia))
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """For thousands of small operations: threads that meet after each are slower, ten times so on a busy machine."""
+    """Compute with one CPU thread: for thousands of small operations, synchronising threads costs more than it saves.
+
+    On a busy machine ten times as much.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -45,52 +50,60 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _seed(x: Tensor, clusters: int, rng: np.random.Generator) -> Tensor:
-    """Greedy k-means++: of 2 + ln K rows drawn by squared distance, the one that lowers the inertia most is next."""
+def _greedy_kmeans_plus_plus(x: Tensor, clusters: int, rng: np.random.Generator) -> Tensor:
+    """Each next centroid is the best, by inertia, of 2 + ln K rows drawn in proportion to their squared distance."""
     trials = 2 + int(math.log(clusters))
     squares = x.square().sum(1)
-    chosen = [int(rng.integers(len(x)))]
-    distance = (x - x[chosen[0]]).square().sum(1)
+    first = torch.tensor([int(rng.integers(len(x)))], device=x.device)
+    chosen = [first]
+    distance = (x - x[first]).square().sum(1)
     for _ in range(1, clusters):
         candidates = draw_weighted(distance.double(), rng.random(trials))
-        to = torch.addmm(squares, x[candidates], x.T, alpha=-2).add_(squares[candidates, None])
-        to = torch.minimum(to.clamp_min_(0), distance)
-        best = int(to.sum(1).argmin())
-        distance = to[best]
-        chosen.append(int(candidates[best]))
-    return x[chosen].clone()
+        distances = torch.addmm(squares, x[candidates], x.T, alpha=-2).add_(squares[candidates, None])
+        distances = torch.minimum(distances.clamp_min_(0), distance)
+        best = distances.sum(1).argmin().view(1)
+        distance = distances.index_select(0, best)[0]
+        chosen.append(candidates.gather(0, best))
+    return x[torch.cat(chosen)]
 
 
-def _improve(x: Tensor, centroids: Tensor, rng: np.random.Generator) -> Tensor:
-    """Local search: a row drawn by squared distance replaces the centroid whose loss costs least, if that helps.
+def _local_search(x: Tensor, centroids: Tensor, rng: np.random.Generator) -> Tensor:
+    """Replace centroids by rows drawn in proportion to their squared distance, where that lowers the inertia.
 
-    It mends what k-means++ leaves: two centroids in one group of rows, none in another.
+    The centroid whose loss costs least is replaced. This repairs what k-means++ leaves: two centroids in one group of
+    rows and none in another. Each swap waits for the device.
     """
     clusters = len(centroids)
     if clusters < 2:
         return centroids
-    near, who = _two_nearest(x, centroids)
-    for _ in range(max(SWAPS_LEAST, clusters // 4)):
-        candidate = x[draw_weighted(near[:, 0].double(), rng.random(1))]
-        to = (x - candidate).square().sum(1)
-        kept = torch.minimum(to, near[:, 0])
-        loss = torch.minimum(to, near[:, 1]) - kept  # what a row costs more when its own centroid goes
-        losses = group_sums(loss.double()[:, None], who[:, 0], clusters)[0][:, 0]
-        out = int(losses.argmin())
-        if float(kept.sum(dtype=torch.float64) + losses[out]) >= float(near[:, 0].sum(dtype=torch.float64)):
+    distance, index = _two_nearest(x, centroids)
+    for _ in range(max(MIN_SWAPS, clusters // 4)):
+        candidate = x[draw_weighted(distance[:, 0].double(), rng.random(1))]
+        to_candidate = (x - candidate).square().sum(1)
+        with_candidate = torch.minimum(to_candidate, distance[:, 0])
+        # what each row costs more if its own centroid is removed, summed for each centroid
+        increase = torch.minimum(to_candidate, distance[:, 1]) - with_candidate
+        increases = sums_by_label(increase.double()[:, None], index[:, 0], clusters)[0][:, 0]
+        removed = increases.argmin().view(1)
+        after = with_candidate.sum(dtype=torch.float64) + increases.gather(0, removed)[0]
+        before = distance[:, 0].sum(dtype=torch.float64)
+        after_value, before_value, removed_value = to_host(torch.stack([after, before, removed[0].double()])).tolist()
+        if after_value >= before_value:
             continue
-        centroids[out] = candidate[0]
-        stale = (who == out).any(1) | (to < near[:, 1])
-        near[stale], who[stale] = _two_nearest(x[stale], centroids)
+        replaced = int(removed_value)
+        centroids[replaced] = candidate[0]
+        stale = (index == replaced).any(1) | (to_candidate < distance[:, 1])
+        rows = to_device(to_host(stale).nonzero().squeeze(1), x.device)
+        distance[rows], index[rows] = _two_nearest(x[rows], centroids)
     return centroids
 
 
 def _two_nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances float32 [n, 2] to the nearest two centroids, and which they are, int64 [n, 2]."""
+    """The two nearest centroids of rows x [N, D]: squared distances float32 [N, 2] and indices int64 [N, 2]."""
     square, product = centroids.square().sum(1), centroids.T
-    found = [
+    nearest = [
         torch.addmm(square, part, product, alpha=-2).topk(2, largest=False)
-        for part in x.split(max(64, SCORES // len(centroids)))
+        for part in torch.split(x, cpu_chunk(len(centroids)))
     ]
-    distance = torch.cat([part.values for part in found]) + x.square().sum(1)[:, None]
-    return distance.clamp_min_(0), torch.cat([part.indices for part in found])
+    distance = torch.cat([part.values for part in nearest]) + x.square().sum(1)[:, None]
+    return distance.clamp_min_(0), torch.cat([part.indices for part in nearest])

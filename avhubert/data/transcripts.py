@@ -27,6 +27,20 @@ def read_phones(path: str | Path) -> list[list[str]]:
     return [line.split() for line in read_lines(path, "phones")]
 
 
+def read_phones_of(path: str | Path, clips: Sequence[Clip]) -> list[list[str]] | None:
+    """True phones of the clips, one per 25 Hz frame; None if the file does not exist.
+
+    Raises:
+        DataError: the file does not have a line for every clip.
+    """
+    if not Path(path).is_file():
+        return None
+    phones = read_phones(path)
+    if len(phones) != len(clips):
+        raise DataError(f"{path} has {len(phones)} lines but the manifest lists {len(clips)} clips; make or remove it")
+    return phones
+
+
 def write_phones(path: str | Path, rows: Sequence[Sequence[str]]) -> None:
     """Write a `.phn`; DataError for a phone that is empty or holds white space."""
     for row in rows:

@@ -174,7 +174,7 @@ class _Search:
                 logs = (1 - weight) * posteriors + weight * self.ctc.continuations().float()
         told = None
         if self.lm is not None:
-            told = self.lm.logs(self.tokens)
+            told = self.lm.log_probabilities(self.tokens)
             logs += self.settings.lm_weight * told
         return logs, posteriors, told
 

@@ -1,4 +1,4 @@
-"""Features of one layer, and cluster ids, for the clips of a data directory or one raw video or sound file."""
+"""Features of one layer, and cluster ids, for the clips of a data directory or for one raw video or audio file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from avhubert.cluster.label_model import LabelModel
+    from avhubert.data.collate import Example
     from avhubert.data.manifest import Clip
-    from avhubert.features.layer import LayerExtractor, Streams
+    from avhubert.features.layer import LayerExtractor
 
 
 def extract_features(
@@ -28,17 +29,31 @@ def extract_features(
     split: str | None = None,
     modality: str = "av",
     units: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
 ) -> list[Path]:
-    """Write float32 [T, D] at 25 Hz, OUT/SPLIT/ID.npy for every clip, OUT/NAME.npy for a raw file; returns the paths.
+    """Write the features of one layer, float32 [T, D] at 25 Hz, and optionally cluster ids.
 
-    `source`: a data directory (its `split`, default all that are there) or a raw video or sound file, in which the
-    mouth is found first. `model`: what `avhubert.load` takes, or a loaded model. `layer`: see
-    `AVHubert.extract_features`. `units`: a folder of labels made from a layer of this model; their ids are written too,
-    as OUT/SPLIT.km (a line per clip) or OUT/NAME.km, and their layer is the default. Clips meet no padding: they are
-    alone or with equally long ones.
+    The files are OUT/SPLIT/ID.npy for every clip of a data directory, and OUT/NAME.npy for a raw file. No clip is
+    padded: a batch holds one clip or equally long ones.
+
+    Args:
+        source: a data directory, or a raw video or audio file; in a raw video the mouth is found first.
+        model: what `avhubert.load` takes, or a loaded model.
+        layer: see `AVHubert.forward`.
+        out: output folder.
+        split: of the data directory; None: all that it has.
+        modality: streams to use: av, a or v.
+        units: a folder of labels made from a layer of this model. Cluster ids are written too, as OUT/SPLIT.km (a line
+            per clip) or OUT/NAME.km, and the labels' layer is the default.
+        device: auto, cpu, cuda, cuda:N or mps; see `devices.resolve`.
+        precision: auto, fp32, bf16 or fp16; see `devices.resolve`.
+
+    Returns:
+        The paths of the files.
 
     Raises:
-        ConfigError: a layer, modality or split that is not there, units of other features.
+        ConfigError: the layer, modality, split, device or precision does not exist; the units are of other features.
         DataError, MediaError: the data directory or a file in it cannot be used.
     """
     from avhubert.cluster.label_model import read_label_model
@@ -46,7 +61,7 @@ def extract_features(
 
     source = Path(source)
     if not source.exists():
-        raise DataError(f"{source} does not exist; give a data directory or a video or sound file")
+        raise DataError(f"{source} does not exist; give a data directory or a video or audio file")
     if split is not None and not source.is_dir():
         raise ConfigError(f"{source} is one recording and has no split '{split}'; leave the split out")
     label_model = None if units is None else read_label_model(units)
@@ -54,10 +69,10 @@ def extract_features(
         layer = _layer_of_units(label_model, layer, units)
     manifests = _manifests(source, split) if source.is_dir() else {}
     out = output_directory(out)
-    extractor = LayerExtractor(model, layer, modality)
+    extractor = LayerExtractor(model, layer, modality, device, precision)
     if label_model is not None:
-        known = extractor.identity.get("model_sha256")
-        if known and label_model.model_sha256 and known != label_model.model_sha256:
+        model_sha256 = extractor.identity.get("model_sha256")
+        if model_sha256 and label_model.model_sha256 and model_sha256 != label_model.model_sha256:
             raise ConfigError(f"the units in {units} were made from another model than {model}; give that model")
     if source.is_dir():
         return _extract_clips(manifests, extractor, out, label_model)
@@ -65,17 +80,18 @@ def extract_features(
 
 
 def _layer_of_units(label_model: LabelModel, layer: int | None, units: str | Path | None) -> int:
-    own = label_model.info.layer
-    if own is None:
+    units_layer = label_model.info.layer
+    if units_layer is None:
         raise ConfigError(f"the units in {units} are clusters of {label_model.info.source}, not of a layer of a model")
-    if layer not in (None, own):
+    if layer not in (None, units_layer):
         raise ConfigError(
-            f"the units in {units} are clusters of layer {own}, not of layer {layer}; leave the layer out"
+            f"the units in {units} are clusters of layer {units_layer}, not of layer {layer}; leave the layer out"
         )
-    return own
+    return units_layer
 
 
 def _manifests(data_dir: Path, split: str | None) -> dict[str, list[Clip]]:
+    """The clips of each split to extract."""
     from avhubert.data.manifest import read_manifest, splits
 
     present = [path.stem for path in splits(data_dir)]
@@ -92,7 +108,6 @@ def _manifests(data_dir: Path, split: str | None) -> dict[str, list[Clip]]:
 def _extract_clips(
     manifests: dict[str, list[Clip]], extractor: LayerExtractor, out: Path, label_model: LabelModel | None
 ) -> list[Path]:
-    from avhubert.cluster.kmeans import assign
     from avhubert.data.labels import write_labels
 
     written = []
@@ -100,43 +115,49 @@ def _extract_clips(
         for split, clips in manifests.items():
             task = bar.add_task(f"features: {split}", total=len(clips), unit="clips")
             paths = list(_paths(out / split, clips))
-            rows: list[np.ndarray | None] = [None] * len(clips)
-            for index, x in extractor.over(clips):
-                _save(paths[index], x)
+            units: list[np.ndarray | None] = [None] * len(clips)
+            for index, features in extractor.extract(clips):
+                _save(paths[index], features)
                 if label_model is not None:
-                    rows[index] = assign(x.astype(extractor.dtype), label_model.centroids)
+                    units[index] = _units(features, extractor, label_model)
                 bar.advance(task)
             written += paths
             if label_model is not None:
-                write_labels(out / f"{split}.km", [row for row in rows if row is not None])
+                write_labels(out / f"{split}.km", [row for row in units if row is not None])
                 written.append(out / f"{split}.km")
     return written
 
 
 def _extract_file(source: Path, extractor: LayerExtractor, out: Path, label_model: LabelModel | None) -> list[Path]:
-    from avhubert.cluster.kmeans import assign
     from avhubert.data.labels import write_labels
 
-    x = extractor.compute([_read_raw(source, extractor.modality)])[0]
+    features = extractor.features([_read_raw(source, extractor.modality)])[0]
     written = [out / f"{source.stem}.npy"]
-    _save(written[0], x)
+    _save(written[0], features)
     if label_model is not None:
         written.append(out / f"{source.stem}.km")
-        write_labels(written[1], [assign(x.astype(extractor.dtype), label_model.centroids)])
+        write_labels(written[1], [_units(features, extractor, label_model)])
     return written
 
 
-def _read_raw(source: Path, modality: str) -> Streams:
-    """The streams of a raw file: the mouth is found and cropped as preparation does it, the sound read beside it."""
+def _units(features: np.ndarray, extractor: LayerExtractor, label_model: LabelModel) -> np.ndarray:
+    """Cluster ids of features [T, D], rounded as they were for clustering."""
+    from avhubert.cluster.kmeans import assign
+
+    return assign(features.astype(extractor.dtype), label_model.centroids, extractor.compute.device)
+
+
+def _read_raw(source: Path, modality: str) -> Example:
+    """A raw file: the mouth is found and cropped as in preparation, and the audio is read."""
     from avhubert.data.audio import read_audio
-    from avhubert.features.layer import streams
+    from avhubert.features.layer import make_example
 
     frames = None
     if "video" in MODALITIES[modality]:
         from avhubert.prepare.mouth import mouth_clip
 
         frames = mouth_clip(source).frames
-    return streams(frames, read_audio(source) if "audio" in MODALITIES[modality] else None)
+    return make_example(source.stem, frames, read_audio(source) if "audio" in MODALITIES[modality] else None)
 
 
 def _paths(folder: Path, clips: Sequence[Clip]) -> Iterator[Path]:
@@ -147,9 +168,9 @@ def _paths(folder: Path, clips: Sequence[Clip]) -> Iterator[Path]:
         yield path
 
 
-def _save(path: Path, x: np.ndarray) -> None:
+def _save(path: Path, features: np.ndarray) -> None:
     import numpy as np
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        np.save(temporary, x)
+        np.save(temporary, features)

@@ -1,7 +1,4 @@
-"""What is clustered: MFCC of the sound at 100 Hz, or one layer of a model at 25 Hz, written to disk in shards.
-
-A specification is `mfcc` or `MODEL:LAYER`. F frames of a clip, D values each; T video frames at 25 Hz.
-"""
+"""The interface of feature extractors, and the extractor of a specification."""
 
 from __future__ import annotations
 
@@ -11,21 +8,36 @@ from typing import Any, Protocol
 import numpy as np
 
 from avhubert.data.manifest import Clip
+from avhubert.devices import AUTO
 from avhubert.features.layer import LayerExtractor
 from avhubert.features.mfcc import MfccExtractor
 from avhubert.features.specification import FeatureSpec
 
 
-# --------------------------------------------------------------------------- what computes features
 class Extractor(Protocol):
-    """Computes the features of clips, in any order: (position in `clips`, float [F, D])."""
+    """Computes the features of clips.
 
-    dtype: type[np.floating]
+    Attributes:
+        dtype: number format in which the features are stored.
+        identity: what the features depend on, besides the clips, as JSON.
+    """
+
+    dtype: type[np.floating[Any]]
     identity: dict[str, Any]
 
-    def over(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]: ...
+    def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
+        """Position in `clips` and features float [F, D] of every clip, in any order."""
+        ...
 
 
-def extractor(spec: FeatureSpec) -> Extractor:
-    """What computes the features of a specification, both modalities for a layer."""
-    return MfccExtractor() if spec.model is None else LayerExtractor(spec.model, spec.layer)
+def make_extractor(spec: FeatureSpec, device: str = AUTO, precision: str = AUTO) -> Extractor:
+    """The extractor of a specification; a layer is computed from audio and video.
+
+    Args:
+        spec: what to extract.
+        device: of a model's layer, see `devices.resolve`; MFCC are computed on the CPU.
+        precision: of a model's layer, see `devices.resolve`.
+    """
+    if spec.model is None:
+        return MfccExtractor()
+    return LayerExtractor(spec.model, spec.layer, device=device, precision=precision)

@@ -1,117 +1,133 @@
-"""Features of one layer of a model, 25 per second."""
+"""Features of one layer of a model, 25 per second.
+
+T video frames at 25 Hz, D values of a feature frame.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from avhubert.checkpoints.load import load
 from avhubert.constants import MODALITIES
+from avhubert.data.collate import Example, pad_streams
 from avhubert.data.filterbank import audio_features
 from avhubert.data.manifest import Clip
 from avhubert.data.shards import clip_frames, clip_samples
 from avhubert.data.video import transform
+from avhubert.devices import AUTO, resolve, to_host
 from avhubert.errors import ConfigError, DataError, one_of
-from avhubert.features.prefetch import ahead
+from avhubert.features.prefetch import prefetch
 from avhubert.files import sha256
 from avhubert.model.encoder import AVHubert, check_layer
+from avhubert.model.recognizer import Recognizer
 
-BATCH_FRAMES = 1_000  # video frames of a batch of equally long clips
-
-
-@dataclass(frozen=True)
-class Streams:
-    """A clip as the model sees it: audio float32 [104, T], video float32 [1, T, 88, 88], at least one of them."""
-
-    audio: Tensor | None
-    video: Tensor | None
-
-    @property
-    def shape(self) -> tuple[bool, bool, int]:
-        """Equal for clips that can share a batch without padding."""
-        present = self.audio if self.video is None else self.video
-        assert present is not None
-        return self.audio is None, self.video is None, present.shape[1]
+FRAMES_PER_BATCH = 1_000  # video frames of a batch of equally long clips
 
 
-def streams(frames: np.ndarray | None, samples: np.ndarray | None) -> Streams:
-    """The model's view of mouth frames uint8 [T, 96, 96] and sound int16 [N]; either may be missing."""
-    video = None if frames is None else transform(frames)[None]
-    audio = None if samples is None else audio_features(samples, None if frames is None else len(frames)).T
-    return Streams(audio, video)
+def make_example(name: str, frames: np.ndarray | None, samples: np.ndarray | None, index: int = 0) -> Example:
+    """An example for the model of mouth frames uint8 [T, 96, 96] and audio int16 [N]; one of them may be missing."""
+    video = None if frames is None else transform(frames)
+    audio = None if samples is None else audio_features(samples, None if frames is None else len(frames))
+    stream = audio if video is None else video
+    assert stream is not None, "audio or video is needed"
+    return Example(index, 0, name, len(stream), audio, video, [], None)
 
 
-def read_streams(clip: Clip, modality: str) -> Streams:
-    """The streams of `modality` (av | a | v) that a clip has: one with length 0 in its manifest is not there."""
+def read_example(clip: Clip, modality: str, index: int = 0) -> Example:
+    """The streams of `modality` (av | a | v) that a clip has; a stream of length 0 in its manifest is missing.
+
+    Raises:
+        DataError: the clip has none of them.
+    """
     wanted = MODALITIES[modality]
     frames = clip_frames(clip.video) if "video" in wanted and clip.video_frames else None
     samples = clip_samples(clip.audio) if "audio" in wanted and clip.audio_samples else None
     if frames is None and samples is None:
         raise DataError(f"clip '{clip.id}' has no stream for modality '{modality}'; choose another one")
-    return streams(frames, samples)
+    return make_example(clip.id, frames, samples, index)
 
 
 class LayerExtractor:
-    """One layer of a model: evaluation mode, no padding, at 25 Hz.
+    """One layer of a model in evaluation mode, without padding, at 25 Hz; see `extractors.Extractor`.
 
-    `model` is what `loading.load` takes, or a loaded AVHubert or Recognizer; `layer` as in `AVHubert.forward`.
-    Stored as half precision: training in half precision keeps activations in its range, and clusters do not feel it.
-
-    Raises:
-        ConfigError: a layer that the model does not have, an unknown modality.
+    Features are stored in half precision: training in half precision keeps activations in its range, and rounding
+    hardly changes clusters.
     """
 
-    dtype = np.float16
+    def __init__(
+        self,
+        model: str | Path | AVHubert | Recognizer,
+        layer: int | None,
+        modality: str = "av",
+        device: str = AUTO,
+        precision: str = AUTO,
+    ) -> None:
+        """Load the model and move it to the device.
 
-    def __init__(self, model: Any, layer: int | None, modality: str = "av") -> None:
+        Args:
+            model: what `avhubert.load` takes, or a loaded model.
+            layer: as in `AVHubert.forward`.
+            modality: streams to use: av, a or v.
+            device: see `devices.resolve`.
+            precision: see `devices.resolve`.
+
+        Raises:
+            ConfigError: the model has no such layer, or the modality, device or precision is unknown.
+            CheckpointError: the model cannot be loaded.
+        """
         if modality not in MODALITIES:
             raise ConfigError(one_of("modality", modality, MODALITIES))
         self.modality, self.layer = modality, layer
+        self.compute = resolve(device, precision)
+        self.dtype: type[np.floating[Any]] = np.float16
         self.identity: dict[str, Any] = {"layer": layer, "modality": modality}
+        if self.compute.dtype != torch.float32:
+            self.identity["precision"] = self.compute.precision
         if isinstance(model, (str, Path)):
             self.identity["model_sha256"] = model_hash(model)
             model = load(model)
         encoder = model if isinstance(model, AVHubert) else model.encoder
         check_layer(layer, encoder.config)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = model.to(self._device).eval()
+        self._encoder = encoder.to(self.compute.device).eval()
 
     @torch.inference_mode()
-    def compute(self, batch: Sequence[Streams]) -> np.ndarray:
-        """float32 [B, T, D] of clips of equal `shape`."""
+    def features(self, examples: Sequence[Example]) -> np.ndarray:
+        """Features float32 [B, T, D] of examples with the same streams and T."""
+        inputs = pad_streams([example.audio for example in examples], [example.video for example in examples])
+        with self.compute.autocast():
+            features = self._encoder(inputs.to(self.compute.device), layer=self.layer)
+        return to_host(features.float()).numpy()
 
-        def together(parts: list[Tensor | None]) -> Tensor | None:
-            present = [part for part in parts if part is not None]
-            return torch.stack(present).to(self._device) if present else None
-
-        audio, video = together([item.audio for item in batch]), together([item.video for item in batch])
-        return self._model.extract_features(audio=audio, video=video, layer=self.layer).float().cpu().numpy()
-
-    def over(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
-        """Clips of equal length share a batch; they come shortest first."""
+    def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
+        """Position in `clips` and features [T, D] of every clip, shortest first; equally long clips share a batch."""
         order = sorted(range(len(clips)), key=lambda index: clips[index].frames)
-        waiting: list[tuple[int, Streams]] = []
-        for index, item in zip(order, ahead(lambda i: read_streams(clips[i], self.modality), order), strict=True):
-            if waiting and (waiting[0][1].shape != item.shape or (len(waiting) + 1) * item.shape[-1] > BATCH_FRAMES):
-                yield from self._finish(waiting)
-                waiting = []
-            waiting.append((index, item))
-        if waiting:
-            yield from self._finish(waiting)
+        batch: list[Example] = []
+        for example in prefetch(lambda index: read_example(clips[index], self.modality, index), order):
+            if batch and not _fits(batch, example):
+                yield from self._features_by_index(batch)
+                batch = []
+            batch.append(example)
+        if batch:
+            yield from self._features_by_index(batch)
 
-    def _finish(self, waiting: list[tuple[int, Streams]]) -> Iterator[tuple[int, np.ndarray]]:
-        indices = [index for index, _ in waiting]
-        yield from zip(indices, self.compute([item for _, item in waiting]), strict=True)
+    def _features_by_index(self, batch: list[Example]) -> Iterator[tuple[int, np.ndarray]]:
+        yield from zip([example.index for example in batch], self.features(batch), strict=True)
+
+
+def _fits(batch: list[Example], example: Example) -> bool:
+    """Whether an example can be added to a batch without padding and within the budget."""
+    first = batch[0]
+    same_streams = (first.audio is None, first.video is None) == (example.audio is None, example.video is None)
+    return same_streams and first.frames == example.frames and (len(batch) + 1) * example.frames <= FRAMES_PER_BATCH
 
 
 def model_hash(source: str | Path) -> str | None:
-    """SHA-256 of a checkpoint file or of a model directory's weights; None where neither is on this disk."""
+    """SHA-256 of a checkpoint file or of a model directory's weights; None if neither is on this disk."""
     for file in (Path(source) / "model.safetensors", Path(source)):
         if file.is_file():
             return sha256(file)

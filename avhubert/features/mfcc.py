@@ -12,16 +12,17 @@ from avhubert.constants import SAMPLE_RATE
 from avhubert.data.manifest import Clip
 from avhubert.data.shards import clip_samples
 from avhubert.errors import DataError
-from avhubert.features.prefetch import ahead
+from avhubert.features.prefetch import prefetch
+from avhubert.features.specification import MFCC
 
 WINDOW = 400  # samples of an MFCC window
+INT16_SCALE = 32768
 
 
-# --------------------------------------------------------------------------- MFCC
 def mfcc(samples: np.ndarray) -> np.ndarray:
     """13 MFCC with Δ and ΔΔ, float32 [F, 39] at 100 Hz, of int16 [N] at 16 kHz; F = 1 + floor((N - 400) / 160).
 
-    Kaldi's defaults without energy and dither. Sound shorter than a window is padded with zeros to one frame.
+    Kaldi's defaults, without energy and dither. Audio shorter than a window is padded with zeros to one frame.
     """
     if len(samples) < WINDOW:
         samples = np.pad(samples, (0, WINDOW - len(samples)))
@@ -29,7 +30,7 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
     options.frame_opts.dither = 0
     options.use_energy = False
     computer = knf.OnlineMfcc(options)
-    computer.accept_waveform(SAMPLE_RATE, samples.astype(np.float32) / 32768)
+    computer.accept_waveform(SAMPLE_RATE, samples.astype(np.float32) / INT16_SCALE)
     computer.input_finished()
     static = np.stack([computer.get_frame(i) for i in range(computer.num_frames_ready)])
     delta = _delta(static)
@@ -40,21 +41,28 @@ def _delta(x: np.ndarray) -> np.ndarray:
     """Slope over five frames by linear regression, the edges replicated."""
     n = len(x)
     padded = np.pad(x, ((2, 2), (0, 0)), mode="edge")
-    return (2 * (padded[4:] - padded[:n]) + (padded[3 : 3 + n] - padded[1 : 1 + n])) / 10
+    slope: np.ndarray = (2 * (padded[4:] - padded[:n]) + (padded[3 : 3 + n] - padded[1 : 1 + n])) / 10
+    return slope
 
 
 class MfccExtractor:
-    """`mfcc` of every clip's sound."""
+    """MFCC of the audio of every clip; see `extractors.Extractor`."""
 
-    dtype = np.float32
-    identity: dict[str, Any] = {"features": "mfcc"}  # noqa: RUF012
+    def __init__(self) -> None:
+        self.dtype: type[np.floating[Any]] = np.float32
+        self.identity: dict[str, Any] = {"features": MFCC}
 
-    def over(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
-        yield from enumerate(ahead(self._of, clips))
+    def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
+        """Position in `clips` and features [F, 39] of every clip, in order.
 
-    def _of(self, clip: Clip) -> np.ndarray:
+        Raises:
+            DataError: a clip has no audio.
+        """
+        yield from enumerate(prefetch(self._read, clips))
+
+    def _read(self, clip: Clip) -> np.ndarray:
         if not clip.audio_samples:
             raise DataError(
-                f"clip '{clip.id}' has no sound, so no MFCC; take it out of the manifest, or cluster a model's layer"
+                f"clip '{clip.id}' has no audio, so no MFCC; take it out of the manifest, or cluster a model's layer"
             )
         return mfcc(clip_samples(clip.audio))

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from avhubert.constants import FRAME_RATE
 from avhubert.errors import ConfigError
 
-MFCC_RATE, LAYER_RATE = 100, 25  # feature frames per second
+MFCC = "mfcc"
+MFCC_RATE = 100  # feature frames per second
 
 
-# --------------------------------------------------------------------------- specification
 @dataclass(frozen=True)
 class FeatureSpec:
-    """`mfcc` (model and layer None) or a layer of a model."""
+    """MFCC (model and layer are None), or a layer of a model."""
 
     model: str | None
     layer: int | None
 
     @property
     def rate(self) -> int:
-        """Frames per second."""
-        return MFCC_RATE if self.model is None else LAYER_RATE
+        """Feature frames per second."""
+        return MFCC_RATE if self.model is None else FRAME_RATE
 
     def __str__(self) -> str:
-        return "mfcc" if self.model is None else f"{self.model}:{self.layer}"
+        return MFCC if self.model is None else f"{self.model}:{self.layer}"
 
 
 def parse(text: str) -> FeatureSpec:
-    """`mfcc` or `MODEL:LAYER` (split at the last colon); ConfigError for anything else."""
-    if text == "mfcc":
+    """The specification in a text, `mfcc` or `MODEL:LAYER` (split at the last colon).
+
+    Raises:
+        ConfigError: the text is neither.
+    """
+    if text == MFCC:
         return FeatureSpec(None, None)
     model, _, layer = text.rpartition(":")
     if not model or not (layer.isascii() and layer.isdigit()):

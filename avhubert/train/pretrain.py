@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avhubert.checkpoints.directory import save_model
 from avhubert.checkpoints.load import load_encoder
-from avhubert.cluster.metrics import figures as label_metrics
+from avhubert.cluster.metrics import label_metrics
 from avhubert.config.schema import ModelConfig, PretrainConfig
 from avhubert.config.validate import require, to_dict
 from avhubert.constants import FRAME_RATE, NUM_SPECIALS
@@ -23,9 +23,9 @@ from avhubert.data.dataset import ClipDataset
 from avhubert.data.labels import LabelInfo, load_labels
 from avhubert.data.loader import Loader
 from avhubert.data.manifest import Clip
-from avhubert.data.transcripts import read_phones
+from avhubert.data.transcripts import read_phones_of
 from avhubert.devices import to_host
-from avhubert.errors import ConfigError, DataError
+from avhubert.errors import ConfigError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
 from avhubert.model.metadata import LabelSet, ModelMetadata
@@ -87,11 +87,9 @@ def _labels(folders: Sequence[str], split: str, clips: Sequence[Clip]) -> LabelS
 
 def _phones(path: Path, clips: Sequence[Clip]) -> LabelSets:
     """The true phones of validation, if known, as one more label set: predictions are compared with them."""
-    if not path.is_file():
+    rows = read_phones_of(path, clips)
+    if rows is None:
         return []
-    rows = read_phones(path)
-    if len(rows) != len(clips):
-        raise DataError(f"{path} has {len(rows)} lines but the manifest lists {len(clips)} clips; make or remove it")
     names = sorted({phone for row in rows for phone in row})
     index = {phone: number for number, phone in enumerate(names)}
     numbers = [np.array([index[phone] for phone in row], np.int32) for row in rows]

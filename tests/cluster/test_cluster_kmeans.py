@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import MiniBatchKMeans
 
-from avhubert.cluster import kmeans_sample, lloyd
+from avhubert.cluster import kmeans_sample
 from avhubert.cluster.kmeans import assign, fit
+from avhubert.cluster.lloyd import LloydStep
 from avhubert.errors import DataError
 
 
@@ -61,7 +62,7 @@ def test_figures_belong_to_the_centroids() -> None:
 
 @pytest.mark.parametrize("sizes", [(1_000,), (333, 12_001, 1), (40_000,)])
 def test_how_rows_are_stored_changes_nothing(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans_sample, "SAMPLE_LEAST", 5_000)  # so that the data is larger than the sample
+    monkeypatch.setattr(kmeans_sample, "MIN_SAMPLE_ROWS", 5_000)  # so that the data is larger than the sample
     x = blobs(35_000, 8, 30)
     whole = fit(lambda: [x], 12, seed=3, device="cpu")
     cut = fit(lambda: pieces(x, sizes), 12, seed=3, device="cpu")
@@ -85,7 +86,7 @@ def test_more_seedings_are_never_worse_on_the_whole() -> None:
 
 
 def test_lloyd_passes_lower_the_inertia(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans_sample, "SAMPLE_LEAST", 3_000)
+    monkeypatch.setattr(kmeans_sample, "MIN_SAMPLE_ROWS", 3_000)
     x = blobs(40_000, 8, 100)
     found = [fit(lambda: [x], 40, passes=passes, tolerance=0, device="cpu").inertia for passes in (1, 2, 4, 8)]
     assert found == sorted(found, reverse=True)
@@ -96,13 +97,13 @@ def test_the_sample_is_uniform_over_the_stream() -> None:
     x = np.arange(100_000, dtype=np.float32)[:, None]
     sample, rows = kmeans_sample.draw_sample(kmeans_sample.rebatch([x]), 2, np.random.default_rng(0))
     assert rows == 100_000
-    assert len(np.unique(sample)) == len(sample) == kmeans_sample.SAMPLE_LEAST
+    assert len(np.unique(sample)) == len(sample) == kmeans_sample.MIN_SAMPLE_ROWS
     tenths = np.histogram(sample, bins=10, range=(0, 100_000))[0]
     assert (abs(tenths - 2_000) < 5 * 43).all()  # five standard deviations
 
 
 def test_memory_does_not_grow_with_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans_sample, "SAMPLE_LEAST", 2_000)
+    monkeypatch.setattr(kmeans_sample, "MIN_SAMPLE_ROWS", 2_000)
     block = blobs(10_000, 32, 20)
 
     def peak(blocks: int) -> int:
@@ -126,10 +127,10 @@ def test_rows_that_are_all_alike_leave_clusters_empty_but_end() -> None:
 def test_an_empty_cluster_moves_to_the_data() -> None:
     x = torch.from_numpy(blobs(500, 4, 5))
     centroids = torch.cat([x[:4], x.new_full((2, 4), 1e4)])
-    step = lloyd.LloydStep(centroids)
+    step = LloydStep(centroids)
     step.add(x)
     assert (step.counts == 0).sum() == 2
-    moved = lloyd.LloydStep(step.update(x, np.random.default_rng(0)))
+    moved = LloydStep(step.update(x, np.random.default_rng(0)))
     moved.add(x)
     assert (moved.counts > 0).all()
     assert moved.inertia < step.inertia

@@ -20,7 +20,7 @@ from avhubert.data.audio import write_wav
 from avhubert.data.labels import load_labels, read_dictionary, read_labels
 from avhubert.data.manifest import Clip, read_manifest, write_manifest
 from avhubert.errors import ConfigError, DataError
-from avhubert.features.layer import LayerExtractor, read_streams
+from avhubert.features.layer import LayerExtractor, read_example
 from avhubert.features.mfcc import MfccExtractor, mfcc
 from avhubert.features.shards import write_shards
 from avhubert.features.specification import parse
@@ -70,10 +70,10 @@ def test_specifications() -> None:
 def test_a_layer_is_what_the_model_gives_for_each_clip_alone(model: Path, data_dir: Path) -> None:
     clips = read_manifest(data_dir / "train.tsv")
     extractor = LayerExtractor(str(model), 2)
-    found = dict(extractor.over(clips))
+    found = dict(extractor.extract(clips))
     assert set(found) == set(range(len(clips)))
     for index, clip in enumerate(clips):
-        alone = extractor.compute([read_streams(clip, "av")])[0]
+        alone = extractor.features([read_example(clip, "av")])[0]
         assert alone.shape == (clip.video_frames, 32)
         assert np.allclose(found[index], alone, atol=1e-4)
     with pytest.raises(ConfigError, match="layer 3 does not exist: this model has layers 0 to 2"):
@@ -103,7 +103,7 @@ def test_mfcc_labels(data_dir: Path, labels_dir: Path) -> None:
     for split in ("train", "valid", "test"):
         clips = read_manifest(data_dir / f"{split}.tsv")
         rows = read_labels(labels_dir / f"{split}.km")
-        features = dict(MfccExtractor().over(clips))
+        features = dict(MfccExtractor().extract(clips))
         assert all(np.array_equal(row, assign(features[i], label_model.centroids)) for i, row in enumerate(rows))
         classes, _ = load_labels(labels_dir, split, clips)
         assert all(row.min() >= 4 and row.max() < 10 for row in classes)
@@ -232,7 +232,7 @@ def test_a_folder_of_other_things_is_not_overwritten(data_dir: Path, tmp_path: P
 def test_damaged_label_models_are_told(labels_dir: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(labels_dir, tmp_path / "labels"))
     np.save(folder / "centroids.npy", np.zeros((6, 39), np.float32))
-    with pytest.raises(DataError, match=r"other centroids than labels\.json beside it says"):
+    with pytest.raises(DataError, match=r"and labels\.json do not belong together"):
         read_label_model(folder)
     (folder / "centroids.npy").write_bytes(b"x")
     with pytest.raises(DataError, match="missing or damaged"):

@@ -15,8 +15,8 @@ from avhubert.cluster.metrics import (
     at_frame_rate,
     cluster_purity,
     entropy,
-    figures,
     joint_counts,
+    label_metrics,
     pnmi,
     purity,
 )
@@ -83,7 +83,7 @@ def test_counting_clip_by_clip_equals_counting_at_once(rows, cut) -> None:
     whole = joint_counts(labels, names)
     assert joint.phones == sorted(set(names))
     np.testing.assert_array_equal(joint.counts[joint.counts.sum(1) > 0], whole)
-    assert figures(joint.counts) == pytest.approx(figures(whole))
+    assert label_metrics(joint.counts) == pytest.approx(label_metrics(whole))
 
 
 def test_labels_of_another_rate_are_read_where_targets_are() -> None:

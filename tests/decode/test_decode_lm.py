@@ -15,9 +15,9 @@ from avhubert.constants import EOS, PAD
 from avhubert.data.manifest import Clip, write_manifest
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.data.transcripts import write_transcripts
-from avhubert.decode.lm.causal import Causal
+from avhubert.decode.lm.causal import CausalModel
 from avhubert.decode.lm.load import load_language_model
-from avhubert.decode.lm.ngram import NGram
+from avhubert.decode.lm.ngram import NGramModel
 from avhubert.decode.lm.train_ngram import estimate, train_ngram, write_arpa
 from avhubert.errors import ConfigError, DataError
 
@@ -33,9 +33,10 @@ def test_an_estimated_n_gram_sums_to_one_after_any_context(texts: list[list[str]
     def p(context: tuple[str, ...], word: str) -> float:
         gram = (*context, word)
         if len(gram) <= len(tables) and gram in tables[len(gram) - 1]:
-            return tables[len(gram) - 1][gram][0]
+            return tables[len(gram) - 1][gram].probability
         assert context
-        weight = tables[len(context) - 1].get(context, [0, 1.0])[1] if len(context) <= len(tables) else 1.0
+        entry = tables[len(context) - 1].get(context) if len(context) <= len(tables) else None
+        weight = 1.0 if entry is None else entry.backoff
         return weight * p(context[1:], word)
 
     for length in range(order):
@@ -46,7 +47,7 @@ def test_an_estimated_n_gram_sums_to_one_after_any_context(texts: list[list[str]
 
 
 def test_seen_texts_are_likelier_than_shuffled_ones(letters: Tokenizer, ngram: str) -> None:
-    model = NGram(ngram, letters)
+    model = NGramModel(ngram, letters)
     seen, shuffled = model.score([letters.encode("ab ba"), letters.encode("b b b a a a")])
     assert seen > shuffled
 
@@ -59,7 +60,7 @@ def test_fused_token_by_token_a_text_gets_its_score(letters: Tokenizer, kind: st
     fused = model.fusion(2, 3, torch.device("cpu"))
     total, tokens = 0.0, torch.full((2, 3, 1), EOS)
     for step, token in enumerate([*text, EOS]):
-        logs = fused.logs(tokens)
+        logs = fused.log_probabilities(tokens)
         assert logs.shape == (2, 3, 7)
         assert logs[..., PAD].max() == float("-inf")
         # the text is followed by beam 1 of the first utterance; the others take what beam 0 had
@@ -77,29 +78,29 @@ def test_fusion_follows_beams_and_utterances(letters: Tokenizer, kind: str, requ
     model = load_language_model(request.getfixturevalue(kind), letters)
     fused = model.fusion(2, 2, torch.device("cpu"))
     tokens = torch.full((2, 2, 1), EOS)
-    fused.logs(tokens)
+    fused.log_probabilities(tokens)
     tokens = torch.tensor([[[EOS, 4], [EOS, 5]], [[EOS, 6], [EOS, 3]]])
-    fused.logs(tokens)
+    fused.log_probabilities(tokens)
     rows = torch.tensor([1, 1, 3, 2])
     fused.reorder(rows)
     tokens = torch.cat([tokens.view(4, -1)[rows], torch.tensor([[4], [5], [6], [4]])], 1).view(2, 2, -1)
     fused.keep(torch.tensor([1]))
-    found = fused.logs(tokens[1:])
+    found = fused.log_probabilities(tokens[1:])
     fresh = model.fusion(1, 1, torch.device("cpu"))
     for beam in range(2):
         for length in range(1, 4):
-            expected = fresh.logs(tokens[1:, beam : beam + 1, :length])
+            expected = fresh.log_probabilities(tokens[1:, beam : beam + 1, :length])
         fresh = model.fusion(1, 1, torch.device("cpu"))
         torch.testing.assert_close(found[0, beam], expected[0, 0], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_a_causal_model_goes_on_where_its_positions_run_out(letters: Tokenizer, causal: str) -> None:
-    model = Causal(causal, letters)
+    model = CausalModel(causal, letters)
     fused = model.fusion(1, 2, torch.device("cpu"))
     tokens = torch.full((1, 2, 1), EOS)
     for step in range(80):  # it has 32
-        logs = fused.logs(tokens)
+        logs = fused.log_probabilities(tokens)
         assert logs.exp().sum(-1).max() <= 1 + 1e-5
         tokens = torch.cat([tokens, torch.full((1, 2, 1), 3 + step % 4)], 2)
     assert math.isfinite(model.score([tokens[0, 0].tolist()])[0])
@@ -120,7 +121,7 @@ def test_another_vocabulary_is_refused_in_fusion_and_scores_whole_texts(
 
 @torch.no_grad()
 def test_a_causal_model_scores_a_text_as_its_own_softmax_does(letters: Tokenizer, causal: str) -> None:
-    model = Causal(causal, letters)
+    model = CausalModel(causal, letters)
     text = letters.encode("ab ba")
     ids = torch.tensor([[model.start, *model.ids[text].tolist(), model.end]])
     logs = model.model(ids[:, :-1]).logits[0].log_softmax(-1)
@@ -143,7 +144,7 @@ def test_what_is_no_language_model_is_told(letters: Tokenizer, ngram: str, tmp_p
     for library, source in (("kenlm", ngram), ("transformers", str(tmp_path / "empty"))):
         monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(ConfigError, match=r"pip install 'avhubert\[lm\]'"):
-            (NGram if library == "kenlm" else Causal)(source, letters)
+            (NGramModel if library == "kenlm" else CausalModel)(source, letters)
 
 
 def test_a_data_directory_teaches_an_n_gram(letters: Tokenizer, tmp_path) -> None:
@@ -152,9 +153,9 @@ def test_a_data_directory_teaches_an_n_gram(letters: Tokenizer, tmp_path) -> Non
     write_manifest(tmp_path / "train.tsv", clips, tmp_path)
     write_transcripts(tmp_path / "train.wrd", ["AB ba", "ab", ""])
     (tmp_path / "tokenizer.model").write_bytes(letters.serialized)
-    told = train_ngram(tmp_path, tmp_path / "new" / "lm.arpa", order=3)
-    assert told["texts"] == 2
-    assert not NGram(str(tmp_path / "new" / "lm.arpa"), letters).missing
+    trained = train_ngram(tmp_path, tmp_path / "new" / "lm.arpa", order=3)
+    assert trained.texts == 2
+    assert not NGramModel(str(tmp_path / "new" / "lm.arpa"), letters).missing
     write_transcripts(tmp_path / "train.wrd", ["", "", ""])
     with pytest.raises(DataError, match="holds no text"):
         train_ngram(tmp_path, tmp_path / "lm.arpa")

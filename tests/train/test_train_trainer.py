@@ -288,7 +288,7 @@ def test_sound_alone_and_video_alone_train_beside_both(
         clips[0] = replace(clips[0], video=Path("/none"), video_frames=0)
         clips[1] = replace(clips[1], audio=Path("/none"), audio_samples=0)
         write_manifest(mixed / f"{split}.tsv", clips, mixed)
-    with pytest.raises(DataError, match="has no sound, so no MFCC"):
+    with pytest.raises(DataError, match="has no audio, so no MFCC"):
         cluster(mixed, "mfcc", 6, tmp_path / "mfcc")
     cluster(mixed, f"{undisturbed}:1", 6, tmp_path / "labels")
     settings = [text for text in settings if not text.startswith(("data.dir", "data.labels"))]

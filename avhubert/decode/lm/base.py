@@ -1,10 +1,12 @@
-"""The interface between a language model and the beam search."""
+"""Base classes of language models: shallow fusion in a beam search, and scores of whole texts.
+
+Shapes: B utterances, K beams, L tokens, V symbols. Logarithms are natural.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Container, Sequence
 
 import torch
 from torch import Tensor
@@ -14,16 +16,19 @@ from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import ConfigError
 
 
-# --------------------------------------------------------------------------- what a search asks
 class Fusion(ABC):
-    """A language model's side of one search: B utterances of K beams each, as they go on."""
+    """State of a language model during one beam search of B utterances with K beams each (shallow fusion)."""
 
     @abstractmethod
-    def logs(self, tokens: Tensor) -> Tensor:
-        """log p of each next symbol, float [B, K, V]; tokens int [B, K, L] begin with `</s>`. Asked once a step."""
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
+        """Log-probability of each next symbol, float [B, K, V]; called once per step.
+
+        Args:
+            tokens: int [B, K, L], the texts so far, beginning with `</s>`.
+        """
 
     def reorder(self, beams: Tensor) -> None:
-        """Beams int [B·K]: row i goes on from row beams[i]."""
+        """Row i continues row beams[i]; beams int [B·K]."""
         return
 
     def keep(self, utterances: Tensor) -> None:
@@ -32,20 +37,30 @@ class Fusion(ABC):
 
 
 class LanguageModel(ABC):
-    """A language model beside a recognizer's tokenizer; `missing` are the symbols that it does not know."""
+    """A language model that scores texts of a recognizer.
 
-    def __init__(self, source: str, tokenizer: Tokenizer, known: Any) -> None:
+    Attributes:
+        source: where it was loaded from.
+        tokenizer: of the recognizer.
+        missing: symbols of the tokenizer that the model's vocabulary lacks; without any, the model can be fused.
+    """
+
+    def __init__(self, source: str, tokenizer: Tokenizer, vocabulary: Container[str]) -> None:
         self.source = source
         self.tokenizer = tokenizer
-        self.missing = [symbol for symbol in tokenizer.symbols[len(SPECIAL_SYMBOLS) :] if symbol not in known]
+        self.missing = [symbol for symbol in tokenizer.symbols[len(SPECIAL_SYMBOLS) :] if symbol not in vocabulary]
 
     def fusion(self, utterances: int, beams: int, device: torch.device) -> Fusion:
-        """For one search. ConfigError if the vocabulary is not the recognizer's."""
+        """The model's state for a search of `utterances` with `beams` each, on `device`.
+
+        Raises:
+            ConfigError: the vocabulary differs from the recognizer's.
+        """
         if self.missing:
-            of = self.tokenizer.vocab_size - len(SPECIAL_SYMBOLS)
+            total = self.tokenizer.vocab_size - len(SPECIAL_SYMBOLS)
             raise ConfigError(
                 f"language model {self.source} has another vocabulary than the recognizer (it lacks "
-                f"{len(self.missing)} of {of} symbols, such as '{self.missing[0]}') and cannot be fused token by "
+                f"{len(self.missing)} of {total} symbols, such as '{self.missing[0]}') and cannot be fused token by "
                 "token; set decode.lm_use=rescoring"
             )
         return self._fusion(utterances, beams, device)
@@ -55,12 +70,17 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def score(self, texts: Sequence[Sequence[int]]) -> list[float]:
-        """log p of each text, end included, given as the recognizer's tokens (with or without `</s>`)."""
+        """Log-probability of each text, its end included.
 
-    def pieces(self, text: Sequence[int]) -> list[int]:
-        """The tokens that a language model is shown."""
+        Args:
+            texts: tokens of the recognizer, with or without `</s>`.
+        """
+
+    def text_tokens(self, text: Sequence[int]) -> list[int]:
+        """The tokens of a text without `<s>`, `<pad>` and `</s>`."""
         return [token for token in text if token not in (BOS, PAD, EOS)]
 
 
 def missing_extra(error: ImportError) -> ConfigError:
+    """The error for a library that is not installed."""
     return ConfigError(f"language models need {error.name}: pip install 'avhubert[lm]'")

@@ -1,4 +1,4 @@
-"""Loads a language model of any supported kind."""
+"""Loading of language models."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from pathlib import Path
 
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.decode.lm.base import LanguageModel
-from avhubert.decode.lm.causal import Causal
-from avhubert.decode.lm.ngram import NGram
+from avhubert.decode.lm.causal import CausalModel
+from avhubert.decode.lm.ngram import NGramModel
 from avhubert.errors import ConfigError
 
 
 @functools.lru_cache(maxsize=2)
 def load_language_model(source: str, tokenizer: Tokenizer | None) -> LanguageModel:
-    """The n-gram in file `source`, or the Hugging Face model in a folder or of a name.
+    """Load an n-gram file, or a causal language model from a folder or by its name on the Hugging Face Hub.
 
-    Raises ConfigError: the recognizer has no tokenizer, `source` is none of these or damaged, or the extra is missing.
+    Args:
+        source: the file, folder or name.
+        tokenizer: of the recognizer.
+
+    Raises:
+        ConfigError: the recognizer has no tokenizer; `source` is none of these or damaged; a library is missing.
     """
     if tokenizer is None:
         raise ConfigError(f"language model {source} needs the recognizer's tokenizer, and this recognizer has none")
-    return NGram(source, tokenizer) if Path(source).is_file() else Causal(source, tokenizer)
+    return NGramModel(source, tokenizer) if Path(source).is_file() else CausalModel(source, tokenizer)

@@ -11,17 +11,15 @@ from torch import Tensor
 from avhubert.constants import BOS, LOG_ZERO, PAD
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.decode.lm.base import Fusion, LanguageModel, missing_extra
+from avhubert.devices import to_device, to_host
 from avhubert.errors import ConfigError
 
 LN10 = math.log(10)
+CACHED_CONTEXTS = 20_000  # contexts whose distributions are cached; each takes V floats
 
 
-MAX_CONTEXTS = 20_000  # of an n-gram whose rows are kept; V floats each
-
-
-# --------------------------------------------------------------------------- n-grams
-class NGram(LanguageModel):
-    """An ARPA file or KenLM binary over the recognizer's pieces or, where these are missing in it, over words."""
+class NGramModel(LanguageModel):
+    """An ARPA file or KenLM binary over the recognizer's symbols or, if it lacks any of them, over words."""
 
     def __init__(self, source: str, tokenizer: Tokenizer) -> None:
         try:
@@ -39,45 +37,52 @@ class NGram(LanguageModel):
                 f"{source} is neither an ARPA file nor a KenLM binary; make one with `avhubert lm` or KenLM's lmplz"
             ) from error
         super().__init__(str(source), tokenizer, self.model)
-        self.words = [None if token in (BOS, PAD) else symbol for token, symbol in enumerate(tokenizer.symbols)]
-        self.rows: dict[tuple[int, ...], Tensor] = {}  # context → log p of every symbol
+        self._words = [None if token in (BOS, PAD) else symbol for token, symbol in enumerate(tokenizer.symbols)]
+        self._cache: dict[tuple[int, ...], Tensor] = {}
 
     def score(self, texts: Sequence[Sequence[int]]) -> list[float]:
+        """Log-probability of each text, its end included."""
         if self.missing:
-            shown = [self.tokenizer.decode(text) for text in texts]
+            sentences = [self.tokenizer.decode(text) for text in texts]
         else:
-            shown = [" ".join(self.tokenizer.symbols[token] for token in self.pieces(text)) for text in texts]
-        return [LN10 * self.model.score(text) for text in shown]
+            sentences = [" ".join(self.tokenizer.symbols[token] for token in self.text_tokens(text)) for text in texts]
+        return [LN10 * self.model.score(sentence) for sentence in sentences]
 
-    def row(self, text: Sequence[int]) -> Tensor:
-        """log p of every symbol after a text (without `</s>`), float [V]; `<s>` and `<pad>` never come."""
+    def next_log_probabilities(self, text: Sequence[int]) -> Tensor:
+        """Log-probability of every symbol after a text (without `</s>`), float [V] on the CPU.
+
+        `<s>` and `<pad>` have probability 0.
+        """
         context = tuple(text[max(0, len(text) - self.model.order + 1) :])
-        begins = len(text) < self.model.order - 1
-        key = (-1, *context) if begins else context
-        if key not in self.rows:
-            if len(self.rows) >= MAX_CONTEXTS:
-                self.rows.clear()
+        at_start = len(text) < self.model.order - 1
+        key = (-1, *context) if at_start else context
+        if key not in self._cache:
+            if len(self._cache) >= CACHED_CONTEXTS:
+                self._cache.clear()
             state, after = self.kenlm.State(), self.kenlm.State()
-            if begins:
+            if at_start:
                 self.model.BeginSentenceWrite(state)
             else:
                 self.model.NullContextWrite(state)
             for token in context:
                 self.model.BaseScore(state, self.tokenizer.symbols[token], after)
                 state, after = after, state
-            self.rows[key] = LN10 * torch.tensor(
-                [LOG_ZERO if word is None else self.model.BaseScore(state, word, after) for word in self.words]
+            self._cache[key] = LN10 * torch.tensor(
+                [LOG_ZERO if word is None else self.model.BaseScore(state, word, after) for word in self._words]
             )
-        return self.rows[key]
+        return self._cache[key]
 
     def _fusion(self, utterances: int, beams: int, device: torch.device) -> Fusion:
         return _NGramFusion(self)
 
 
 class _NGramFusion(Fusion):
-    def __init__(self, model: NGram) -> None:
+    """KenLM computes on the CPU: texts are read from the device, and log-probabilities are moved to it."""
+
+    def __init__(self, model: NGramModel) -> None:
         self.model = model
 
-    def logs(self, tokens: Tensor) -> Tensor:
-        rows = [self.model.row(text) for text in tokens[..., 1:].flatten(0, 1).tolist()]
-        return torch.stack(rows).view(*tokens.shape[:2], -1).to(tokens.device)
+    def log_probabilities(self, tokens: Tensor) -> Tensor:
+        texts = to_host(tokens[..., 1:]).flatten(0, 1).tolist()
+        rows = torch.stack([self.model.next_log_probabilities(text) for text in texts])
+        return to_device(rows.view(*tokens.shape[:2], -1), tokens.device)
