@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import argparse
 import functools
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from record import Cell, record
 from torch import Tensor
 
 from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
@@ -86,9 +87,9 @@ class CopiedKeys:
             new = own.keys_values(y)
             held = self.own[i]
             self.own[i] = new if held is None else tuple(torch.cat(pair, 2) for pair in zip(held, new, strict=True))
-            x = x + own.attend(own.split(own.q_proj(y)), *self.own[i])
-            x = x + other.attend(other.split(other.q_proj(layer.cross_attention_norm(x))), *self.other[i])
-            x = layer.ffn(x)
+            x = x + own.attend(own.queries(y), *self.own[i])
+            x = x + other.attend(other.queries(layer.cross_attention_norm(x)), *self.other[i])
+            x = layer.feed_forward(x)
         self.length += 1
         return (decoder.norm(x) @ decoder.embedding.weight.T).view(*tokens.shape, -1)
 
@@ -158,7 +159,27 @@ def memory() -> None:
     large = recognizer(1024, 9, 8)
     encoded = torch.randn(1, 750, 1024)
     beam_search(large, encoded, None, settings(40, 200, ctc_weight=0.3))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    # not ru_maxrss, which a child takes over from its parent
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    print(int(line.split()[1]) / 2**20)
+
+
+def record_all(
+    times: dict[int, dict[str, Seconds]], search: dict[str, Seconds], whole: dict[str, Seconds], gigabytes: float
+) -> None:
+    """Into docs/results.json: processor time relative to ours, and to greedy search; memory."""
+    columns = ["", *(f"{frames} frames" for frames in times)]
+    rows: list[list[Cell]] = [["ours, s", *(round(found["ours"].cpu, 2) for found in times.values())]]
+    for name in ("no cache", "copied keys", "moved keys"):
+        ratios = [f"{found[name].cpu / found['ours'].cpu:.2f} ×" if name in found else None for found in times.values()]
+        rows.append([name, *ratios])
+    record("beam-cache", rows, columns=columns)
+    kinds = [name for name in search if name != "beam 1"]
+    record(
+        "beam-batch",
+        [[kind, *(f"{found[kind].cpu / found['beam 1'].cpu:.2f} ×" for found in (search, whole))] for kind in kinds],
+    )
+    record("beam-memory", [["Large sizes, beam 40, 750 frames, 200 tokens, CTC weight 0.3", round(gigabytes, 2)]])
 
 
 def main() -> None:
@@ -167,6 +188,7 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=25)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--memory", action="store_true", help="only this: a child of the benchmark")
+    options.add_argument("--record", action="store_true", help="write the figures into docs/results.json")
     given = options.parse_args()
     if given.memory:
         memory()
@@ -188,6 +210,7 @@ def main() -> None:
 
         texts = {name: work()[0][0].tokens for name, work in works(30, 8).items()}
         assert all(text == texts["ours"] for text in texts.values()), "the decoders do not agree"
+        times: dict[int, dict[str, Seconds]] = {}
         for frames in (given.frames, *LONGER):
             print(f"beam 20, one utterance of {frames} frames:", flush=True)
             cached = works(frames, given.tokens)
@@ -196,6 +219,7 @@ def main() -> None:
             if frames == given.frames:
                 found |= medians({"no cache": slowest}, 1)
             tell(found, "ours")
+            times[frames] = found
 
         batch = torch.randn(8, given.frames, 768)
         print(f"8 utterances of {given.frames} frames, search alone:")
@@ -214,6 +238,8 @@ def main() -> None:
         tell(whole, "beam 1")
     child = subprocess.run([sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True)
     print(f"Large, beam 40, 750 frames, 200 tokens, CTC 0.3: {float(child.stdout):.2f} GiB resident")
+    if given.record:
+        record_all(times, search, whole, float(child.stdout))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+from record import record
 from sklearn.cluster import MiniBatchKMeans
 
 from avhubert.cluster.kmeans import fit
@@ -31,8 +32,8 @@ def data(rows: int, width: int, seed: int = 0) -> np.ndarray:
     return centres[which] + rng.standard_normal((rows, width), np.float32) * scale * spread
 
 
-def memory(rows: int, width: int, clusters: int) -> None:
-    """Peak memory of a fit over rows that are never all there."""
+def memory(rows: int, width: int, clusters: int) -> tuple[float, float]:
+    """Seconds and peak memory in GB of a fit over rows that are made as they are read."""
     block = data(10_000, width)
 
     def blocks() -> Iterator[np.ndarray]:
@@ -42,9 +43,9 @@ def memory(rows: int, width: int, clusters: int) -> None:
     start = time.perf_counter()
     found = fit(blocks, clusters, seed=0, inits=1, passes=1, device="cpu")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{found.rows} rows, {clusters} clusters: {time.perf_counter() - start:.0f} s, at most {peak:.2f} GB resident"
-    )
+    seconds = time.perf_counter() - start
+    print(f"{found.rows} rows, {clusters} clusters: {seconds:.0f} s, at most {peak:.2f} GB resident")
+    return seconds, peak
 
 
 def main() -> None:
@@ -53,9 +54,12 @@ def main() -> None:
     options.add_argument("--width", type=int, default=256)
     options.add_argument("--clusters", type=int, default=500)
     options.add_argument("--memory", action="store_true")
+    options.add_argument("--record", action="store_true", help="write the figures into docs/results.json")
     size = options.parse_args()
     if size.memory:
-        memory(size.rows, size.width, size.clusters)
+        seconds, peak = memory(size.rows, size.width, size.clusters)
+        if size.record:
+            record("kmeans-memory", [["peak resident memory, GB", round(peak, 2)], ["time, s", round(seconds)]])
         return
     x = data(size.rows, size.width)
 
@@ -73,6 +77,9 @@ def main() -> None:
     inertia = -theirs.score(x)
     print(f"scikit-learn: {their_seconds:.1f} s, inertia {inertia:.6g}")
     print(f"ratio of time {their_seconds / ours_seconds:.1f}, of inertia (ours / theirs) {ours.inertia / inertia:.4f}")
+    if size.record:
+        own = ["ours", round(ours_seconds), round(ours.inertia / inertia, 3)]
+        record("kmeans-speed", [own, ["scikit-learn", round(their_seconds), 1]])
 
 
 if __name__ == "__main__":

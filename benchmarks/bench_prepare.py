@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 import torch
+from record import record
 
 from avhubert.corpora.cuts import cut
 from avhubert.corpora.sources import SourceClip
@@ -55,6 +56,7 @@ def main() -> None:
     options.add_argument("--seconds", type=int, default=20)
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("--hours", type=float, default=0.0)
+    options.add_argument("--record", action="store_true", help="write the figures into docs/results.json")
     given = options.parse_args()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -83,10 +85,14 @@ def main() -> None:
             flush=True,
         )
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-            print(f"worker: {pool.submit(peak, clip, root).result():.0f} MB", flush=True)
+            memory = pool.submit(peak, clip, root).result()
+            print(f"worker: {memory:.0f} MB", flush=True)
             if given.hours:
                 long = made("long.mp4", round(3600 * given.hours))
                 print(f"worker, {given.hours:g} h: {pool.submit(peak, long, root, True).result():.0f} MB")
+    if given.record:
+        what = f"{given.size}×{given.size}, {given.seconds} s"
+        record("prepare-speed", [[what, round(given.seconds / seconds, 1), round(memory)]])
 
 
 if __name__ == "__main__":

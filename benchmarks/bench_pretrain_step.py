@@ -25,16 +25,18 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
+from record import record
 from torch import Tensor
 
 from avhubert.config.schema import MaskingConfig, ModelConfig, ObjectiveConfig
 from avhubert.model import kernels
 from avhubert.model import pretraining as objective
-from avhubert.model.attention import SelfAttention
+from avhubert.model.attention import MultiHeadAttention
 from avhubert.model.encoder import AVHubert
 from avhubert.model.frontends import VisualFrontEnd
+from avhubert.model.inputs import ModelInputs
 from avhubert.model.masking import draw_masks
-from avhubert.model.pretraining import ClusterHead, pretrain_loss
+from avhubert.model.pretraining import ClusterHead, Targets, pretrain_loss
 from avhubert.train import performance as speed
 
 FORMS = ("straightforward", "ours", "ours, activations recomputed")
@@ -51,12 +53,12 @@ def plain_stem(self: VisualFrontEnd, video: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(0, 1).contiguous()
 
 
-def plain_attention(self: SelfAttention, x: Tensor, attend: Tensor | None) -> Tensor:
+def plain_attention(self: MultiHeadAttention, x: Tensor, mask: Tensor | None = None) -> Tensor:
     b, t, d = x.shape
     q, k, v = (p(x).view(b, t, self.heads, -1).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
     scores = q @ k.transpose(2, 3) / math.sqrt(d // self.heads)
-    if attend is not None:
-        scores = scores.masked_fill(~attend, float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
     weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
     return self.out_proj((weights @ v).transpose(1, 2).reshape(b, t, d))
 
@@ -69,17 +71,17 @@ def plain_head(self: ClusterHead, x: Tensor) -> list[Tensor]:
 
 @contextlib.contextmanager
 def straightforward(model: AVHubert) -> Iterator[None]:
-    """While it is open, `model` computes the straightforward way."""
+    """Within the context, `model` computes the straightforward way."""
 
-    def all_logits(head: ClusterHead, x: Tensor, index: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def all_logits(head: ClusterHead, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():  # of unmasked frames too, whatever they weigh
-            return cross_entropy(head, x, index, targets)
+            return cross_entropy(head, x, targets)
 
     cross_entropy = objective._cross_entropy
     with contextlib.ExitStack() as stack:
         for patch in (
             mock.patch.object(VisualFrontEnd, "stem", plain_stem),
-            mock.patch.object(SelfAttention, "forward", plain_attention),
+            mock.patch.object(MultiHeadAttention, "forward", plain_attention),
             mock.patch.object(ClusterHead, "forward", plain_head),
             mock.patch.object(kernels, "applies", return_value=False),
             mock.patch.object(objective, "_cross_entropy", all_logits),
@@ -107,8 +109,8 @@ class Case:
         self.masks = draw_masks(self.padding, MaskingConfig(), "input", np.random.default_rng(0))
 
     def loss(self) -> Tensor:
-        inputs = (self.audio, self.video, self.padding, None, None, [self.labels], self.masks)
-        return pretrain_loss(self.model, *inputs, ObjectiveConfig()).loss
+        inputs = ModelInputs(self.audio, self.video, self.padding)
+        return pretrain_loss(self.model, inputs, [self.labels], self.masks, ObjectiveConfig()).loss
 
     def step(self) -> float:
         with straightforward(self.model) if self.form == FORMS[0] else contextlib.nullcontext():
@@ -129,6 +131,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)  # in a process of its own
+    options.add_argument("--record", action="store_true", help="write the figures into docs/results.json")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     size = (given.clips, given.frames, given.clusters)
@@ -164,6 +167,13 @@ def main() -> None:
     operations = 3 * speed.forward_operations(cases[1].loss)
     rate = speed.matrix_rate(torch.device("cpu"), torch.float32)
     print(f"floor: {operations / 1e9:.0f} G operations / {rate / 1e9:.0f} G per second = {operations / rate:.2f} s")
+    if given.record:
+        rows = [
+            [form, round(time_, 2), f"{medians[0] / time_:.2f} ×", round(size_ / 2**20), f"{size_ / memory[0]:.2f} ×"]
+            for form, time_, size_ in zip(FORMS, medians, memory, strict=True)
+        ]
+        floor = f"floor: {operations / 1e9:.0f} G operations at the rate of a large matrix product"
+        record("step-base", [*rows, [floor, round(operations / rate, 2), None, None, None]])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from record import record
+
 from avhubert.data.manifest import Clip, read_manifest
 from avhubert.data.shards import clip_frames, clip_samples, make_shards
 
@@ -34,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--record", action="store_true", help="write the figures into docs/results.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         make_shards(given.data, folder)
@@ -45,9 +48,13 @@ def main() -> None:
         median = {name: statistics.median(values) for name, values in times.items()}
         for name, clips in (("files", files), ("shards", shards)):
             print(f"{name}: {len(clips) / median[name]:.0f} clips/s")
-        print(f"shards are read {median['files'] / median['shards']:.1f} × as fast as files")
+        speed = median["files"] / median["shards"]
+        print(f"shards are read {speed:.1f} × as fast as files")
         ours = size({clip.video for clip in files} | {clip.audio for clip in files})
-        print(f"and take {size({clip.video.parent for clip in shards}) / ours:.1f} × the room")
+        room = size({clip.video.parent for clip in shards}) / ours
+        print(f"and take {room:.1f} × the space")
+        if given.record:
+            record("shards", [["clips read per second", round(speed, 1)], ["size on disk", round(room, 1)]])
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def _json(value: object) -> str:
 def _command_line() -> str:
     script = Path(sys.argv[0])
     name = f"benchmarks/{script.name}" if script.parent.name == "benchmarks" else script.name
-    return shlex.join(["python", name, *(word for word in sys.argv[1:] if word != "--record")])
+    threads = [f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"] if "OMP_NUM_THREADS" in os.environ else []
+    return shlex.join([*threads, "python", name, *(word for word in sys.argv[1:] if word != "--record")])
 
 
 def describe_hardware() -> str:

@@ -7,6 +7,8 @@ be read without the site.
 from __future__ import annotations
 
 import argparse
+import ast
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(ROOT))  # this checkout's package, installed or not
 
+_BLANK = "\n\n"  # ends the first paragraph
 RESULTS = DOCS / "results.json"
 
 
@@ -25,6 +28,7 @@ def pages() -> dict[str, str]:
     return {
         "reference/cli.md": cli_page(),
         "reference/configuration.md": configuration_page(),
+        "reference/modules.md": modules_page(),
         "changelog.md": _from_root("CHANGELOG.md"),
         "contributing.md": _from_root("CONTRIBUTING.md"),
         "results.md": results_page(),
@@ -68,8 +72,8 @@ def cli_page() -> str:
 def _command(name: str, sub: argparse.ArgumentParser) -> Iterator[str]:
     yield f"## {name} {{ #{name} }}"
     yield (sub.description or "").strip()
-    usage = " ".join(sub.format_usage().removeprefix("usage: ").split())
-    yield f"```text\n{usage}\n```"
+    sub.formatter_class = functools.partial(argparse.HelpFormatter, width=88)  # whatever the terminal's width
+    yield f"```text\n{sub.format_usage().removeprefix('usage: ').strip()}\n```"
     if sub.epilog:
         yield f"```console\n$ {sub.epilog.strip().removeprefix('Example:').removeprefix('example:').strip()}\n```"
     rows = [row for action in sub._actions if (row := _option(action))]
@@ -92,10 +96,28 @@ def _option(action: argparse.Action) -> tuple[str, str, str] | None:
     return " ".join(filter(None, (name, shown))), "required" if required else default, _cell(action.help or "")
 
 
+# --------------------------------------------------------------------------- modules
+def modules_page() -> str:
+    """Every module with the first paragraph of its docstring."""
+    parts = ["# Modules", "Made from the docstrings. What a package may import: [Architecture](../architecture.md)."]
+    package = ROOT / "avhubert"
+    for folder in sorted({path.parent for path in package.rglob("*.py")}):
+        name = folder.relative_to(ROOT).as_posix().replace("/", ".")
+        rows = []
+        for path in sorted(folder.glob("*.py")):
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            if path.name == "__init__.py":
+                parts.append(f"## {name}\n\n{text.partition(_BLANK)[0]}".strip())
+            else:
+                rows.append((f"`{path.name}`", _cell(text.partition(_BLANK)[0])))
+        if rows:
+            parts.append(_table(("file", "purpose"), rows))
+    return "\n\n".join(parts) + "\n"
+
+
 # --------------------------------------------------------------------------- configuration
 def configuration_page() -> str:
     """Every configuration key with its type, default, allowed values and meaning, from the schema."""
-    from avhubert.config import presets
     from avhubert.config.reference import describe
 
     parts = [
@@ -104,9 +126,9 @@ def configuration_page() -> str:
         "`optimizer.lr=1e-4` or `train.trackers=[tensorboard]`; `~key` restores the default. Lengths in frames are "
         "video frames at 25 Hz. `RUN/resolved.yaml` holds the values that a run used.",
     ]
+    parts += ["## Presets", *_presets()]
     for command in ("pretrain", "finetune", "iterate"):
-        names = ", ".join(f"`{name}`" for name in presets(command))
-        parts += [f"## avhubert {command} {{ #{command} }}", f"Presets (`--config-name`): {names}."]
+        parts.append(f"## avhubert {command} {{ #{command} }}")
         for group in describe(command):
             rows = [
                 (
@@ -123,6 +145,31 @@ def configuration_page() -> str:
                 header = ("key", "type", "default", "allowed values, unit", "meaning")
                 parts += [title, _cell(group.help), _table(header, rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _presets() -> Iterator[str]:
+    """For each command its presets with what they change, and their parents."""
+    from avhubert.config.composition import PRESETS
+
+    yield (
+        "A preset (`--config-name NAME`) is a YAML file in `avhubert/config/presets/` with what differs from its "
+        "parents and from the defaults below. With `--config-dir DIR` you give presets of your own, which may have "
+        "these as parents (`defaults: [NAME, _self_]`)."
+    )
+    for title, folder in (
+        ("avhubert pretrain", "pretrain"),
+        ("avhubert finetune", "finetune"),
+        ("avhubert iterate", "recipe"),
+    ):
+        yield f"### Presets of {title}"
+        rows = []
+        for path in sorted((PRESETS / folder).glob("*.yaml")):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            parents = [line.removeprefix("defaults: ").strip("[]") for line in lines if line.startswith("defaults:")]
+            comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+            named = ", ".join(f"`{name}`" for name in ", ".join(parents).split(", ") if name not in ("", "_self_"))
+            rows.append((f"`{path.stem}`", named, _cell(" ".join(comments))))
+        yield _table(("preset", "parents", "content"), rows)
 
 
 # --------------------------------------------------------------------------- results
@@ -155,8 +202,7 @@ def results_page() -> str:
 
 def _result(entry: dict[str, Any]) -> Iterator[str]:
     yield f"### {entry['title']} {{ #{entry['id']} }}"
-    rows = [tuple(_value(cell) for cell in row) for row in entry["rows"]]
-    yield _table(tuple(column or " " for column in entry["columns"]), rows)
+    yield result_table(entry)
     facts = [f"`{entry['command']}`", entry["hardware"], entry["date"]]
     if "seeds" in entry:
         facts.append(f"seed{'s' * (len(entry['seeds']) > 1)} {', '.join(map(str, entry['seeds']))}")
@@ -164,6 +210,12 @@ def _result(entry: dict[str, Any]) -> Iterator[str]:
     yield " · ".join(facts) + "."
     if "note" in entry:
         yield entry["note"]
+
+
+def result_table(entry: dict[str, Any]) -> str:
+    """The table of one measurement."""
+    rows = [tuple(_value(cell) for cell in row) for row in entry["rows"]]
+    return _table(tuple(column or " " for column in entry["columns"]), rows)
 
 
 def _value(cell: Any) -> str:

@@ -1,4 +1,4 @@
-"""From English to another language and alphabet, command by command, as docs/how-to/fine-tune.md has it."""
+"""From English to another language and alphabet, command by command, as docs/how-to/add-a-language.md has it."""
 
 from __future__ import annotations
 

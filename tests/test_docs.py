@@ -24,6 +24,7 @@ from avhubert.cli import app as cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+ARCHITECTURE = (DOCS / "architecture.md").read_text()
 COMMAND = re.compile(r"^(?:\$ )?avhubert ([a-z-]+)((?:.*\\\n)*.*)$", re.M)
 
 
@@ -111,10 +112,12 @@ def test_every_block_is_valid(document: Path) -> None:
 
 
 def sentences() -> Iterator[str]:
-    """Every string in the package, f-strings with their expressions in braces."""
+    """Every string in the package but the docstrings, f-strings with their expressions in braces."""
     for path in (ROOT / "avhubert").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        tree = ast.parse(path.read_text())
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 yield node.value
             elif isinstance(node, ast.JoinedStr):
                 yield "".join(
@@ -149,6 +152,42 @@ def test_every_exported_name_is_in_the_api_reference() -> None:
 
 def test_the_committed_results_are_those_of_the_file() -> None:
     assert (DOCS / "results.md").read_text() == GENERATOR.results_page(), "run: python docs/generate.py"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = re.findall(r"`((?:avhubert|benchmarks|docs|tests)/[\w./-]+)`", document.read_text())
+    assert [name for name in named if not (ROOT / name).exists() and ROOT / name not in GENERATED] == []
+
+
+def test_names_in_the_table_of_the_architecture_exist() -> None:
+    rows = re.findall(r"^\| .+ \| `(avhubert/[\w/]+\.py)` \| (?:`(\w+)`)? \|$", ARCHITECTURE, re.M)
+    assert len(rows) > 40
+    for file, name in rows:
+        if name:
+            tree = ast.parse((ROOT / file).read_text())
+            defined = {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+            for node in tree.body:
+                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+                defined |= {target.id for target in targets if isinstance(target, ast.Name)}
+            assert name in defined, f"{file} does not define {name}"
+
+
+def test_the_packages_of_the_architecture_are_those_of_the_import_rules() -> None:
+    allowed = load_module(ROOT / "tests" / "test_import_rules.py").ALLOWED
+    rows = re.findall(r"^\| (`.+`) \| .+ \| (.*) \|$", ARCHITECTURE.partition("## Rules")[0], re.M)
+    shown = {names.strip("`"): set(re.findall(r"`([\w.]+)`", may)) for names, may in rows}
+    assert {package: shown.get(package) for package in allowed} == allowed
+    packages = {path.name for path in (ROOT / "avhubert").iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert packages <= {name for names in shown for name in names.split("`, `")}
+
+
+def test_the_readme_shows_recorded_results() -> None:
+    shown = re.findall(r"<!-- results: ([\w-]+) -->\n(.*?)\n<!-- end -->", (ROOT / "README.md").read_text(), re.S)
+    assert shown
+    for identifier, table in shown:
+        (entry,) = [entry for entry in GENERATOR.results() if entry["id"] == identifier]
+        assert table.splitlines()[2:] == GENERATOR.result_table(entry).splitlines()[2:]
 
 
 def test_the_pictures_are_drawn_by_the_code(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-DOCUMENTS = ["README.md", "docs/how-to/install.md"]
+DOCUMENTS = ["README.md", "docs/README.md", "docs/how-to/install.md"]
 
 
 @pytest.mark.slow
