@@ -78,7 +78,7 @@ def test_two_ranks_train_as_one(settings: list[str], alone: Path, tmp_path: Path
         assert all(torch.allclose(a[name].float(), b[name].float(), atol=2e-5) for name in a)
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_a_changed_number_of_ranks_goes_on_with_the_same_samples(
     settings: list[str], alone: Path, tmp_path: Path, sharding: str
 ) -> None:
