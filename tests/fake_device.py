@@ -47,7 +47,11 @@ def gpu() -> torch.device:
             return True
 
     torch.utils.rename_privateuse1_backend("fakegpu")
-    amp = types.SimpleNamespace(get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16])
+    amp = types.SimpleNamespace(
+        get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16],
+        _is_in_bad_fork=lambda: False,
+        manual_seed_all=lambda seed: None,
+    )
     torch._register_device_module("fakegpu", amp)
     torch._C._acc.register_python_privateuseone_device_guard(Guard())
     torch._C._acc.register_python_privateuseone_hook(Hooks())
