@@ -63,9 +63,7 @@ def save(model: AVHubert | Recognizer, directory: str | Path) -> None:
     if isinstance(model, AVHubert):
         save_model(directory, model, metadata=model.metadata)
         return
-    if model.tokenizer is None:
-        raise ConfigError("this recognizer has no tokenizer: set model.tokenizer before it is saved")
-    save_model(directory, model, model.tokenizer.serialized, model.metadata)
+    save_model(directory, model, model.require_tokenizer("saved").serialized, model.metadata)
 
 
 def load_model(directory: str | Path) -> AVHubert | Recognizer:

@@ -83,15 +83,13 @@ def push_to_hub(
     """
     if not is_name(name):
         raise ConfigError(f"'{name}' is not a name on the Hugging Face Hub: give org/name or org/name@branch")
-    if isinstance(model, Recognizer) and model.tokenizer is None:
-        raise ConfigError("this recognizer has no tokenizer: set model.tokenizer before it is pushed")
+    tokenizer = model.require_tokenizer("pushed").serialized if isinstance(model, Recognizer) else None
     repository, branch = _split(name)
     metadata = ModelMetadata.from_dict(_public(model.metadata.to_dict()))
     if license is not None:
         metadata.license = license
     if results is not None:
         metadata.results = _results(Path(results))
-    tokenizer = model.tokenizer.serialized if isinstance(model, Recognizer) else None
     with tempfile.TemporaryDirectory() as scratch:
         save_model(scratch, model, tokenizer, metadata, name=name)
         with _sentences(repository, branch, ConfigError):

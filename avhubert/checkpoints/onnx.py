@@ -207,8 +207,7 @@ def export(model: AVHubert | Recognizer, out: str | Path, modality: str | None =
     modality = modality or model.metadata.default_modality()
     if modality not in STREAMS:
         raise ConfigError(one_of("modality", modality, STREAMS))
-    if isinstance(model, Recognizer) and model.tokenizer is None:
-        raise ConfigError("this recognizer has no tokenizer: set model.tokenizer before it is exported")
+    tokenizer = model.require_tokenizer("exported") if isinstance(model, Recognizer) else None
     if Path(out).exists():
         raise ConfigError(f"{out} exists already; choose another place or delete it")
     _need_extra()
@@ -221,8 +220,8 @@ def export(model: AVHubert | Recognizer, out: str | Path, modality: str | None =
             about = _about(model, modality, found, differences)
             write_json(folder / ABOUT, about)
             write_text(folder / CARD, _card(about))
-            if isinstance(model, Recognizer):
-                (folder / TOKENIZER).write_bytes(model.tokenizer.serialized)
+            if tokenizer is not None:
+                (folder / TOKENIZER).write_bytes(tokenizer.serialized)
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}; choose another place") from error
     return differences
@@ -320,7 +319,7 @@ def _about(
             "pad": PAD,
             "blank": CTC_BLANK,
             "longest": {"per_frame": settings.max_len_a, "more": settings.max_len_b},
-            "symbols": model.tokenizer.symbols,
+            "symbols": model.require_tokenizer("exported").symbols,
         }
     return about | {"torch": torch.__version__, "metadata": model.metadata.to_dict()}
 

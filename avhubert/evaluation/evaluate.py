@@ -137,7 +137,7 @@ def _one_condition(
     started = time.perf_counter()
     clips = dataset.clips
     device = next(recognizer.parameters()).device
-    assert recognizer.tokenizer is not None
+    tokenizer = recognizer.require_tokenizer("used")
     found: dict[int, list[tuple[str, float]]] = {}
     stages = dict.fromkeys(("reading", "encoding", "search"), 0.0)
 
@@ -159,7 +159,7 @@ def _one_condition(
                 hypotheses = beam_search(recognizer, encoded, mask, settings, lm)
             for index, several in zip(indices, hypotheses, strict=True):
                 kept = several[: settings.nbest or 1]
-                texts = [clean(recognizer.tokenizer.decode(one.tokens)) for one in kept]
+                texts = [clean(tokenizer.decode(one.tokens)) for one in kept]
                 found[index] = [(text, float(one.score)) for text, one in zip(texts, kept, strict=True)]
             bar.advance(task, len(indices))
     seconds = time.perf_counter() - started

@@ -86,6 +86,7 @@ def pseudo_label(
         )
     data, out = Path(data), Path(out)
     recognizer = load_recognizer(model)
+    tokenizer = recognizer.require_tokenizer("used")
     check_modality(recognizer, modality)
     if recognizer.metadata.ctc_weight == 1:
         raise ConfigError(f"{model} was trained with CTC alone, and the search needs its decoder; give another model")
@@ -121,7 +122,7 @@ def pseudo_label(
                 + ", ".join(f"{len(ids)} {reason}" for reason, ids in left_out.items())
                 + (f"; the surest has {surest}, give a lower --min-confidence" if surest else "")
             )
-        _write(folder, pairs, None if labelled is None else Path(labelled), recognizer.tokenizer.serialized)
+        _write(folder, pairs, None if labelled is None else Path(labelled), tokenizer.serialized)
         rows = [f"{identifier}\t{reason}\n" for reason, ids in left_out.items() for identifier in ids]
         write_text(folder / LEFT_OUT, "".join(rows))
     mixed = 0 if labelled is None else len(read_manifest(Path(labelled) / "train.tsv"))
@@ -190,7 +191,7 @@ def _decode(recognizer: Recognizer, batch: Batch, settings: DecodeConfig) -> lis
         best = found[0]
         confidence = sum(best.positional_scores) / len(best.positional_scores)
         problem = "an unknown character was heard" if UNK in best.tokens else ""
-        heard.append(Heard(identifier, recognizer.tokenizer.decode(best.tokens), confidence, problem))
+        heard.append(Heard(identifier, recognizer.require_tokenizer("used").decode(best.tokens), confidence, problem))
     return heard
 
 

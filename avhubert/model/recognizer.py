@@ -6,7 +6,7 @@ Shapes: B utterances, T frames, L tokens (with `</s>`), V symbols.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from avhubert.model.decoder import AttentionDecoder
 from avhubert.model.encoder import AVHubert
 from avhubert.model.inputs import ModelInputs, takes_inputs
 from avhubert.model.metadata import ModelMetadata
+
+if TYPE_CHECKING:
+    from avhubert.data.tokenizer import Tokenizer
 
 
 class Recognizer(nn.Module):
@@ -37,7 +40,7 @@ class Recognizer(nn.Module):
         self.ctc = ctc
         self.decoder_config = decoder_config
         self.decode_settings = DecodeConfig()
-        self.tokenizer: Any = None
+        self.tokenizer: Tokenizer | None = None
         self.metadata = ModelMetadata()
         self.frozen = False  # the encoder gets no gradient
         self.drift = False  # and yet follows `train()`
@@ -105,6 +108,19 @@ class Recognizer(nn.Module):
     ) -> Tensor:
         """Features of the encoder: see `AVHubert.extract_features`."""
         return self.encoder.extract_features(audio, video, padding_mask, layer)
+
+    def require_tokenizer(self, action: str) -> Tokenizer:
+        """The tokenizer.
+
+        Args:
+            action: What is to be done with the model, as a participle such as "saved".
+
+        Raises:
+            ConfigError: The recognizer has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ConfigError(f"this recognizer has no tokenizer: set model.tokenizer before it is {action}")
+        return self.tokenizer
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write a model directory that `avhubert.load` reads; without a `tokenizer` it could not be used.

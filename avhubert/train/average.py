@@ -46,7 +46,7 @@ def average(run: str | Path, out: str | Path, last: int | None = None) -> list[i
     model = load(run)
     mean = _mean(run, steps, model.state_dict())
     metadata = dataclasses.replace(model.metadata, step=steps[0], averaged=steps)
-    tokenizer = model.tokenizer.serialized if isinstance(model, Recognizer) else None
+    tokenizer = model.require_tokenizer("averaged").serialized if isinstance(model, Recognizer) else None
     save_model(out, model, tokenizer, metadata, mean)
     return steps
 

@@ -104,8 +104,7 @@ def _segment(
     number: int,
 ) -> Segment:
     """The segment of one window, from its best hypothesis and its encoded frames [T, D]."""
-    assert recognizer.tokenizer is not None
-    text = recognizer.tokenizer.decode(best.tokens)
+    text = recognizer.require_tokenizer("used").decode(best.tokens)
     begin = (chunk.start + window.start) / FRAME_RATE
     words = [
         Word(word.word, begin + word.start_seconds, begin + word.end_seconds, word.confidence, number)
