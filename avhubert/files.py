@@ -86,6 +86,12 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"{path} is not valid JSON ({error}); make it again or restore it", path=path) from error
 
 
+def refuse_existing(path: str | Path) -> None:
+    """ConfigError if there is a file or folder already."""
+    if Path(path).exists():
+        raise ConfigError(f"{path} exists already; choose another place or delete it")
+
+
 def output_directory(path: str | Path) -> Path:
     """Create the directory `path` and check that it can be written to; ConfigError if not."""
     path = Path(path)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from avhubert.constants import CROP_SIZE, CTC_BLANK, EOS, PAD
 from avhubert.errors import CheckpointError, ConfigError, one_of
-from avhubert.files import atomic_directory, write_json, write_text
+from avhubert.files import atomic_directory, refuse_existing, write_json, write_text
 from avhubert.model.decoder import FIRST_POSITION, AttentionDecoder, DecoderLayer, sinusoid
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
@@ -208,8 +208,7 @@ def export(model: AVHubert | Recognizer, out: str | Path, modality: str | None =
     if modality not in STREAMS:
         raise ConfigError(one_of("modality", modality, STREAMS))
     tokenizer = model.require_tokenizer("exported") if isinstance(model, Recognizer) else None
-    if Path(out).exists():
-        raise ConfigError(f"{out} exists already; choose another place or delete it")
+    refuse_existing(out)
     _need_extra()
     differences = {}
     try:

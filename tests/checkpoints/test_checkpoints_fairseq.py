@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avhubert.checkpoints.config_file import read_config
 from avhubert.checkpoints.fairseq import read as fairseq
+from avhubert.checkpoints.fairseq.extras import EXTRAS
 from avhubert.checkpoints.fairseq.names import module_names, published_name
 from avhubert.checkpoints.fairseq.read import convert
 from avhubert.checkpoints.fairseq.write import to_fairseq
@@ -446,7 +447,7 @@ def test_folders_above_are_made(checkpoint: Path, tmp_path: Path) -> None:
         lambda d: (d / "model.safetensors").write_bytes(b"x" * 40),
         lambda d: (d / "tokenizer.model").unlink(),
         lambda d: (d / "tokenizer.model").write_bytes(b"x" * 40),
-        lambda d: (d / fairseq.KEPT).write_bytes(b"x" * 40),
+        lambda d: (d / EXTRAS).write_bytes(b"x" * 40),
     ],
     ids=["no config", "weights", "no tokenizer", "tokenizer", "kept"],
 )
@@ -473,7 +474,7 @@ def test_there_and_back_again_keeps_what_our_model_has_no_place_for(
     assert (first.cfg, first.dictionaries, first.words) == (second.cfg, second.dictionaries, second.words)
     assert first.words is not None
     assert first.words["symbols"][:4] == list(SPECIAL_SYMBOLS)
-    assert (tmp_path / "back" / fairseq.KEPT).is_file()
+    assert (tmp_path / "back" / EXTRAS).is_file()
 
 
 def test_a_folder_is_no_published_checkpoint(tmp_path: Path) -> None:

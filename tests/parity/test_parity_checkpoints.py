@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from avhubert.checkpoints.fairseq.config import PublishedSettings as _Settings
-from avhubert.checkpoints.fairseq.config import to_plain as _plain
 from avhubert.checkpoints.fairseq.names import ENCODER
+from avhubert.checkpoints.fairseq.objects import to_plain as _plain
 from avhubert.checkpoints.fairseq.read import build, convert, read
 from avhubert.checkpoints.fairseq.write import to_fairseq
 from avhubert.checkpoints.torchfile import Record, TensorRecord, TorchFile

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from avhubert.checkpoints.torchfile import printable
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.errors import list_names
 
+ENCODER = "encoder.w2v_model."  # prefix of the encoder's names in a fine-tuned checkpoint
+RESNET = "feature_extractor_video.resnet."
 
-def quoted_names(names: Iterable[Any]) -> str:
-    """Names out of a file for a message: the first ones, and how many more there are."""
+NOT_LEARNED = ("decoder.version", "decoder.embed_positions._float_tensor")  # constants, ignored in a recognizer
+PRETRAINING_ONLY = ("mask_emb", "label_embs_concat", "final_proj.weight", "final_proj.bias")  # ignored in a recognizer
+
+
+def printable_names(names: Iterable[object]) -> str:
+    """The first names of a list out of a file, for a message, and how many more there are."""
     return list_names([printable(name, 120) for name in names])
 
 
-JUNK = ("decoder.version", "decoder.embed_positions._float_tensor")  # never learned, never read
-
-
-UNUSED_IN_RECOGNIZERS = ("mask_emb", "label_embs_concat", "final_proj.weight", "final_proj.bias")  # of the encoder
-
-
-ENCODER = "encoder.w2v_model."  # where a fine-tuned file has the encoder
-
-
-RESNET = "feature_extractor_video.resnet."
-
-
-# --------------------------------------------------------------------------- the table
 def module_names(config: ModelConfig, decoder: DecoderConfig | None) -> dict[str, str]:
-    """Our module or parameter names → published ones; the last part of a tensor's name is the same."""
+    """The table: our names of modules and parameters to the published ones.
+
+    The last part of a tensor's name, such as `weight`, is the same on both sides.
+    """
     pairs = dict(_encoder_names(config))
     if decoder is None:
         return pairs

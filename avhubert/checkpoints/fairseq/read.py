@@ -1,183 +1,201 @@
-"""Published AV-HuBERT checkpoints (`.pt`, fairseq's layout), both ways, with neither fairseq nor omegaconf installed.
+"""Reads published AV-HuBERT checkpoints (`.pt`, fairseq's layout) without fairseq and omegaconf.
 
-`module_names` is the one table between our tensor names and the published ones, read in both directions. It is strict:
-a tensor that it does not know, or that the file lacks, is an error that names it. Tensors that a recognizer has no use
-for (JUNK, UNUSED_IN_RECOGNIZERS) are listed here by name; the ones that a published file needs are kept beside the
-converted model in KEPT, with the original's configuration, for the way back.
+The table of `names` is strict: a tensor that it does not know, or that the file lacks, is an error that names it.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from avhubert.checkpoints.directory import save_model
-from avhubert.checkpoints.fairseq.config import (
-    PublishedSettings,
-    read_dictionary_object,
-    read_tokenizer_bytes,
-    to_plain,
-)
+from avhubert.checkpoints.fairseq.config import PublishedSettings
+from avhubert.checkpoints.fairseq.extras import EXTRAS, Dictionary, Extras
 from avhubert.checkpoints.fairseq.names import (
     ENCODER,
-    JUNK,
-    UNUSED_IN_RECOGNIZERS,
+    NOT_LEARNED,
+    PRETRAINING_ONLY,
     module_names,
+    printable_names,
     published_name,
-    quoted_names,
 )
+from avhubert.checkpoints.fairseq.objects import read_dictionary, read_tokenizer, to_plain
 from avhubert.checkpoints.torchfile import TensorRecord, TorchFile
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
-from avhubert.files import atomic_directory, output_directory
+from avhubert.files import atomic_directory, output_directory, refuse_existing
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
-KEPT = "published.safetensors"  # beside a converted model: what the way back needs and our model does not
+# tied weights share their numbers in a file, those of our models do not: the tensors may have at most this many times
+# the bytes of the file
+MAX_SHARING = 4
 
 
-SHARING = 4  # tensors may share numbers in a file (tied weights); ours do not: at most this many times the file's size
-
-
-# --------------------------------------------------------------------------- reading
 @dataclass
 class Published:
-    """A published checkpoint: our configurations, tensors by published name, and what stands around them."""
+    """The content of a published checkpoint.
+
+    Attributes:
+        path: The file.
+        model: Our configuration of the encoder.
+        decoder: Our configuration of the decoder; None for a pre-trained model.
+        tensors: By published name.
+        cfg: The published configuration as dicts, lists and scalars.
+        dictionaries: Of the cluster labels.
+        words: Of the tokens; None if there is none.
+        tokenizer: The serialized SentencePiece model; None if there is none.
+        notes: Settings that were assumed, a sentence each.
+    """
 
     path: Path
     model: ModelConfig
-    decoder: DecoderConfig | None  # None: a pre-trained model
+    decoder: DecoderConfig | None
     tensors: dict[str, Tensor]
-    cfg: dict[str, Any]  # plain dicts, lists and scalars
-    dictionaries: list[dict[str, Any]]  # of the clusters: symbols and counts
-    words: dict[str, Any] | None  # dictionary of the tokens
+    cfg: dict[str, Any]
+    dictionaries: list[Dictionary]
+    words: Dictionary | None
     tokenizer: bytes | None
-    notes: list[str] = field(default_factory=list)  # what was assumed
+    notes: list[str] = field(default_factory=list)
 
-    @property
-    def prefix(self) -> str:
-        """Where the encoder's names begin."""
-        return "" if self.decoder is None else ENCODER
+    def unused(self) -> set[str]:
+        """Published names of tensors that our model does not have."""
+        if self.decoder is None:
+            return set()
+        return {*NOT_LEARNED, *(ENCODER + name for name in PRETRAINING_ONLY)}
+
+    def metadata(self) -> ModelMetadata:
+        """The metadata of the converted model."""
+        task = self.cfg.get("task")
+        streams = task.get("modalities") if isinstance(task, dict) else None
+        fine_tuned_on = None
+        if self.decoder is not None and isinstance(streams, list):
+            fine_tuned_on = ", ".join(map(str, streams))
+        return ModelMetadata(
+            converted_from=self.path.name,
+            fine_tuned_on=fine_tuned_on,
+            assumed="; ".join(self.notes) or None,
+        )
 
 
+# --------------------------------------------------------------------------- a checkpoint → its content
 def read(path: str | Path) -> Published:
-    """Read a published `.pt`; nothing in it is executed.
+    """Read a published checkpoint; nothing in it is executed.
 
-    Raises CheckpointError in one sentence: not such a file, damaged, or naming something that no published checkpoint
-    needs.
+    Raises:
+        CheckpointError: Not a published checkpoint, damaged, or naming a Python object that none of them needs.
     """
+    path = Path(path)
     file = TorchFile(path)
     content = file.content
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(f"{path} is not a published AV-HuBERT checkpoint: it has no state dict under 'model'")
     records = content["model"]
+    _check_records(records, file)
+    cfg = to_plain(content.get("cfg") or content.get("args") or {}, path)
+    if not isinstance(cfg, dict):
+        raise CheckpointError(f"{path}: its configuration is not made of keys and values")
+    shapes = {name: record.size for name, record in records.items()}
+    state = content.get("task_state")
+    state = state if isinstance(state, dict) else {}
+    items = state.get("dictionaries")
+    dictionaries = [read_dictionary(item, path) for item in (items if isinstance(items, list) else [])]
+    words = read_dictionary(state["target_dictionary"], path) if state.get("target_dictionary") else None
+    notes: list[str] = []
+    recognizer = any(name.startswith(ENCODER) for name in shapes)
+    settings = PublishedSettings(cfg, shapes, recognizer, notes, path)
+    model = settings.encoder([len(dictionary["symbols"]) for dictionary in dictionaries])
+    decoder = settings.decoder()
+    tensors = {name: file.tensor(record) for name, record in records.items()}
+    return Published(path, model, decoder, tensors, cfg, dictionaries, words, read_tokenizer(state), notes)
+
+
+def _check_records(records: dict[Any, Any], file: TorchFile) -> None:
+    """CheckpointError unless all are tensors with names, and not larger than the file can hold."""
     wrong = [
         name if isinstance(name, str) else f"a key of type {type(name).__name__}"
         for name, record in records.items()
         if not isinstance(record, TensorRecord) or not isinstance(name, str)
     ]
     if wrong:
-        raise CheckpointError(f"{path}: under 'model' there is something that is not a tensor: {quoted_names(wrong)}")
+        raise CheckpointError(
+            f"{file.path}: under 'model' there is something that is not a tensor: {printable_names(wrong)}"
+        )
     lengths = (math.prod(record.size) * record.storage.dtype.itemsize for record in records.values())
-    if sum(min(length, file.length) for length in lengths) > SHARING * file.length:
-        raise CheckpointError(f"{path} is refused: its tensors share their numbers, and are too large without that")
-    cfg = to_plain(content.get("cfg") or content.get("args") or {}, path)
-    if not isinstance(cfg, dict):
-        raise CheckpointError(f"{path}: its configuration is not made of keys and values")
-    sizes = {name: record.size for name, record in records.items()}
-    state = content.get("task_state")
-    state = state if isinstance(state, dict) else {}
-    listed = state.get("dictionaries")
-    dictionaries = [read_dictionary_object(item, path) for item in (listed if isinstance(listed, list) else [])]
-    words = read_dictionary_object(state["target_dictionary"], path) if state.get("target_dictionary") else None
-    notes: list[str] = []
-    recognizer = any(name.startswith(ENCODER) for name in sizes)
-    settings = PublishedSettings(cfg, sizes, recognizer, notes, Path(path))
-    model, decoder = settings.encoder([len(item["symbols"]) for item in dictionaries]), settings.decoder()
-    tensors = {name: file.tensor(record) for name, record in records.items()}
-    return Published(Path(path), model, decoder, tensors, cfg, dictionaries, words, read_tokenizer_bytes(state), notes)
+    if sum(min(length, file.length) for length in lengths) > MAX_SHARING * file.length:
+        raise CheckpointError(
+            f"{file.path} is refused: its tensors share their numbers, and are too large without that"
+        )
 
 
+# --------------------------------------------------------------------------- a checkpoint → a model
 def load(path: str | Path) -> AVHubert | Recognizer:
-    """The model of a published `.pt` in evaluation mode; a recognizer with `.tokenizer` where the file has one.
+    """The model of a published checkpoint in evaluation mode; a recognizer has its tokenizer if the file has one.
 
-    Raises CheckpointError: see `read`; a tensor that is missing or left over, or has another shape, is named.
+    Raises:
+        CheckpointError: See `read` and `build`.
     """
     return build(read(path))
 
 
 def build(published: Published) -> AVHubert | Recognizer:
-    """The model of what `read` gave, in evaluation mode."""
-    path = published.path
-    model = _without_numbers(published)
+    """The model of a checkpoint's content, in evaluation mode.
+
+    Raises:
+        CheckpointError: A tensor is missing, unknown or of another shape; the tokenizer does not fit the decoder.
+    """
+    model = _empty_model(published)
     table = module_names(published.model, published.decoder)
-    ours = {name: published_name(name, table) for name in model.state_dict()}
-    missing = [theirs for name, theirs in ours.items() if theirs not in published.tensors]
-    left_over = [name for name in published.tensors if name not in ours.values() and name not in _unused(published)]
-    for what, names in (("lacks", missing), ("has the unknown", left_over)):
-        if names:
-            raise CheckpointError(
-                f"{path} {what} tensor{'s' * (len(names) > 1)} {quoted_names(names)}: "
-                "it is not a model that this package knows"
-            )
-    expected = model.state_dict()
-    for name, theirs in ours.items():
-        if published.tensors[str(theirs)].shape != expected[name].shape:
-            raise CheckpointError(
-                f"{path}: {theirs} is {list(published.tensors[str(theirs)].shape)}, "
-                f"its configuration asks for {list(expected[name].shape)}"
-            )
-    model.to_empty(device="cpu")  # in our dtypes and memory formats, which assigned tensors would not have
-    model.load_state_dict({name: published.tensors[str(theirs)] for name, theirs in ours.items()})
-    model.metadata = metadata(published)
+    names = {ours: str(published_name(ours, table)) for ours in model.state_dict()}
+    _check_tensors(published, names, model.state_dict())
+    model.to_empty(device="cpu")  # our dtypes and memory formats, which assigned tensors would not have
+    model.load_state_dict({ours: published.tensors[theirs] for ours, theirs in names.items()})
+    model.metadata = published.metadata()
     if isinstance(model, Recognizer) and published.tokenizer is not None:
         model.tokenizer = _checked_tokenizer(published)
     return model.eval()
 
 
-def _without_numbers(published: Published) -> AVHubert | Recognizer:
-    """The model on the meta device: a configuration may ask for any size, only the file's tensors take memory."""
+def _empty_model(published: Published) -> AVHubert | Recognizer:
+    """The model on the meta device, so that a configuration of huge sizes takes no memory."""
     path, config, decoder = published.path, published.model, published.decoder
-    parts = config.encoder_layers + sum(config.visual_blocks) + (decoder.layers if decoder else 0)
-    if parts > len(published.tensors):
-        raise CheckpointError(f"{path}: its configuration asks for {parts} layers and blocks; its tensors are fewer")
+    layers = config.encoder_layers + sum(config.visual_blocks) + (decoder.layers if decoder else 0)
+    if layers > len(published.tensors):
+        raise CheckpointError(f"{path}: its configuration asks for {layers} layers and blocks; its tensors are fewer")
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             return AVHubert(config) if decoder is None else Recognizer.from_config(config, decoder)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for sizes beyond 64 bits
+    except (RuntimeError, TypeError, OverflowError) as error:  # torch's, for sizes beyond 64 bits
         raise CheckpointError(f"{path}: its configuration asks for impossible sizes") from error
 
 
-def metadata(published: Published) -> ModelMetadata:
-    """The metadata of a converted model."""
-    task = published.cfg.get("task")
-    streams = task.get("modalities") if isinstance(task, dict) else None
-    fine_tuned_on = None
-    if published.decoder is not None and isinstance(streams, list):
-        fine_tuned_on = ", ".join(map(str, streams))
-    return ModelMetadata(
-        converted_from=published.path.name,
-        fine_tuned_on=fine_tuned_on,
-        assumed="; ".join(published.notes) or None,
-    )
-
-
-def _unused(published: Published) -> set[str]:
-    """Published names that our model has no place for: known, and therefore no left-overs."""
-    if published.decoder is None:
-        return set()
-    return {*JUNK, *(ENCODER + name for name in UNUSED_IN_RECOGNIZERS)}
+def _check_tensors(published: Published, names: dict[str, str], expected: dict[str, Tensor]) -> None:
+    """CheckpointError unless the tensors have the names and shapes of the model; `names`: ours to published."""
+    path = published.path
+    missing = [theirs for theirs in names.values() if theirs not in published.tensors]
+    known = {*names.values(), *published.unused()}
+    unknown = [name for name in published.tensors if name not in known]
+    for problem, tensors in (("lacks", missing), ("has the unknown", unknown)):
+        if tensors:
+            raise CheckpointError(
+                f"{path} {problem} tensor{'s' * (len(tensors) > 1)} {printable_names(tensors)}: "
+                "it is not a model that this package knows"
+            )
+    for ours, theirs in names.items():
+        if published.tensors[theirs].shape != expected[ours].shape:
+            raise CheckpointError(
+                f"{path}: {theirs} is {list(published.tensors[theirs].shape)}, "
+                f"its configuration asks for {list(expected[ours].shape)}"
+            )
 
 
 def _checked_tokenizer(published: Published) -> Tokenizer:
@@ -196,12 +214,18 @@ def _checked_tokenizer(published: Published) -> Tokenizer:
     return tokenizer
 
 
-# --------------------------------------------------------------------------- a published file → a model directory
+# --------------------------------------------------------------------------- a checkpoint → a model directory
 def convert(path: str | Path, directory: str | Path) -> list[str]:
-    """Write the model directory of a published `.pt`; returns what was assumed, a sentence each.
+    """Write the model directory of a published checkpoint.
 
-    What only the way back needs (see KEPT) lies beside the model. Raises CheckpointError: see `load`; a recognizer
-    without a tokenizer, which could write no text. ConfigError: `directory` exists or cannot be written.
+    What only the way back needs is written beside the model: see `extras`.
+
+    Returns:
+        Settings that were assumed, a sentence each.
+
+    Raises:
+        CheckpointError: See `load`; or a recognizer without a tokenizer, which cannot write text.
+        ConfigError: `directory` exists or cannot be written.
     """
     if Path(path).is_dir():
         raise CheckpointError(
@@ -213,16 +237,10 @@ def convert(path: str | Path, directory: str | Path) -> list[str]:
         raise CheckpointError(f"{path} is a recognizer without its tokenizer, so its output cannot become text")
     refuse_existing(directory)
     output_directory(Path(directory).parent)
-    kept = {
-        name: published.tensors[name].contiguous() for name in sorted(_unused(published)) if name in published.tensors
-    }
-    around = {"cfg": published.cfg, "dictionaries": published.dictionaries, "words": published.words}
+    unused = sorted(published.unused() & published.tensors.keys())
+    tensors = {name: published.tensors[name].contiguous() for name in unused}
+    extras = Extras(tensors, published.cfg, published.dictionaries, published.words)
     with atomic_directory(directory) as temporary:
-        save_model(temporary, model, published.tokenizer, metadata(published))
-        save_file(kept, temporary / KEPT, metadata={"published": json.dumps(around)})
+        save_model(temporary, model, published.tokenizer, model.metadata)
+        extras.save(temporary / EXTRAS)
     return published.notes
-
-
-def refuse_existing(path: str | Path) -> None:
-    if Path(path).exists():
-        raise ConfigError(f"{path} exists already; choose another place or delete it")
