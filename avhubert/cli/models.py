@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from avhubert.cli.arguments import MODALITY_CHOICES, add_modality
+from avhubert.cli.arguments import MODALITY_CHOICES, add_compute, add_modality
 from avhubert.cli.output import show, show_values
 from avhubert.cli.parser import Command
 from avhubert.errors import AvhubertError
@@ -22,6 +22,7 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--units", type=Path, metavar="LABELS", help="also write cluster ids, by the centroids of this label folder"
     )
+    add_compute(parser)
 
 
 def _features(options: argparse.Namespace) -> None:
@@ -35,6 +36,8 @@ def _features(options: argparse.Namespace) -> None:
         split=options.split,
         modality=options.modality,
         units=options.units,
+        device=options.device,
+        precision=options.precision,
     )
     show(f"{len(files)} files in {options.out}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from avhubert.cli.arguments import add_modality, add_preset, add_seed, positive
+from avhubert.cli.arguments import add_compute, add_modality, add_preset, add_seed, positive
 from avhubert.cli.output import show, show_values, warn
 from avhubert.cli.parser import Command
 from avhubert.config import defaults
@@ -32,16 +32,31 @@ def _cluster_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="percentage of the training clips that k-means uses (default 100)",
     )
+    add_compute(parser)
 
 
 def _cluster(options: argparse.Namespace) -> None:
     from avhubert.cluster.labels import apply, cluster
 
     if options.like is not None:
-        quality = apply(options.data, options.features, options.like, options.out)
+        quality = apply(
+            options.data,
+            options.features,
+            options.like,
+            options.out,
+            device=options.device,
+            precision=options.precision,
+        )
     else:
         quality = cluster(
-            options.data, options.features, options.clusters, options.out, seed=options.seed, percent=options.percent
+            options.data,
+            options.features,
+            options.clusters,
+            options.out,
+            seed=options.seed,
+            percent=options.percent,
+            device=options.device,
+            precision=options.precision,
         )
     show_values(quality)
     show(f"labels in {options.out}; open {Path(options.out) / 'report.html'}")
