@@ -6,13 +6,15 @@ Inputs are made on the CPU and moved as the package moves them; a tensor that st
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from avhubert.cluster.lloyd import LloydStep
 from avhubert.config.schema import (
     DecodeConfig,
     DecoderConfig,
@@ -25,7 +27,9 @@ from avhubert.data.tokenizer import train_tokenizer
 from avhubert.decode.alignment import align
 from avhubert.decode.beam_search import beam_search
 from avhubert.decode.ctc import ctc_best_path
-from avhubert.devices import to_device
+from avhubert.decode.lm.base import Fusion, LanguageModel
+from avhubert.devices import Compute, to_device
+from avhubert.features.layer import LayerExtractor, make_example
 from avhubert.model.encoder import AVHubert
 from avhubert.model.inputs import ModelInputs
 from avhubert.model.losses import TextTargets, recognizer_loss
@@ -152,3 +156,59 @@ def test_alignment(gpu: Gpu, ctc: bool) -> None:
         tokens = [4, 5, 6, 2]
         words = align(model, model.encode(inputs)[0], tokens, [-0.1] * 4)
         assert words
+
+
+@pytest.mark.parametrize("modality", ["av", "a", "v"])
+def test_features(gpu: Gpu, modality: str) -> None:
+    examples = [
+        make_example(f"clip{i}", np.zeros((9, 96, 96), np.uint8), np.zeros(9 * 640, np.int16)) for i in range(2)
+    ]
+    for example in examples:
+        example.audio = example.audio if "a" in modality else None
+        example.video = example.video if "v" in modality else None
+    extractor = LayerExtractor(AVHubert(SIZES), 1, modality, device="cpu")
+    with gpu() as device:
+        move(extractor._encoder, device)
+        extractor.compute = Compute(device, torch.float32)
+        features = LayerExtractor.features.__wrapped__  # without inference mode, which fake tensors do not support
+        assert features(extractor, examples).shape == (2, 9, SIZES.encoder_embed_dim)
+
+
+class Uniform(LanguageModel):
+    """All symbols are equally likely; computed on the device of the tokens, as the package's own models do."""
+
+    def _fusion(self, utterances: int, beams: int, device: torch.device) -> Fusion:
+        return _UniformFusion(self.tokenizer.vocab_size)
+
+    def score(self, texts: Sequence[Sequence[int]]) -> list[float]:
+        return [-len(text) * math.log(self.tokenizer.vocab_size) for text in texts]
+
+
+class _UniformFusion(Fusion):
+    def __init__(self, symbols: int) -> None:
+        self.symbols = symbols
+
+    def log_probabilities(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.full((*tokens.shape[:2], self.symbols), -math.log(self.symbols), device=tokens.device)
+
+
+@pytest.mark.parametrize("use", ["fusion", "rescoring"])
+def test_beam_search_with_a_language_model(gpu: Gpu, use: str) -> None:
+    model = recognizer().eval()
+    assert model.tokenizer is not None
+    settings = DecodeConfig(beam=3, lm_weight=0.5, lm_use=use, max_len_a=0.3)
+    inputs, lm = real_inputs(), Uniform("uniform", model.tokenizer, model.tokenizer.symbols)
+    with gpu() as device:
+        move(model, device)
+        moved = inputs.to(device)
+        assert len(beam_search(model, model.encode(moved), moved.mask, settings, lm)) == 3
+
+
+def test_kmeans(gpu: Gpu) -> None:
+    rows, centroids, rng = torch.randn(40, 6), torch.randn(4, 6), np.random.default_rng(0)
+    with gpu() as device:
+        x = to_device(rows, device)
+        step = LloydStep(to_device(centroids, device))
+        step.add(x)
+        assert step.sums.device == device
+        assert step.update(x, rng).device == device
