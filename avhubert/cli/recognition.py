@@ -6,7 +6,16 @@ import argparse
 import os
 from pathlib import Path
 
-from avhubert.cli.arguments import MODALITY_CHOICES, above_zero, add_decoding, decoding_settings, positive, seconds, snr
+from avhubert.cli.arguments import (
+    MODALITY_CHOICES,
+    above_zero,
+    add_compute,
+    add_decoding,
+    decoding_settings,
+    positive,
+    seconds,
+    snr,
+)
 from avhubert.cli.output import show, show_values
 from avhubert.cli.parser import Command
 from avhubert.config import defaults
@@ -118,6 +127,8 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--skip-existing", action="store_true", help="skip files whose transcript is already in DIR")
     parser.add_argument("--people", action="store_true", help="one transcript for each visible person, by lip reading")
+    add_decoding(parser)
+    add_compute(parser)
 
 
 def _transcribe(options: argparse.Namespace) -> None:
@@ -141,6 +152,9 @@ def _transcribe(options: argparse.Namespace) -> None:
             burn_in=options.burn_in,
             skip_existing=options.skip_existing,
             people=options.people,
+            device=options.device,
+            precision=options.precision,
+            decode=decoding_settings(options),
         ),
     )
 
@@ -185,16 +199,20 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"longest time to a response (default {defaults.RESPONSE_TIMEOUT:g})",
     )
+    add_decoding(parser)
+    add_compute(parser)
 
 
 def _serve(options: argparse.Namespace) -> None:
     try:
-        from avhubert.serve.api import serve
         from avhubert.serve.limits import Limits
+        from avhubert.serve.server import serve
+        from avhubert.serve.service import ModelOptions
     except ImportError as error:
         raise ConfigError(f"`avhubert serve` needs {error.name}: pip install 'avhubert[serve]'") from error
     limits = Limits(options.max_mb, options.max_seconds, options.queue, options.timeout)
-    serve(options.model, options.host, options.port, options.token, limits)
+    model_options = ModelOptions(options.device, options.precision, decoding_settings(options))
+    serve(options.model, options.host, options.port, options.token, limits, model_options)
 
 
 # --------------------------------------------------------------------------- lm

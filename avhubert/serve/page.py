@@ -1,6 +1,6 @@
-"""The web page: a video or the camera in; the mouth as the model sees it and the words with their times out.
+"""The web page: takes a video or a recording of the camera, shows the mouth frames and the words with their times.
 
-It works with no internet: fonts are the system's, and the browser is told to load nothing from elsewhere.
+It needs no internet access: it uses the fonts of the system and loads nothing from other hosts.
 """
 
 from __future__ import annotations
@@ -13,36 +13,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import gradio as gr
 import numpy as np
 from fastapi import FastAPI
 
-from avhubert.constants import SAMPLES_PER_FRAME
+from avhubert.constants import CROP_SIZE, MOUTH_SIZE, SAMPLES_PER_FRAME
 from avhubert.data.audio import read_audio
 from avhubert.data.noise import mix
 from avhubert.data.video import probe, write_video
-from avhubert.errors import AvhubertError
-from avhubert.serve.limits import Limits, Refused
-from avhubert.serve.media import Checker, Stopped, nameless, refusal
-from avhubert.serve.worker import Worker
-from avhubert.transcription.pipeline import Transcription
+from avhubert.serve.limits import PAGE_FILE_SECONDS, RequestError, stopping, timed_out
+from avhubert.serve.service import Service
+from avhubert.serve.uploads import JobCancelledError
+from avhubert.transcription.modality import AUTO
 from avhubert.transcription.reader import Chunk, Reader
 from avhubert.transcription.transcript import Transcript
 
-if TYPE_CHECKING:
-    from avhubert.model.recognizer import Recognizer
-
-AUTO, ALL = "automatic", "all, side by side"
+AUTO_CHOICE, ALL_CHOICE = "automatic", "all, side by side"
 NAMES = {"av": "sound and lips", "a": "sound alone", "v": "lips alone"}
-NOISES = ("none", "white noise", "babble of this recording's own voice")
-VOICES = 6  # of the babble
-MARGIN = 4  # pixels of the 96 × 96 crop that the model doesn't see
-SCALE = 3  # of the crop on the page
-PICTURE = 320  # pixels of height on the page
-KEPT_SECONDS = 600  # uploads and crops are deleted after so long
-LOOK = """
+NO_NOISE, WHITE_NOISE, BABBLE = NOISES = ("none", "white noise", "babble of this recording's own voice")
+BABBLE_VOICES = 6
+WHITE_NOISE_LEVEL = 3000  # standard deviation of the samples, before it is scaled to the SNR
+MARGIN = (MOUTH_SIZE - CROP_SIZE) // 2  # pixels at each side of a mouth frame that the model does not see
+SCALE = 3  # of mouth frames on the page
+VIDEO_HEIGHT = 320  # pixels, on the page
+STYLE = """
 #video video {max-height: 17em}
 .avh {display: flex; gap: 1.5em; flex-wrap: wrap}
 .avh section {flex: 1; min-width: 9em}
@@ -55,198 +50,199 @@ CONSENT = "Only for recordings of people who agreed to it. Nothing is kept: file
 
 
 @dataclass
-class Shown:
-    """What one reading gives to the page: the transcript, or why there is none, and what the model saw and heard."""
+class Reading:
+    """The result of one modality on the page.
 
+    Attributes:
+        modality: The requested streams: 'auto', 'av', 'a' or 'v'.
+        transcript: The transcript; None if there is none.
+        problem: Why there is no transcript.
+        mouths: Mouth frames, uint8 [T, 96, 96], of each chunk.
+        audio: Samples, int16 [N], of each chunk, with noise.
+    """
+
+    modality: str
     transcript: Transcript | None = None
     problem: str = ""
     mouths: list[np.ndarray] = field(default_factory=list)
-    heard: list[np.ndarray] = field(default_factory=list)
+    audio: list[np.ndarray] = field(default_factory=list)
 
 
-class NoisyReader(Reader):
-    """A reader that adds noise to the audio, and keeps the mouth frames and the audio that it read for the page."""
+@dataclass(frozen=True)
+class Noise:
+    """Noise that is added to the audio: one of NOISES, at a signal-to-noise ratio in dB."""
 
-    def __init__(self, noise: str, snr: float, file: str | Path, use_audio: bool, use_video: bool) -> None:
+    kind: str
+    snr: float
+
+    def add(self, samples: np.ndarray) -> np.ndarray:
+        """int16 [N] with the noise."""
+        if self.kind == NO_NOISE or not len(samples):
+            return samples
+        return mix(samples, make_noise(samples, self.kind), self.snr)
+
+
+class PageReader(Reader):
+    """A reader that adds noise to the audio, and keeps the mouth frames and the audio for the page."""
+
+    def __init__(
+        self, reading: Reading, noise: Noise, file: str | Path, use_audio: bool, use_video: bool
+    ) -> None:  # fmt: skip
         super().__init__(file, use_audio, use_video)
-        self.shown = Shown()
-        self._noise, self._snr = noise, snr
+        self._reading = reading
+        self._noise = noise
 
     def read_audio(self, begin: float, end: float) -> np.ndarray | None:
         """Samples between two times in seconds, with noise."""
         samples = super().read_audio(begin, end)
-        if samples is None or self._noise == NOISES[0] or not len(samples):
-            return samples
-        return mix(samples, noises(samples, self._noise), self._snr)
+        return None if samples is None else self._noise.add(samples)
 
     def read(self, start: int) -> Chunk | None:
-        """The chunk that starts at frame `start`; frames that no earlier chunk had are kept."""
+        """The chunk that starts at frame `start`; its frames that no earlier chunk had are kept."""
         chunk = super().read(start)
         if chunk is not None and chunk.mouth is not None:
-            begin = chunk.start - sum(len(mouths) for mouths in self.shown.mouths)  # consecutive chunks overlap
-            if begin <= 0:
-                self.shown.mouths.append(chunk.mouth[-begin:])
+            known = sum(len(mouths) for mouths in self._reading.mouths) - chunk.start  # consecutive chunks overlap
+            if known >= 0:
+                self._reading.mouths.append(chunk.mouth[known:])
                 if chunk.samples is not None:
-                    self.shown.heard.append(
-                        chunk.samples[-begin * SAMPLES_PER_FRAME : chunk.frames * SAMPLES_PER_FRAME]
-                    )
+                    samples = chunk.samples[known * SAMPLES_PER_FRAME : chunk.frames * SAMPLES_PER_FRAME]
+                    self._reading.audio.append(samples)
         return chunk
 
 
-def noises(samples: np.ndarray, kind: str) -> list[np.ndarray]:
-    """Noise for a recording int16 [N]: white, or voices: itself backwards, shifted by several amounts."""
+def make_noise(samples: np.ndarray, kind: str) -> list[np.ndarray]:
+    """Noise for a recording int16 [N]: white noise, or voices: the recording backwards, shifted by several amounts."""
     rng = np.random.default_rng(0)
-    if kind == NOISES[1]:
-        return [(3000 * rng.standard_normal(len(samples))).astype(np.int16)]
-    return [np.roll(samples[::-1], int(shift)) for shift in rng.integers(0, len(samples), VOICES)]
+    if kind == WHITE_NOISE:
+        return [(WHITE_NOISE_LEVEL * rng.standard_normal(len(samples))).astype(np.int16)]
+    return [np.roll(samples[::-1], int(shift)) for shift in rng.integers(0, len(samples), BABBLE_VOICES)]
 
 
-def mount(
-    app: FastAPI, recognizer: Recognizer, name: str, limits: Limits, worker: Worker, checker: Checker, folder: Path
-) -> FastAPI:
-    """The page at / of the API's application; `folder`, which is also Gradio's, is for uploads and crops."""
-    known = list(recognizer.metadata.supported_modalities())
-    choices = [AUTO, *(NAMES[one] for one in known), *([ALL] if len(known) > 1 else [])]
-    run = partial(
-        answer, recognizer=recognizer, known=known, limits=limits, worker=worker, checker=checker, folder=folder
-    )
-    with gr.Blocks(title="avhubert", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
-        gr.Markdown(f"# avhubert\nWhat is said in a video, from sound and lips. Model: `{name}`. {CONSENT}")
+# --------------------------------------------------------------------------- the page
+def mount(app: FastAPI, service: Service, folder: Path) -> FastAPI:
+    """Adds the page at / to the application of the API; `folder` is for uploads and mouth videos."""
+    modalities = service.modalities
+    choices = [AUTO_CHOICE, *(NAMES[modality] for modality in modalities)]
+    if len(modalities) > 1:
+        choices.append(ALL_CHOICE)
+    with gr.Blocks(title="avhubert", analytics_enabled=False, delete_cache=(60, PAGE_FILE_SECONDS)) as page:
+        gr.Markdown(f"# avhubert\nWhat is said in a video, from sound and lips. Model: `{service.name}`. {CONSENT}")
         with gr.Row():
             with gr.Column():
                 video = gr.Video(
-                    label="A video, or the camera", sources=["upload", "webcam"], elem_id="video", height=PICTURE
+                    label="A video, or the camera", sources=["upload", "webcam"], elem_id="video", height=VIDEO_HEIGHT
                 )
-                what = gr.Radio(choices, value=AUTO, label="Read from", elem_id="what")
-                noise = gr.Radio(list(NOISES), value=NOISES[0], label="Noise added to the sound", elem_id="noise")
+                streams = gr.Radio(choices, value=AUTO_CHOICE, label="Read from", elem_id="what")
+                noise = gr.Radio(list(NOISES), value=NO_NOISE, label="Noise added to the sound", elem_id="noise")
                 snr = gr.Slider(-10, 20, value=0, step=1, label="Signal-to-noise ratio (dB)", elem_id="snr")
                 button = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
             with gr.Column():
-                crop = gr.Video(
+                mouth = gr.Video(
                     label="The mouth as the model sees it", interactive=False, loop=True, elem_id="crop",
-                    height=PICTURE,
+                    height=VIDEO_HEIGHT,
                 )  # fmt: skip
-                said = gr.HTML(elem_id="said")
+                text = gr.HTML(elem_id="said")
         button.click(
-            run, [video, what, noise, snr], [said, crop], api_visibility="private", concurrency_limit=limits.queue + 1
-        )
+            partial(respond, service, folder), [video, streams, noise, snr], [text, mouth], api_visibility="private",
+            concurrency_limit=service.limits.queue + 1,
+        )  # fmt: skip
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
-        app, page, "/", footer_links=[], show_error=False, ssr_mode=False, theme=theme, css=LOOK,
-        allowed_paths=[str(folder)], max_file_size=limits.max_bytes, pwa=False,
+        app, page, "/", footer_links=[], show_error=False, ssr_mode=False, theme=theme, css=STYLE,
+        allowed_paths=[str(folder)], max_file_size=service.limits.max_bytes, pwa=False,
     )  # fmt: skip
 
 
-def answer(
-    video: str | None,
-    what: str,
-    noise: str,
-    snr: float,
-    *,
-    recognizer: Recognizer,
-    known: Sequence[str],
-    limits: Limits,
-    worker: Worker,
-    checker: Checker,
-    folder: Path,
+def respond(
+    service: Service, folder: Path, video: str | None, streams: str, noise: str, snr: float
 ) -> tuple[str, str | None]:
-    """What the button does: HTML of the transcripts, and the file of the mouth's video (None without a face)."""
+    """Handles the button: HTML of the transcripts, and the path of the mouth video (None without a face)."""
     if video is None:
-        return problem("there is no video yet; choose a file or record one"), None
-    asked = list(known) if what == ALL else [next((one for one in known if NAMES[one] == what), "auto")]
+        return problem_html("there is no video yet; choose a file or record one"), None
     try:
-        place = worker.admit()
-        work = partial(
-            readings, Path(video), recognizer, asked, noise, float(snr), checker, limits.max_seconds, folder
-        )  # fmt: skip
-        job = worker.submit(place, work)
+        admission = service.worker.admit()
+        work = partial(_transcribe, service, folder, Path(video), streams, Noise(noise, float(snr)))
+        job = service.worker.submit(admission, work)
         try:
-            return job.future.result(limits.timeout)
+            return job.future.result(service.limits.timeout)
         finally:
-            job.give_up()
-    except Refused as error:
-        return problem(error.sentence), None
-    except (Stopped, concurrent.futures.CancelledError):
-        return problem("the server is stopping"), None
+            job.cancel()
+    except RequestError as error:
+        return problem_html(error.message), None
+    except (JobCancelledError, concurrent.futures.CancelledError):
+        return problem_html(stopping().message), None
     except (TimeoutError, concurrent.futures.TimeoutError):
-        return problem(f"there was no transcript within the {limits.timeout:g} s that this server allows"), None
+        return problem_html(timed_out(service.limits).message), None
 
 
-def readings(
-    path: Path,
-    recognizer: Recognizer,
-    asked: Sequence[str],
-    noise: str,
-    snr: float,
-    checker: Checker,
-    max_seconds: float,
-    folder: Path,
-    stop: threading.Event,
+def _transcribe(
+    service: Service, folder: Path, path: Path, streams: str, noise: Noise, stop: threading.Event
 ) -> tuple[str, str | None]:
-    """Each of the modalities `asked`, by the one thread that owns the recognizer.
+    """The work of the recognizer's thread: HTML of the transcripts, and the path of the mouth video.
 
     Raises:
-        Refused: the file is of no use at all.
-        Stopped: `stop` was set meanwhile.
+        RequestError: The file cannot be read, or the only requested modality cannot.
+        JobCancelledError: `stop` was set meanwhile.
     """
-    checker.check(path, max_seconds, stop)
-    found: list[tuple[str, Shown]] = []
-    for modality in asked:
-        try:
-            transcription = Transcription(path, recognizer, modality, reader=partial(NoisyReader, noise, snr))
-            for _ in transcription:
-                if stop.is_set():
-                    raise Stopped
-            reader = transcription.reader
-            assert isinstance(reader, NoisyReader)
-            reader.shown.transcript = transcription.transcript()
-            found.append((modality, reader.shown))
-        except AvhubertError as error:
-            refused = refusal(error, path)
-            if len(asked) == 1:
-                raise refused from error
-            found.append((modality, Shown(problem=refused.sentence)))
-    return results(found, path), _mouth_video(found, path, folder)
+    service.check(path, stop)
+    if streams == ALL_CHOICE:
+        modalities = list(service.modalities)
+    else:
+        modalities = [next((modality for modality in service.modalities if NAMES[modality] == streams), AUTO)]
+    readings = [_read(service, path, modality, noise, stop) for modality in modalities]
+    if len(readings) == 1 and readings[0].transcript is None:
+        raise RequestError(422, readings[0].problem)
+    return results_html(readings), _mouth_video(readings, path, folder)
 
 
-def _mouth_video(found: Sequence[tuple[str, Shown]], path: Path, folder: Path) -> str | None:
-    seen = next((one for _, one in found if one.mouths), None)
-    if seen is None:
+def _read(service: Service, path: Path, modality: str, noise: Noise, stop: threading.Event) -> Reading:
+    reading = Reading(modality)
+    try:
+        reading.transcript = service.transcribe(path, modality, stop, partial(PageReader, reading, noise))
+    except RequestError as error:
+        reading.problem = error.message
+    return reading
+
+
+def _mouth_video(readings: Sequence[Reading], path: Path, folder: Path) -> str | None:
+    mouths = next((reading.mouths for reading in readings if reading.transcript and reading.mouths), None)
+    if mouths is None:
         return None
-    heard = next((one.heard for _, one in found if one.heard), [])
-    if not heard and probe(path).has_audio:
-        heard = [read_audio(path)]
-    mouths = np.concatenate(seen.mouths)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    audio = next((reading.audio for reading in readings if reading.transcript and reading.audio), [])
+    if not audio and probe(path).has_audio:
+        audio = [read_audio(path)]
+    frames = np.concatenate(mouths)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    enlarged = (np.kron(frame, np.ones((SCALE, SCALE), np.uint8)) for frame in frames)
+    samples = np.concatenate(audio)[: len(frames) * SAMPLES_PER_FRAME] if audio else None
     target = Path(tempfile.mkdtemp(dir=folder)) / "mouth.mp4"
-    large = (np.kron(one, np.ones((SCALE, SCALE), np.uint8)) for one in mouths)
-    sound = np.concatenate(heard)[: len(mouths) * SAMPLES_PER_FRAME] if heard else None
-    write_video(target, large, audio=sound)
+    write_video(target, enlarged, audio=samples)
     return str(target)
 
 
 # --------------------------------------------------------------------------- HTML
-def problem(sentence: str) -> str:
+def problem_html(message: str) -> str:
     """A sentence that says why there is no transcript."""
-    return f'<div class="avh" role="alert"><b>{html.escape(sentence)}</b></div>'
+    return f'<div class="avh" role="alert"><b>{html.escape(message)}</b></div>'
 
 
-def results(found: Sequence[tuple[str, Shown]], path: Path) -> str:
-    """The transcripts side by side: each word with its time above it, paler the less certain it is."""
-    return f'<div class="avh">{"".join(_section(modality, shown, path) for modality, shown in found)}</div>'
+def results_html(readings: Sequence[Reading]) -> str:
+    """The transcripts side by side: the time above each word; the lower the confidence, the paler the word."""
+    return f'<div class="avh">{"".join(_section(reading) for reading in readings)}</div>'
 
 
-def _section(modality: str, shown: Shown, path: Path) -> str:
-    if shown.transcript is None:
-        return f"<section><h3>{NAMES.get(modality, modality)}</h3><p><b>{html.escape(shown.problem)}</b></p></section>"
-    said = shown.transcript
+def _section(reading: Reading) -> str:
+    transcript = reading.transcript
+    if transcript is None:
+        name = NAMES.get(reading.modality, reading.modality)
+        return f"<section><h3>{name}</h3><p><b>{html.escape(reading.problem)}</b></p></section>"
     words = " ".join(
         f'<ruby style="opacity: {0.35 + 0.65 * word.confidence:.2f}" title="{word.start:.2f}–{word.end:.2f} s, '
         f'confidence {word.confidence:.2f}">{html.escape(word.text)}<rt>{word.start:.2f}</rt></ruby>'
-        for word in said.words
+        for word in transcript.words
     )
-    warnings = "".join(f"<br><small>{html.escape(nameless(one, path))}</small>" for one in said.warnings)
-    nothing = "<i>nothing was understood</i>"
+    warnings = "".join(f"<br><small>{html.escape(warning)}</small>" for warning in transcript.warnings)
     return (
-        f'<section data-modality="{modality}"><h3>{NAMES[said.modality]}</h3><p>{words or nothing}</p>'
-        f"<small>{html.escape(nameless(said.reason, path))}</small>{warnings}</section>"
+        f'<section data-modality="{reading.modality}"><h3>{NAMES[transcript.modality]}</h3>'
+        f"<p>{words or '<i>nothing was understood</i>'}</p>"
+        f"<small>{html.escape(transcript.reason)}</small>{warnings}</section>"
     )

@@ -1,4 +1,4 @@
-"""One thread that owns the recognizer, and a bounded number of requests that wait for it."""
+"""One thread that uses the recognizer, and a bounded queue of requests that wait for it."""
 
 from __future__ import annotations
 
@@ -12,108 +12,136 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from avhubert.serve.limits import Refused
+from avhubert.serve.limits import MAX_RETRY_SECONDS, RequestError
 
-LONGEST_RETRY = 60  # seconds
+T = TypeVar("T")
 
 
-class Place:
-    """A request's place among those inside, with a folder of its own that goes when the place is left."""
+class Admission:
+    """A request that the server has accepted, with a folder of its own that is deleted at the end.
 
-    def __init__(self, worker: Worker, folder: Path) -> None:
-        self._worker, self.folder = worker, folder
-        self._left = False
+    Attributes:
+        folder: Folder for the files of the request.
+    """
 
-    def leave(self) -> None:
+    def __init__(self, folder: Path, on_release: Callable[[], None]) -> None:
+        self.folder = folder
+        self._on_release = on_release
+        self._released = False
+
+    def release(self) -> None:
+        """Ends the request: deletes its folder and lets another request in."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if not self._left:
-            self._left = True
-            self._worker._leave()
+        if not self._released:
+            self._released = True
+            self._on_release()
 
 
-class Job:
-    """Work that was handed in: `future` of its result; `give_up` ends it, at its next look at `stop` if it runs."""
+class Job(Generic[T]):
+    """Work for the recognizer's thread.
 
-    def __init__(self, work: Callable[[threading.Event], Any]) -> None:
+    Attributes:
+        work: The function to call, with `stop`.
+        future: Its result.
+        stop: Set when the result is no longer needed; `work` checks it between segments.
+    """
+
+    def __init__(self, work: Callable[[threading.Event], T]) -> None:
         self.work = work
-        self.future: Future[Any] = Future()
+        self.future: Future[T] = Future()
         self.stop = threading.Event()
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
+        """Ends the job: at once if it is waiting, at its next check of `stop` if it is running."""
         self.stop.set()
         self.future.cancel()
 
 
 class Worker:
-    """Runs one job at a time, in the order of `submit`; `waiting` requests more may be inside.
+    """Runs jobs one after the other, in the order of `submit`.
 
-    A place is taken before a request's body is read, so that the disk that all of them use is bounded.
+    A request is admitted before its body is read, so that the disk space of all requests is bounded.
     """
 
-    def __init__(self, waiting: int, folder: Path) -> None:
-        self.waiting, self.folder = waiting, folder
+    def __init__(self, queue_limit: int, folder: Path) -> None:
+        """Starts the thread.
+
+        Args:
+            queue_limit: Number of requests that may be admitted besides the one that is transcribed.
+            folder: Folder for the files of requests.
+        """
+        self._queue_limit = queue_limit
+        self._folder = folder
         self._lock = threading.Lock()
-        self._inside = 0
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._recent: deque[float] = deque([1.0], maxlen=10)
-        self._current: Job | None = None
+        self._admitted = 0
+        self._jobs: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
+        self._durations: deque[float] = deque([1.0], maxlen=10)  # seconds of recent jobs
+        self._current: Job[Any] | None = None
         self._stopping = False
         threading.Thread(target=self._run, name="recognizer", daemon=True).start()
 
     @property
-    def inside(self) -> int:
-        """Requests that upload, wait or are transcribed."""
-        return self._inside
+    def admitted(self) -> int:
+        """Number of requests that upload, wait or are transcribed."""
+        return self._admitted
 
-    def admit(self) -> Place:
-        """A place inside; Refused (429) where there is none."""
+    def admit(self) -> Admission:
+        """Accepts a request.
+
+        Raises:
+            RequestError: Status 429: the queue is full.
+        """
         with self._lock:
-            if self._inside > self.waiting:
-                seconds = math.ceil(self._inside * sum(self._recent) / len(self._recent) / 2)
-                raise Refused(
+            if self._admitted > self._queue_limit:
+                raise RequestError(
                     429,
-                    f"{self._inside} requests are being transcribed or wait already; try again later",
-                    {"retry-after": str(min(max(1, seconds), LONGEST_RETRY))},
+                    f"{self._admitted} requests are already being transcribed or waiting; try again later",
+                    {"retry-after": str(self._retry_seconds())},
                 )
-            self._inside += 1
+            self._admitted += 1
         try:
-            return Place(self, Path(tempfile.mkdtemp(dir=self.folder)))
+            return Admission(Path(tempfile.mkdtemp(dir=self._folder)), self._release)
         except BaseException:
-            self._leave()
+            self._release()
             raise
 
-    def submit(self, place: Place, work: Callable[[threading.Event], Any]) -> Job:
-        """Run `work(stop)` when its turn comes; the place is left when it's over, whoever still waits for it."""
+    def submit(self, admission: Admission, work: Callable[[threading.Event], T]) -> Job[T]:
+        """Adds `work` to the queue; the admission is released when it has ended."""
         job = Job(work)
-        job.future.add_done_callback(lambda _: place.leave())
+        job.future.add_done_callback(lambda _: admission.release())
         self._jobs.put(job)
         return job
 
     def stop(self) -> None:
-        """Take no further job, and ask the running one to end."""
+        """Starts no further job, and ends the running one at its next check."""
         self._stopping = True
         current = self._current
         if current is not None:
             current.stop.set()
 
-    def _leave(self) -> None:
+    def _retry_seconds(self) -> int:
+        seconds = math.ceil(self._admitted * sum(self._durations) / len(self._durations) / 2)
+        return min(max(1, seconds), MAX_RETRY_SECONDS)
+
+    def _release(self) -> None:
         with self._lock:
-            self._inside -= 1
+            self._admitted -= 1
 
     def _run(self) -> None:
         while not self._stopping:
-            job = self._jobs.get()
+            job: Job[Any] | None = self._jobs.get()
+            assert job is not None
             if not job.future.set_running_or_notify_cancel():
                 continue
             self._current = job
-            began = time.monotonic()
+            start_time = time.monotonic()
             try:
                 result = job.work(job.stop)
             except BaseException as error:
                 job.future.set_exception(error)
             else:
                 job.future.set_result(result)
-            self._recent.append(time.monotonic() - began)
-            self._current = job = None  # type: ignore[assignment]
+            self._durations.append(time.monotonic() - start_time)
+            self._current = job = None  # frees the recording while the thread waits

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avhubert.errors import DataError, MediaError
 from avhubert.files import output_directory, write_text
 from avhubert.transcription.burn_in import burn_in
+from avhubert.transcription.modality import AUTO
 from avhubert.transcription.people import PersonTranscription, check_lip_reading, find_people
 from avhubert.transcription.pipeline import Transcription
 from avhubert.transcription.transcript import Transcript, render
@@ -59,14 +60,20 @@ class BatchOptions:
         burn_in: Also write NAME.captioned.mp4, the video with captions.
         skip_existing: Skip files whose transcript is already in `out`.
         people: One transcript for each visible person, NAME.person1.`form` and so on from left to right.
+        device: Device of the model, see `transcribe`.
+        precision: Number format of the model's computations, see `transcribe`.
+        decode: Settings of the beam search, see `transcribe`.
     """
 
-    modality: str = "auto"
+    modality: str = AUTO
     form: str = "txt"
     out: str | Path | None = None
     burn_in: bool = False
     skip_existing: bool = False
     people: bool = False
+    device: str = AUTO
+    precision: str = AUTO
+    decode: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -209,15 +216,16 @@ def _transcriptions(
     """The label and the transcription of the speaker, or of each person."""
     from avhubert.data.video import probe
 
+    compute: dict[str, Any] = {"device": options.device, "precision": options.precision, "decode": options.decode}
     if not options.people:
-        yield "", Transcription(file, recognizer, options.modality)
+        yield "", Transcription(file, recognizer, options.modality, **compute)
         return
     media = probe(file)
     if not media.has_video:
         raise MediaError(f"{file} has no video track, so no person is seen; leave --people out", path=file)
     people = find_people(file, start_progress(f"faces of {file.name}", media.duration_seconds))
     for number, person in enumerate(people, 1):
-        yield f"person {number}", PersonTranscription(file, recognizer, options.modality, person)
+        yield f"person {number}", PersonTranscription(file, recognizer, person, options.modality, **compute)
 
 
 def _run(transcription: Transcription, start_progress: StartProgress) -> Transcript:

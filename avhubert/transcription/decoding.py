@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from avhubert.constants import AUDIO_DIM, CROP_SIZE, FRAME_RATE, SAMPLES_PER_FRAME
+from avhubert.config.schema import DecodeConfig
+from avhubert.config.validate import from_dict
+from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
+from avhubert.data.collate import pad_streams
 from avhubert.data.filterbank import audio_features
 from avhubert.data.video import transform
 from avhubert.decode.alignment import AlignedWord, align
 from avhubert.decode.beam_search import Hypothesis, beam_search
+from avhubert.decode.lm.load import load_language_model
+from avhubert.devices import AUTO, resolve
 from avhubert.errors import DataError
+from avhubert.model.inputs import ModelInputs
 from avhubert.transcription.reader import Chunk
 from avhubert.transcription.segmenter import Window
 from avhubert.transcription.transcript import Box, Segment, Word
@@ -40,45 +47,87 @@ def batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
         yield batch
 
 
-def decode_windows(
-    recognizer: Recognizer, chunk: Chunk, windows: Sequence[Window], modality: str, number: int
-) -> Iterator[Segment]:
-    """The segments of a batch of windows, in order.
+class WindowDecoder:
+    """A recognizer on its device, with the settings of the beam search."""
 
-    Args:
-        recognizer: The recognizer.
-        chunk: The chunk of the file that has the windows.
-        windows: The windows.
-        modality: The streams to read: 'av', 'a' or 'v'.
-        number: Index of the first of these segments in the transcript.
-    """
-    audio, video, padding_mask = collate(chunk, windows, modality)
-    device = next(recognizer.parameters()).device
-    mask = None if padding_mask is None else padding_mask.to(device)
-    with torch.inference_mode():
-        encoded = recognizer.encode(
-            None if audio is None else audio.to(device), None if video is None else video.to(device), mask
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        device: str | torch.device = AUTO,
+        precision: str = AUTO,
+        decode: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Moves the recognizer to the device and loads the language model, if the settings name one.
+
+        Args:
+            recognizer: The recognizer.
+            device: See `devices.resolve`.
+            precision: See `devices.resolve`.
+            decode: Settings by the names of `DecodeConfig`, which replace those of the recognizer.
+
+        Raises:
+            ConfigError: The device, the precision or a setting is unknown or cannot be used here.
+        """
+        self.compute = resolve(device, precision)
+        self.recognizer = recognizer.to(self.compute.device)
+        settings = recognizer.decode_settings
+        self.settings: DecodeConfig = (
+            from_dict(DecodeConfig, asdict(settings) | dict(decode), "decode") if decode else settings
         )
-    results = beam_search(recognizer, encoded, mask, recognizer.decode_settings)
-    for index, (window, hypotheses, frames) in enumerate(zip(windows, results, encoded, strict=True), number):
-        yield _segment(recognizer, chunk, window, hypotheses[0], frames[: window.frames], modality, index)
+        use_lm = self.settings.lm is not None and self.settings.lm_weight > 0
+        self._lm = load_language_model(self.settings.lm, recognizer.tokenizer) if use_lm else None
+
+    def segments(self, chunk: Chunk, windows: Sequence[Window], modality: str, number: int) -> Iterator[Segment]:
+        """The segments of a batch of windows, in order.
+
+        Args:
+            chunk: The chunk of the file that has the windows.
+            windows: The windows.
+            modality: The streams to read: 'av', 'a' or 'v'.
+            number: Index of the first of these segments in the transcript.
+        """
+        inputs = model_inputs(chunk, windows, modality).to(self.compute.device)
+        with torch.inference_mode(), self.compute.autocast():
+            encoded = self.recognizer.encode(inputs)
+            results = beam_search(self.recognizer, encoded, inputs.mask, self.settings, self._lm)
+        for index, (window, hypotheses, frames) in enumerate(zip(windows, results, encoded, strict=True), number):
+            yield self._segment(chunk, window, hypotheses[0], frames[: window.frames], modality, index)
+
+    def _segment(
+        self, chunk: Chunk, window: Window, best: Hypothesis, encoded: Tensor, modality: str, number: int
+    ) -> Segment:
+        """The segment of one window, from its best hypothesis and its encoded frames [T, D]."""
+        text = self.recognizer.require_tokenizer("used").decode(best.tokens)
+        begin = (chunk.start + window.start) / FRAME_RATE
+        words = [
+            Word(word.word, begin + word.start_seconds, begin + word.end_seconds, word.confidence, number)
+            for word in self._aligned_words(text, best, encoded)
+        ]
+        return Segment(
+            start=(chunk.start + window.core_start) / FRAME_RATE,
+            end=(chunk.start + window.core_end) / FRAME_RATE,
+            text=text,
+            score=best.score,
+            modality=modality,
+            box=_box(chunk, window),
+            words=tuple(words),
+        )
+
+    def _aligned_words(self, text: str, best: Hypothesis, encoded: Tensor) -> list[AlignedWord]:
+        try:
+            with self.compute.autocast():
+                return align(self.recognizer, encoded, best.tokens, best.posteriors)
+        except DataError:  # more tokens than frames: every word gets the times of the whole window
+            confidence = math.exp(sum(best.posteriors) / len(best.posteriors))
+            return [AlignedWord(word, 0.0, len(encoded) / FRAME_RATE, confidence) for word in text.split()]
 
 
-def collate(
-    chunk: Chunk, windows: Sequence[Window], modality: str
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Audio [B, 104, T], video [B, 1, T, 88, 88] and padding mask [B, T] of the windows; None for what is not used."""
-    lengths = [window.frames for window in windows]
-    longest = max(lengths)
-    audio = torch.zeros(len(windows), AUDIO_DIM, longest) if "a" in modality else None
-    video = torch.zeros(len(windows), 1, longest, CROP_SIZE, CROP_SIZE) if "v" in modality else None
-    for row, window in enumerate(windows):
-        if audio is not None:
-            audio[row, :, : window.frames] = _audio(chunk, window).T
-        if video is not None:
-            video[row, 0, : window.frames] = _video(chunk, window)
-    padding = torch.arange(longest)[None] >= torch.tensor(lengths)[:, None]
-    return audio, video, padding if padding.any() else None
+def model_inputs(chunk: Chunk, windows: Sequence[Window], modality: str) -> ModelInputs:
+    """The streams of the windows, padded to the longest of them."""
+    return pad_streams(
+        [_audio(chunk, window) if "a" in modality else None for window in windows],
+        [_video(chunk, window) if "v" in modality else None for window in windows],
+    )
 
 
 def _audio(chunk: Chunk, window: Window) -> Tensor:
@@ -92,41 +141,6 @@ def _audio(chunk: Chunk, window: Window) -> Tensor:
 def _video(chunk: Chunk, window: Window) -> Tensor:
     assert chunk.mouth is not None
     return transform(chunk.mouth[window.start : window.end])
-
-
-def _segment(
-    recognizer: Recognizer,
-    chunk: Chunk,
-    window: Window,
-    best: Hypothesis,
-    encoded: Tensor,
-    modality: str,
-    number: int,
-) -> Segment:
-    """The segment of one window, from its best hypothesis and its encoded frames [T, D]."""
-    text = recognizer.require_tokenizer("used").decode(best.tokens)
-    begin = (chunk.start + window.start) / FRAME_RATE
-    words = [
-        Word(word.word, begin + word.start_seconds, begin + word.end_seconds, word.confidence, number)
-        for word in _aligned_words(recognizer, text, best, encoded)
-    ]
-    return Segment(
-        start=(chunk.start + window.core_start) / FRAME_RATE,
-        end=(chunk.start + window.core_end) / FRAME_RATE,
-        text=text,
-        score=best.score,
-        modality=modality,
-        box=_box(chunk, window),
-        words=tuple(words),
-    )
-
-
-def _aligned_words(recognizer: Recognizer, text: str, best: Hypothesis, encoded: Tensor) -> list[AlignedWord]:
-    try:
-        return align(recognizer, encoded, best.tokens, best.posteriors)
-    except DataError:  # more tokens than frames: every word gets the times of the whole window
-        confidence = math.exp(sum(best.posteriors) / len(best.posteriors))
-        return [AlignedWord(word, 0.0, len(encoded) / FRAME_RATE, confidence) for word in text.split()]
 
 
 def _box(chunk: Chunk, window: Window) -> Box | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +49,7 @@ class Selection:
     warnings: tuple[str, ...] = ()
 
 
-def check_request(modality: str, media: MediaInfo, recognizer: Recognizer, file: object) -> None:
+def check_request(modality: str, media: MediaInfo, recognizer: Recognizer, file: str | Path) -> None:
     """Checks that a file and a recognizer have the streams that a user requests.
 
     Raises:
@@ -63,13 +64,13 @@ def check_request(modality: str, media: MediaInfo, recognizer: Recognizer, file:
         return
     check_modality(recognizer, modality)
     if "a" in modality and not media.has_audio:
-        raise MediaError(f"{file} has no audio track; choose --modality v")
+        raise MediaError(f"{file} has no audio track; choose modality v", path=file)
     if "v" in modality and not media.has_video:
-        raise MediaError(f"{file} has no video track; choose --modality a")
+        raise MediaError(f"{file} has no video track; choose modality a", path=file)
 
 
 def select_streams(
-    chunk: Chunk, requested: str, supported: Sequence[str], file: object, no_video: str = ""
+    chunk: Chunk, requested: str, supported: Sequence[str], file: str | Path, no_video: str = ""
 ) -> Selection:
     """Selects the streams of one chunk.
 
@@ -77,7 +78,7 @@ def select_streams(
         chunk: The chunk.
         requested: The modality that the user requests; 'auto': the streams that are usable.
         supported: The modalities of the recognizer.
-        file: Name of the file in messages.
+        file: The file, for messages.
         no_video: Why no video was read; '' if it was.
 
     Raises:
@@ -93,12 +94,12 @@ def select_streams(
     return Selection(selection.modality, selection.reason, tuple(prefix + warning for warning in warnings))
 
 
-def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], file: object) -> Selection:
+def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], file: str | Path) -> Selection:
     available = chunk.streams
     if set(requested) <= set(available):
         return Selection(requested, "as asked")
     if chunk.start == 0 and chunk.final:
-        raise chunk.problem or MediaError(f"{file} ends before its sound and picture do")
+        raise chunk.problem or MediaError(f"{file} ends before its sound and picture do", path=file)
     missing = "there is no sound" if available == "v" else "there is no face"
     if available not in supported:
         return Selection("", "", (f"{missing}; it is not read",))
@@ -107,12 +108,12 @@ def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], fi
     )
 
 
-def _select_usable(chunk: Chunk, supported: Sequence[str], file: object, no_video: str) -> Selection:
+def _select_usable(chunk: Chunk, supported: Sequence[str], file: str | Path, no_video: str) -> Selection:
     if not chunk.streams:
         return Selection("", "", ("there is neither sound nor a face; it is not read",))
     face_share = chunk.track.found_share if chunk.track else 0.0
     modality, reason = choose(supported, chunk.loudness, chunk.movement, face_share, file, no_video)
-    warnings = () if chunk.problem is None else (f"{chunk.problem}; only the sound is used",)
+    warnings = () if chunk.problem is None else (f"{chunk.problem.with_path_as('the file')}; only the sound is used",)
     return Selection(modality, reason, warnings)
 
 
@@ -121,7 +122,7 @@ def choose(
     level: np.ndarray | None,
     moved: np.ndarray | None,
     face_share: float,
-    file: object,
+    file: str | Path,
     no_video: str = "",
 ) -> tuple[str, str]:
     """The best of the supported modalities, and the reason in words.
@@ -131,7 +132,7 @@ def choose(
         level: Level of the audio in dB, float [T]; None without audio.
         moved: Movement of the lips, float [T]; None without a face.
         face_share: Share of the frames in which a face was found.
-        file: Name of the file in messages.
+        file: The file, for messages.
         no_video: Why no video was read; '' if it was.
 
     Raises:
@@ -143,7 +144,7 @@ def choose(
     for modality in PREFERENCE[usable]:
         if modality in supported and set(modality) <= set(available):
             return modality, _reason(modality, usable, audio_problem, video_problem, supported)
-    raise ConfigError(f"this model reads {', '.join(supported)}, but {file} only offers '{available}'")
+    raise ConfigError(f"this model reads {', '.join(supported)}, but {file} only offers '{available}'", path=file)
 
 
 def _audio_problem(level: np.ndarray | None) -> str:

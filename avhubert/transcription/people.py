@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
 from avhubert.errors import ConfigError, MediaError
+from avhubert.transcription.modality import AUTO
 from avhubert.transcription.pipeline import Transcription
 from avhubert.transcription.reader import Chunk, Reader, video_ended
 from avhubert.transcription.segmenter import Window, find_windows
@@ -117,7 +118,15 @@ def _link(people: list[Person], pieces: list[TrackPiece]) -> None:
             unmatched.remove(nearest)
 
 
-def transcribe_people(file: str | Path, model: str | Path | Recognizer, modality: str = "auto") -> list[Transcript]:
+def transcribe_people(
+    file: str | Path,
+    model: str | Path | Recognizer,
+    modality: str = AUTO,
+    *,
+    device: str = AUTO,
+    precision: str = AUTO,
+    decode: Mapping[str, Any] | None = None,
+) -> list[Transcript]:
     """Transcribes each person in a video, from left to right; somebody who is silent gets a transcript without text.
 
     A person is read while the person's lips move. Audio is used too if the model was trained on both streams together.
@@ -127,17 +136,26 @@ def transcribe_people(file: str | Path, model: str | Path | Recognizer, modality
         file: The video.
         model: Model directory, published checkpoint, name on the Hub, or loaded recognizer.
         modality: Streams to read: 'av', 'v' or 'auto'.
+        device: Device of the model, see `transcribe`.
+        precision: Number format of the model's computations, see `transcribe`.
+        decode: Settings of the beam search, see `transcribe`.
 
     Raises:
         MediaError: `file` is not a video, or shows no face.
-        ConfigError: The model does not read lips, or `modality` excludes them.
+        ConfigError: The model does not read lips, or `modality` excludes them; the device, the precision or a setting
+            is unknown or cannot be used here.
         CheckpointError: `model` is not a recognizer.
     """
     from avhubert.checkpoints.load import load_recognizer
 
     recognizer = load_recognizer(model)
     check_lip_reading(recognizer, modality)
-    return [PersonTranscription(file, recognizer, modality, person).transcript() for person in find_people(file)]
+    return [
+        PersonTranscription(
+            file, recognizer, person, modality, device=device, precision=precision, decode=decode
+        ).transcript()
+        for person in find_people(file)
+    ]
 
 
 def check_lip_reading(recognizer: Recognizer, modality: str) -> None:
@@ -188,8 +206,21 @@ class PersonReader(Reader):
 class PersonTranscription(Transcription):
     """The segments of one person: the windows in which the person's lips move."""
 
-    def __init__(self, file: str | Path, recognizer: Recognizer, modality: str, person: Person) -> None:
-        super().__init__(file, recognizer, modality, reader=partial(PersonReader, person))
+    def __init__(
+        self,
+        file: str | Path,
+        recognizer: Recognizer,
+        person: Person,
+        modality: str = AUTO,
+        *,
+        device: str = AUTO,
+        precision: str = AUTO,
+        decode: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            file, recognizer, modality, device=device, precision=precision, decode=decode,
+            reader=partial(PersonReader, person),
+        )  # fmt: skip
         self._supported = [supported for supported in self._supported if "v" in supported]
 
     def _windows(self, chunk: Chunk, modality: str) -> list[Window]:

@@ -6,15 +6,15 @@ Reader → streams that are usable → windows that end in pauses → beam searc
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
 from avhubert.errors import MediaError
-from avhubert.transcription.modality import check_request, select_streams
+from avhubert.transcription.modality import AUTO, check_request, select_streams
 from avhubert.transcription.reader import Chunk, MouthRegions, Reader
 from avhubert.transcription.segmenter import LONGEST, Window, complete_windows, find_windows, join_segments
 from avhubert.transcription.transcript import Segment, Transcript
@@ -27,14 +27,23 @@ MIN_LONGEST = 2 * FRAME_RATE  # lower limit of the longest window, for recognize
 
 @overload
 def transcribe(
-    file: str | Path, model: str | Path | Recognizer, modality: str = ..., stream: Literal[False] = ...
-) -> Transcript: ...
+    file: str | Path, model: str | Path | Recognizer, modality: str = ..., stream: Literal[False] = ...,
+    *, device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ...,
+) -> Transcript: ...  # fmt: skip
 @overload
 def transcribe(
-    file: str | Path, model: str | Path | Recognizer, modality: str = ..., *, stream: Literal[True]
-) -> Transcription: ...
+    file: str | Path, model: str | Path | Recognizer, modality: str = ..., *, stream: Literal[True],
+    device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ...,
+) -> Transcription: ...  # fmt: skip
 def transcribe(
-    file: str | Path, model: str | Path | Recognizer, modality: str = "auto", stream: bool = False
+    file: str | Path,
+    model: str | Path | Recognizer,
+    modality: str = AUTO,
+    stream: bool = False,
+    *,
+    device: str = AUTO,
+    precision: str = AUTO,
+    decode: Mapping[str, Any] | None = None,
 ) -> Transcript | Transcription:
     """Transcribes one video or audio file of any length.
 
@@ -44,15 +53,22 @@ def transcribe(
         modality: Streams to read: 'av', 'a' or 'v'. 'auto' decides for each minute which of the streams are usable;
             the transcript says which and why.
         stream: Return a `Transcription` instead: an iterator of segments, each available as soon as it is decoded.
+        device: 'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:N' or 'mps'. The model is moved there.
+        precision: 'auto' (bf16 on a GPU that supports it, else fp32), 'fp32', 'bf16' or 'fp16'.
+        decode: Settings of the beam search that replace those of the model, such as `{"beam": 10}`; the names are those
+            of `decode` in the configuration.
 
     Raises:
         MediaError: `file` is not a video or audio file, or lacks a requested stream, or shows no face.
-        ConfigError: The model was not trained for the modality.
+        ConfigError: The model was not trained for the modality; the device, the precision or a setting is unknown or
+            cannot be used here.
         CheckpointError: `model` is not a recognizer.
     """
     from avhubert.checkpoints.load import load_recognizer
 
-    transcription = Transcription(file, load_recognizer(model), modality)
+    transcription = Transcription(
+        file, load_recognizer(model), modality, device=device, precision=precision, decode=decode
+    )
     return transcription if stream else transcription.transcript()
 
 
@@ -72,11 +88,26 @@ class Transcription(Iterator[Segment]):
         self,
         file: str | Path,
         recognizer: Recognizer,
-        modality: str = "auto",
+        modality: str = AUTO,
         *,
+        device: str = AUTO,
+        precision: str = AUTO,
+        decode: Mapping[str, Any] | None = None,
         reader: Callable[[str | Path, bool, bool], Reader] = Reader,
     ) -> None:
+        """Opens the file; see `transcribe` for the arguments.
+
+        Args:
+            file: The file.
+            recognizer: The recognizer.
+            modality: Streams to read.
+            device: Device of the model.
+            precision: Number format of the model's computations.
+            decode: Settings of the beam search.
+            reader: Makes the reader, from the file and whether audio and video are read.
+        """
         from avhubert.data.video import probe
+        from avhubert.transcription.decoding import WindowDecoder
 
         media = probe(file)
         check_request(modality, media, recognizer, file)
@@ -86,7 +117,7 @@ class Transcription(Iterator[Segment]):
         self.position_seconds = 0.0
         self.mouths: list[MouthRegions] = []
         self.reader = reader(file, media.has_audio and modality != "v", media.has_video and modality != "a")
-        self._recognizer = recognizer
+        self._decoder = WindowDecoder(recognizer, device, precision, decode)
         self._requested = modality
         self._supported: Sequence[str] = recognizer.metadata.supported_modalities()
         self._missing_video = "the picture has ended" if media.has_video else "there is no picture"
@@ -136,7 +167,9 @@ class Transcription(Iterator[Segment]):
 
     def _finish(self) -> None:
         if not self._frames_read:
-            raise self._first_problem or MediaError(f"{self.file} has neither sound nor a picture of a face")
+            raise self._first_problem or MediaError(
+                f"{self.file} has neither sound nor a picture of a face", path=self.file
+            )
         segments = len(self._segments)
         if wordless := sum(not segment.text for segment in self._segments):
             where = f"{wordless} of the {segments} segments that" if wordless < segments else "what"
@@ -178,16 +211,16 @@ class Transcription(Iterator[Segment]):
 
     def _longest_window(self) -> int:
         """Windows are at most as long as the clips that the recognizer was trained on."""
-        trained = self._recognizer.metadata.longest_frames or LONGEST
+        trained = self._decoder.recognizer.metadata.longest_frames or LONGEST
         return max(MIN_LONGEST, min(LONGEST, trained))
 
     def _decode(
         self, chunk: Chunk, windows: list[Window], modality: str, number: int
     ) -> Iterator[tuple[Window, Segment]]:
-        from avhubert.transcription.decoding import batches, decode_windows
+        from avhubert.transcription.decoding import batches
 
         for batch in batches(windows):
-            yield from zip(batch, decode_windows(self._recognizer, chunk, batch, modality, number), strict=True)
+            yield from zip(batch, self._decoder.segments(chunk, batch, modality, number), strict=True)
             number += len(batch)
             self.position_seconds = (chunk.start + batch[-1].core_end) / FRAME_RATE
 

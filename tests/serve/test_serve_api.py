@@ -85,17 +85,17 @@ def test_wrong_fields(server: Server, sound: Path) -> None:
     refused(httpx.post(server.address + PATH, data={"file": "x"}), 400, "there is no file in the multipart field")
     refused(httpx.post(server.address + PATH, content=b"x"), 400, "there is no file in the multipart field")
     broken = {"content-type": "multipart/form-data; boundary=b"}
-    refused(httpx.post(server.address + PATH, content=b"x" * 99, headers=broken), 400, "cannot be understood")
+    refused(httpx.post(server.address + PATH, content=b"x" * 99, headers=broken), 400, "is not valid")
     refused(httpx.get(server.address + PATH), 404, "the API is POST /v1/transcriptions")
-    refused(httpx.delete(server.address + "/health"), 405, "/health does not take DELETE")
+    refused(httpx.delete(server.address + "/health"), 405, "/health does not support DELETE")
     assert server.emptied()
 
 
 def test_no_media(server: Server) -> None:
-    refused(send(server, b"This is text.\n" * 99, "talk.mp4"), 422, "the file cannot be read as a video or sound file")
+    refused(send(server, b"This is text.\n" * 99, "talk.mp4"), 422, "the file cannot be read as a video or audio file")
     refused(send(server, b"", "talk.mp4"), 422, "the file is empty")
     # lists that would make FFmpeg open what they name
-    refused(send(server, b"ffconcat version 1.0\nfile upload\n"), 422, "of a kind that is not taken")
+    refused(send(server, b"ffconcat version 1.0\nfile upload\n"), 422, "has a format that is not accepted")
     playlist = f"#EXTM3U\n#EXTINF:1,\n{server.address}/health\n#EXT-X-ENDLIST\n"
     refused(send(server, playlist.encode(), "x.m3u8"), 422, "the file")
     assert server.emptied()
@@ -124,7 +124,7 @@ def test_a_large_upload_is_refused_by_its_length_alone(server: Server) -> None:
         while not answer.endswith(b"}"):
             answer += link.recv(4096)
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b"larger than the 2 MB that this server takes" in answer
+    assert b"larger than the 2 MB that this server accepts" in answer
     assert time.monotonic() - began < 2
 
 

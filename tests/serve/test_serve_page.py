@@ -18,7 +18,7 @@ from avhubert.checkpoints.load import load_recognizer
 from avhubert.data.audio import read_audio, write_wav
 from avhubert.data.noise import mix
 from avhubert.data.video import read_frames, write_video
-from avhubert.serve.page import NOISES, noises
+from avhubert.serve.page import NOISES, make_noise
 from avhubert.transcription.pipeline import transcribe
 from tests.serve.conftest import Server, running
 
@@ -126,7 +126,7 @@ def test_a_text_file_is_one_sentence(opened: Callable, server: Server, tmp_path:
     upload(page, tmp_path / "talk.mp4")
     page.click("#transcribe")
     page.wait_for_function("document.querySelector('#said').innerText.startsWith('the file')")
-    assert page.inner_text("#said").startswith("the file cannot be read as a video or sound file")
+    assert page.inner_text("#said").startswith("the file cannot be read as a video or audio file")
 
 
 def test_what_is_missing_is_told_beside_what_is_there(opened: Callable, clip: Path, tmp_path: Path) -> None:
@@ -181,6 +181,6 @@ def test_noise_is_as_loud_as_asked() -> None:
     rng = np.random.default_rng(0)
     samples = (4000 * np.sin(np.arange(32_000) / 20) * (1 + rng.random(32_000))).astype(np.int16)
     for kind in NOISES[1:]:
-        mixed = mix(samples, noises(samples, kind), 0).astype(float)
+        mixed = mix(samples, make_noise(samples, kind), 0).astype(float)
         added = mixed - samples * (mixed @ samples / (samples.astype(float) @ samples))
         assert 0.7 < added.std() / samples.std() < 1.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,11 @@ from avhubert.errors import CheckpointError, ConfigError, MediaError
 from avhubert.model.recognizer import Recognizer
 from avhubert.transcription import decoding, reader
 from avhubert.transcription.burn_in import burn_in
+from avhubert.transcription.decoding import WindowDecoder
 from avhubert.transcription.pipeline import Transcription, transcribe
 from avhubert.transcription.segmenter import Window
 from avhubert.transcription.transcript import Segment
+from tests.fake_device import fake_gpu, move
 
 Talk = tuple[np.ndarray, np.ndarray]
 
@@ -133,14 +136,14 @@ def test_silence_is_not_read(recognizer: Recognizer, tmp_path: Path) -> None:
 def test_a_model_that_finds_no_words_says_so(
     long: Path, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoken = decoding._segment
+    spoken = WindowDecoder._segment
 
     def silent_at_the_end(*arguments: Any) -> Segment:
         segment = spoken(*arguments)
         return replace(segment, text="", words=()) if arguments[-1] >= 4 else segment
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "_segment", silent_at_the_end)
+        patch.setattr(WindowDecoder, "_segment", silent_at_the_end)
         found = transcribe(long, recognizer, "a")
     told = "it read: speech unlike its training, or no speech"
     assert found.warnings == [f"the model found no words in 2 of the 6 segments that {told}"]
@@ -166,8 +169,8 @@ def test_a_dark_picture_is_warned_about(talk: Talk, recognizer: Recognizer, tmp_
 @pytest.mark.parametrize(
     ("modality", "what", "message"),
     [
-        ("v", "sound", "has no video track; choose --modality a"),
-        ("a", "picture", "has no audio track; choose --modality v"),
+        ("v", "sound", "has no video track; choose modality a"),
+        ("a", "picture", "has no audio track; choose modality v"),
         ("v", "wall", "no face was found"),
     ],
 )
@@ -209,3 +212,63 @@ def test_batches_of_windows_give_what_each_alone_gives(recognizer: Recognizer, l
     assert [window for group in groups for window in group] == windows
     for group in groups:
         assert len(group) == 1 or len(group) * max(w.end - w.start for w in group) <= decoding.FRAMES_PER_BATCH
+
+
+# --------------------------------------------------------------------------- device, precision, decoding settings
+def test_decoding_settings_replace_those_of_the_model(long: Path, recognizer: Recognizer) -> None:
+    found = transcribe(long, recognizer, "a", decode={"min_len": 3, "max_len_b": 3})
+    assert all(len(segment.text.replace(" ", "")) <= 3 for segment in found.segments)
+    assert found.text
+    assert recognizer.decode_settings.min_len == 6
+    with pytest.raises(ConfigError, match="decode: unknown key 'bem'"):
+        transcribe(long, recognizer, "a", decode={"bem": 3})
+    with pytest.raises(ConfigError, match="beam"):
+        transcribe(long, recognizer, "a", decode={"beam": 0})
+    with pytest.raises(ConfigError, match=r"no\.arpa"):
+        transcribe(long, recognizer, "a", decode={"lm": "no.arpa", "lm_weight": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not on this machine"),
+        ({"device": "cpu", "precision": "fp16"}, "precision fp16 needs a GPU"),
+        ({"precision": "int8"}, "unknown precision 'int8'"),
+    ],
+)
+def test_a_device_or_precision_that_is_missing_is_refused(
+    options: dict[str, str], message: str, long: Path, recognizer: Recognizer
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        transcribe(long, recognizer, **options)
+
+
+def test_half_precision_gives_the_same_words_and_times(long: Path, recognizer: Recognizer) -> None:
+    full, half = (transcribe(long, recognizer, device="cpu", precision=name) for name in ("fp32", "bf16"))
+    assert [(s.start, s.end) for s in half.segments] == [(s.start, s.end) for s in full.segments]
+    assert half.segments[0].score == pytest.approx(full.segments[0].score, abs=0.05)
+
+
+@pytest.mark.parametrize("modality", ["a", "v", "av"])
+def test_all_tensors_of_a_call_are_on_one_device(
+    modality: str, recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = 100
+    rng = np.random.default_rng(0)
+    chunk = reader.Chunk(
+        start=0,
+        frames=frames,
+        final=True,
+        samples=rng.integers(-3000, 3000, frames * 640).astype(np.int16),
+        mouth=rng.integers(0, 255, (frames, 96, 96)).astype(np.uint8),
+    )
+    windows = [Window(0, 60, 0, 60), Window(60, 100, 60, 100)]
+    model = copy.deepcopy(recognizer, {id(recognizer.tokenizer): recognizer.tokenizer})
+    decoder = WindowDecoder(model, "cpu", "fp32", {"min_len": 1, "max_len_a": 0.2, "max_len_b": 0})
+    inputs = decoding.model_inputs(chunk, windows, modality)
+    monkeypatch.setattr(decoding, "model_inputs", lambda *_: inputs)
+    with fake_gpu(monkeypatch) as device:
+        move(model, device)
+        decoder.compute = replace(decoder.compute, device=device)
+        assert len(list(decoder.segments(chunk, windows, modality, 0))) == 2

@@ -14,8 +14,8 @@ import pytest
 from avhubert.data.audio import write_wav
 from avhubert.data.video import write_video
 from avhubert.errors import MediaError
-from avhubert.serve.limits import Refused
-from avhubert.serve.media import Checker, Stopped, check
+from avhubert.serve.limits import RequestError
+from avhubert.serve.uploads import Checker, JobCancelledError, check
 from tests.serve.conftest import Server
 
 pytestmark = pytest.mark.quick
@@ -44,12 +44,12 @@ def test_a_header_of_a_million_frames_is_refused_at_once(promising: Path, server
     with av.open(str(promising)) as container:
         assert container.streams.video[0].frames == 1_000_000
     began = time.monotonic()
-    with pytest.raises(Refused, match="the recording is longer than the 300 s that this server takes"):
+    with pytest.raises(RequestError, match="the recording is longer than the 300 s that this server accepts"):
         check(promising, 300)
     assert time.monotonic() - began < 2
     answer = httpx.post(server.address + "/v1/transcriptions", files={"file": promising.read_bytes()}, timeout=20)
     assert answer.status_code == 413
-    assert answer.json() == {"error": "the recording is longer than the 20 s that this server takes"}
+    assert answer.json() == {"error": "the recording is longer than the 20 s that this server accepts"}
     assert server.emptied()
 
 
@@ -60,20 +60,20 @@ def test_length_is_also_counted_where_the_header_hides_it(tmp_path: Path) -> Non
     content[data : data + 4] = (0).to_bytes(4, "little")  # as of a recording that was broken off
     (tmp_path / "a.wav").write_bytes(content)
     check(tmp_path / "a.wav", 5)
-    with pytest.raises(Refused, match="longer than the 1 s"):
+    with pytest.raises(RequestError, match="longer than the 1 s"):
         check(tmp_path / "a.wav", 1)
 
 
 def test_large_pictures_are_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "large.mp4", [np.zeros((2400, 4096), np.uint8)])
-    with pytest.raises(Refused, match=r"its pictures of 4096×2400 are larger than the 9 million pixels") as caught:
+    with pytest.raises(RequestError, match=r"its frames of 4096×2400 are larger than the 9 million pixels") as caught:
         check(tmp_path / "large.mp4", 5)
     assert caught.value.status == 413
 
 
 def test_neither_video_nor_sound(tmp_path: Path) -> None:
     (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
-    with pytest.raises(MediaError, match="of a kind that is not taken; send a video or sound file"):
+    with pytest.raises(MediaError, match="has a format that is not accepted; send a video or audio file"):
         check(tmp_path / "a.srt", 5)
 
 
@@ -83,7 +83,7 @@ def test_a_reader_that_dies_is_replaced(sound: Path) -> None:
     assert checker._process is not None
     checker._process.kill()
     checker._process.join()
-    with pytest.raises(Refused, match="its reader failed at it") as caught:
+    with pytest.raises(RequestError, match="the process that read it crashed") as caught:
         checker.check(sound, 5, threading.Event())
     assert caught.value.status == 422
     checker.check(sound, 5, threading.Event())
@@ -93,6 +93,6 @@ def test_a_reader_that_dies_is_replaced(sound: Path) -> None:
 def test_a_check_can_be_given_up(sound: Path) -> None:
     checker, stop = Checker(), threading.Event()
     stop.set()
-    with pytest.raises(Stopped):
+    with pytest.raises(JobCancelledError):
         checker.check(sound, 5, stop)
     assert checker._process is None
