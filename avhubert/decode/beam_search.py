@@ -1,13 +1,15 @@
-"""Beam search: all beams of all utterances in one cached decoder step; utterances leave when they are done.
+"""Beam search: one cached decoder step per token for all beams of all utterances of a batch.
 
-Shapes: B utterances still searched, K beams, T frames, D width, V symbols. An utterance's result depends on nothing but
-its own frames. A text is scored by the attention decoder, the CTC head and a language model, each with its weight
-(Watanabe et al., 2017, § II-C).
+A text is scored by the attention decoder, the CTC head and a language model, each with its weight (Watanabe et al.,
+2017, § II-C). An utterance's result depends only on its own frames.
+
+Shapes: B utterances not finished yet, K beams, T frames, D width, L tokens so far, V symbols. All tensors are created
+on the device of the encoded frames; a step waits for the device once, and once more when texts end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -19,7 +21,7 @@ from avhubert.constants import EOS, FRAME_RATE, LOG_ZERO, PAD
 from avhubert.decode.ctc import PrefixScores
 from avhubert.decode.lm.base import LanguageModel
 from avhubert.decode.lm.load import load_language_model
-from avhubert.devices import to_host
+from avhubert.devices import to_device, to_host
 from avhubert.errors import ConfigError, DataError
 from avhubert.model.recognizer import Recognizer
 
@@ -28,12 +30,16 @@ MAX_FRAMES = 3000  # two minutes: far longer than any clip that a recognizer was
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """Tokens with `</s>`; score = Σ of the positional scores / length^lenpen (length with `</s>`; natural logs).
+    """A text and its scores; logarithms are natural.
 
-    positional_scores: what each token added: (1 − w) log p by attention + w log p by CTC + the language model's share.
-    posteriors: log p of each token by attention alone (by CTC alone where w = 1): what confidences are made from.
-    lm_score: log p of the text by the language model, unweighted; 0 without one. Rescoring adds it to `score` with its
-    weight, before the division, and leaves the positional scores as they are.
+    Attributes:
+        tokens: of the text, `</s>` included.
+        score: sum of the positional scores / length^lenpen (length with `</s>`).
+        positional_scores: the contribution of each token: (1 − w) log p by attention + w log p by CTC + the language
+            model's share.
+        posteriors: log p of each token by attention alone (by CTC alone where w = 1).
+        lm_score: log p of the text by the language model, unweighted; 0 without one. Rescoring adds it to `score` with
+            its weight, before the division, and does not change the positional scores.
     """
 
     tokens: list[int]
@@ -42,21 +48,33 @@ class Hypothesis:
     posteriors: list[float] = field(default_factory=list)
     lm_score: float = 0.0
 
+    @property
+    def confidence(self) -> float:
+        """Mean log-probability per token, `</s>` included: the mean of `posteriors`."""
+        return sum(self.posteriors) / len(self.posteriors)
+
 
 def check_lengths(frames: Sequence[int], ids: Sequence[str] | None = None) -> None:
-    """DataError names the first clip that is empty or too long (over MAX_FRAMES) to be decoded in one piece.
+    """Check that utterances can be decoded in one piece; call it before encoding, whose memory grows with length².
 
-    To be asked before encoding, whose attention takes memory with the square of the length.
+    Args:
+        frames: of each utterance.
+        ids: of the utterances, for the message.
+
+    Raises:
+        DataError: an utterance has no frames, or more than MAX_FRAMES.
     """
     for row, count in enumerate(frames):
         clip = f"clip '{ids[row]}'" if ids else f"utterance {row} of the batch"
+        clip_id = ids[row] if ids else None
         if count < 1:
-            raise DataError(f"{clip} has no frames: there is nothing to decode; leave it out")
+            raise DataError(f"{clip} has no frames: there is nothing to decode; leave it out", clip_id=clip_id)
         if count > MAX_FRAMES:
             raise DataError(
                 f"{clip} has {count} frames ({count / FRAME_RATE:.0f} s), too many to decode in one piece (at most "
                 f"{MAX_FRAMES}, {MAX_FRAMES // FRAME_RATE} s); cut it, or give the file to "
-                "`avhubert transcribe`, which does so"
+                "`avhubert transcribe`, which does so",
+                clip_id=clip_id,
             )
 
 
@@ -68,18 +86,24 @@ def beam_search(
     settings: DecodeConfig,
     lm: LanguageModel | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best hypotheses of every utterance, best first, at most `beam` (or `nbest`) each and at least one.
+    """The best hypotheses of every utterance, best first: at least one, at most `beam` (or `nbest`).
 
-    encoded float [B, T, D]; padding_mask bool [B, T], True = padding (None: no padding); lm: instead of the one that
-    settings.lm names. At each step the best 2·beam continuations are looked at; one that ends in `</s>` among the first
-    `beam` is a finished hypothesis; an utterance is done with `beam` of them, or at its length limit, max_len_a · its
-    own frames + max_len_b. Where nothing may follow (`min_len`, n-grams that came before, too few frames for CTC), the
-    text ends there.
+    Each step considers the best 2·beam continuations of an utterance. Those that end in `</s>` and are among the first
+    `beam` are finished hypotheses. The search of an utterance ends when it has `beam` of them, or at its length limit,
+    max_len_a · its own frames + max_len_b tokens. Where no symbol can follow (because of `min_len`, blocked n-grams, or
+    too few frames for CTC), the text ends.
+
+    Args:
+        recognizer: the model.
+        encoded: float [B, T, D].
+        padding_mask: bool [B, T], True = padding; None: no padding.
+        settings: beam size, weights and limits.
+        lm: language model to use instead of the one that settings.lm names.
 
     Raises:
-        DataError: an utterance without frames, or with more than MAX_FRAMES.
-        ConfigError: ctc_weight without a CTC head; lm_weight without a language model, or with one that cannot be read
-            or, for fusion, has another vocabulary.
+        DataError: an utterance has no frames, or more than MAX_FRAMES.
+        ConfigError: ctc_weight is set and the recognizer has no CTC head; lm_weight is set without a language model, or
+            with one that cannot be read or, for fusion, has another vocabulary.
     """
     b, t = encoded.shape[:2]
     frames = [t] * b if padding_mask is None else to_host((~padding_mask).sum(1)).tolist()
@@ -97,37 +121,63 @@ def beam_search(
         lm = load_language_model(settings.lm, recognizer.tokenizer)
     if settings.lm_weight == 0:
         lm = None
-    limits = [max(int(settings.max_len_a * n) + settings.max_len_b, settings.min_len) for n in frames]
     fused = lm if settings.lm_use == "fusion" else None
-    found = _Search(recognizer, encoded, padding_mask, settings, frames, limits, fused).run()
+    hypotheses = _Search(recognizer, encoded, padding_mask, settings, frames, fused).run()
     if lm is not None and fused is None:
-        found = [rescore(one, lm, settings) for one in found]
-    return [one[: settings.nbest] for one in found]
+        lm.to(encoded.device)
+        hypotheses = [rescore(candidates, lm, settings) for candidates in hypotheses]
+    return [candidates[: settings.nbest] for candidates in hypotheses]
 
 
-def rescore(found: Sequence[Hypothesis], lm: LanguageModel, settings: DecodeConfig) -> list[Hypothesis]:
+def rescore(candidates: Sequence[Hypothesis], lm: LanguageModel, settings: DecodeConfig) -> list[Hypothesis]:
     """The hypotheses of one utterance with the language model's log p of their texts in the score, best first."""
-    told = lm.score([one.tokens for one in found])
-    scored = [
+    log_probabilities = lm.score([hypothesis.tokens for hypothesis in candidates])
+    rescored = [
         replace(
-            one,
-            score=one.score + settings.lm_weight * log_p / len(one.tokens) ** settings.lenpen,
+            hypothesis,
+            score=hypothesis.score + settings.lm_weight * log_p / len(hypothesis.tokens) ** settings.lenpen,
             lm_score=log_p,
         )
-        for one, log_p in zip(found, told, strict=True)
+        for hypothesis, log_p in zip(candidates, log_probabilities, strict=True)
     ]
-    return sorted(scored, key=lambda one: -one.score)
+    return sorted(rescored, key=lambda hypothesis: -hypothesis.score)
+
+
+@dataclass
+class _Continuations:
+    """Scores of each next symbol, float [B, K, V].
+
+    Attributes:
+        scores: what the symbol adds to the text's score.
+        posteriors: log p by attention, or by CTC alone.
+        lm: log p by the fused language model; None without one.
+    """
+
+    scores: Tensor
+    posteriors: Tensor
+    lm: Tensor | None
 
 
 class _Search:
+    """The state of a search: the unfinished texts, and the caches of their scorers.
+
+    Attributes:
+        alive: the utterance of each row of the tensors below.
+        limits: largest number of tokens of each row, `</s>` not counted.
+        tokens: int [B, K, L + 1], the texts, beginning with `</s>`.
+        total: float [B, K], their scores; LOG_ZERO: the beam is unused.
+        cumulative: float [B, K, L], their scores up to each token.
+        posteriors: float [B, K, L], log p of each token.
+        lm_scores: float [B, K], log p of the texts by the language model.
+    """
+
     def __init__(
         self,
         recognizer: Recognizer,
         encoded: Tensor,
-        mask: Tensor | None,
+        padding_mask: Tensor | None,
         settings: DecodeConfig,
-        frames: list[int],
-        limits: list[int],
+        frames: Sequence[int],
         lm: LanguageModel | None,
     ) -> None:
         self.decoder = recognizer.decoder
@@ -135,78 +185,123 @@ class _Search:
         self.settings = settings
         self.device = encoded.device
         b = len(encoded)
-        self.cache = self.decoder.start(encoded, mask, self.beams) if settings.ctc_weight < 1 else None
+        self.cache = self.decoder.start(encoded, padding_mask, self.beams) if settings.ctc_weight < 1 else None
         self.ctc: PrefixScores | None = None
         if settings.ctc_weight > 0:
             assert recognizer.ctc is not None
-            self.ctc = PrefixScores(recognizer.ctc(encoded), torch.tensor(frames, device=self.device), self.beams)
+            self.ctc = PrefixScores(recognizer.ctc(encoded), frames, self.beams)
         self.lm = lm.fusion(b, self.beams, self.device) if lm is not None else None
-        self.done: list[list[Hypothesis]] = [[] for _ in range(b)]
-        self.alive = list(range(b))  # which utterance each row of the tensors below is
-        self.limits = limits
+        self.finished: list[list[Hypothesis]] = [[] for _ in range(b)]
+        self.alive = list(range(b))
+        self.limits = [max(int(settings.max_len_a * n) + settings.max_len_b, settings.min_len) for n in frames]
         self.tokens = torch.full((b, self.beams, 1), EOS, device=self.device)
-        self.scores = torch.zeros(b, self.beams, 0, device=self.device)  # sum of what was added up to each token
-        self.posteriors = torch.zeros(b, self.beams, 0, device=self.device)  # log p of each token
-        self.lm_scores = torch.zeros(b, self.beams, device=self.device)  # log p of the text so far
-        # all beams begin alike: only the first may be expanded
+        self.cumulative = torch.zeros(b, self.beams, 0, device=self.device)
+        self.posteriors = torch.zeros(b, self.beams, 0, device=self.device)
+        self.lm_scores = torch.zeros(b, self.beams, device=self.device)
+        # all beams are equal at first: only one may be continued
         self.total = torch.full((b, self.beams), LOG_ZERO, device=self.device)
         self.total[:, 0] = 0
 
     def run(self) -> list[list[Hypothesis]]:
+        """The finished hypotheses of every utterance, best first."""
         step = 0
         while self.alive:
             self._advance(step)
             step += 1
-        return [sorted(found, key=lambda one: -one.score)[: self.beams] for found in self.done]
-
-    def _continuations(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What each next token adds to the score, its log p, and the language model's; each [B, K, V]."""
-        weight = self.settings.ctc_weight
-        if self.cache is None:
-            assert self.ctc is not None
-            posteriors = self.ctc.continuations().float()
-            logs = posteriors.clone()
-        else:
-            posteriors = F.log_softmax(self.decoder.step(self.tokens[:, :, -1], self.cache).float(), -1)
-            if self.ctc is None:
-                logs = posteriors.clone()
-            else:
-                logs = (1 - weight) * posteriors + weight * self.ctc.continuations().float()
-        told = None
-        if self.lm is not None:
-            told = self.lm.log_probabilities(self.tokens)
-            logs += self.settings.lm_weight * told
-        return logs, posteriors, told
+        return [sorted(texts, key=lambda hypothesis: -hypothesis.score)[: self.beams] for texts in self.finished]
 
     def _advance(self, step: int) -> None:
-        b, k = self.total.shape
-        logs, posteriors, told = self._continuations()
-        v = logs.shape[-1]
-        logs[..., PAD] = LOG_ZERO
-        ending = logs[..., EOS].clone()
-        if step < self.settings.min_len:
-            logs[..., EOS] = LOG_ZERO
+        """Add a token to every text; finish hypotheses, and drop the utterances whose search has ended."""
+        k = self.beams
+        following = self._continuations()
+        v = following.scores.shape[-1]
+        best, index = self._candidates(following.scores, step).flatten(1).topk(2 * k, dim=1)
+        beam, token = index // v, index % v
+        ends = (token[:, :k] == EOS) & (best[:, :k] > LOG_ZERO)
+        # the first k continuations that do not end are kept, in their order
+        rank = torch.arange(2 * k, device=self.device) + 2 * k * (token == EOS)
+        kept = rank.argsort(1)[:, :k]
+        self.total = best.gather(1, kept).masked_fill(token.gather(1, kept) == EOS, LOG_ZERO)
+        flags = to_host(torch.cat([ends, self.total[:, :1] > LOG_ZERO], 1)).tolist()
+        finishing = [(row, place) for row, flag in enumerate(flags) for place in range(k) if flag[place]]
+        if finishing:
+            self._finish(finishing, best, beam, following, step)
+        self._extend(beam.gather(1, kept), token.gather(1, kept), index.gather(1, kept), following)
+        self._drop(
+            row
+            for row, utterance in enumerate(self.alive)
+            if len(self.finished[utterance]) == k or step >= self.limits[row] or not flags[row][k]
+        )
+
+    def _continuations(self) -> _Continuations:
+        weight = self.settings.ctc_weight
+        ctc = None if self.ctc is None else to_device(self.ctc.continuations().float(), self.device)
+        if self.cache is None:
+            assert ctc is not None
+            posteriors, scores = ctc, ctc.clone()
+        else:
+            posteriors = F.log_softmax(self.decoder.step(self.tokens[:, :, -1], self.cache).float(), -1)
+            scores = posteriors.clone() if ctc is None else (1 - weight) * posteriors + weight * ctc
+        lm = None
+        if self.lm is not None:
+            lm = self.lm.log_probabilities(self.tokens)
+            scores += self.settings.lm_weight * lm
+        return _Continuations(scores, posteriors, lm)
+
+    def _candidates(self, scores: Tensor, step: int) -> Tensor:
+        """Scores of the texts with each next symbol, [B, K, V]; LOG_ZERO where a symbol is not allowed."""
+        scores[..., PAD] = LOG_ZERO
+        too_short = step < self.settings.min_len
+        ending = scores[..., EOS].clone()
+        if too_short:
+            scores[..., EOS] = LOG_ZERO
         at_limit = [step >= limit for limit in self.limits]
-        if any(at_limit):  # nothing but </s>
-            others = torch.arange(v, device=self.device) != EOS
-            logs.masked_fill_(torch.tensor(at_limit, device=self.device)[:, None, None] & others, LOG_ZERO)
+        if any(at_limit):  # only </s> is allowed
+            others = torch.arange(scores.shape[-1], device=self.device) != EOS
+            scores.masked_fill_(torch.tensor(at_limit, device=self.device)[:, None, None] & others, LOG_ZERO)
         if self.settings.no_repeat_ngram:
-            _block_repeated(logs, self.tokens[..., 1:], self.settings.no_repeat_ngram)
-        candidates = self.total[..., None] + logs
-        if step < self.settings.min_len:  # a text that nothing may follow ends though it is short
+            _block_repeated(scores, self.tokens[..., 1:], self.settings.no_repeat_ngram)
+        candidates = self.total[..., None] + scores
+        if too_short:  # a text after which no symbol is allowed ends, although it is too short
             stuck = candidates.flatten(1).amax(1) == LOG_ZERO
             candidates[..., EOS] = torch.where(stuck[:, None], self.total + ending, candidates[..., EOS])
-        best, place = candidates.view(b, -1).topk(2 * k, dim=1)
-        beam, token = place // v, place % v
-        ends = to_host((token == EOS) & (best > LOG_ZERO))[:, :k].nonzero().tolist()
-        if ends:
-            self._finish(ends, best, beam, step, posteriors, told)
-        # the first k continuations that do not end go on; the order among candidates stays
-        rank = torch.arange(best.shape[1], device=self.device).expand_as(best)
-        going_on = rank + best.shape[1] * (token == EOS)
-        chosen = going_on.argsort(1)[:, :k]
-        self.total = best.gather(1, chosen).masked_fill(token.gather(1, chosen) == EOS, LOG_ZERO)
-        source, newest = beam.gather(1, chosen), token.gather(1, chosen)
+        return candidates
+
+    def _finish(
+        self, ends: Sequence[tuple[int, int]], best: Tensor, beam: Tensor, following: _Continuations, step: int
+    ) -> None:
+        """Record the hypotheses that end here: (row, position among the best continuations)."""
+        rows = torch.tensor([row for row, _ in ends], device=self.device)
+        places = torch.tensor([place for _, place in ends], device=self.device)
+        source = beam[rows, places]
+        lm_scores = self.lm_scores[rows, source]
+        if following.lm is not None:
+            lm_scores = lm_scores + following.lm[rows, source, EOS]
+        columns = [
+            self.cumulative[rows, source],
+            best[rows, places][:, None],
+            self.posteriors[rows, source],
+            following.posteriors[rows, source, EOS][:, None],
+            lm_scores[:, None],
+        ]
+        values = to_host(torch.cat(columns, 1)).tolist()
+        texts = to_host(self.tokens[rows, source, 1:]).tolist()
+        length = step + 1
+        for (row, _), text, numbers in zip(ends, texts, values, strict=True):
+            hypotheses = self.finished[self.alive[row]]
+            if len(hypotheses) == self.beams:
+                continue
+            sums, posteriors, lm_score = numbers[:length], numbers[length:-1], numbers[-1]
+            added = [after - before for after, before in zip(sums, [0.0, *sums[:-1]], strict=True)]
+            score = sums[-1] / length**self.settings.lenpen
+            hypotheses.append(Hypothesis([*text, EOS], score, added, posteriors, lm_score))
+
+    def _extend(self, source: Tensor, token: Tensor, index: Tensor, following: _Continuations) -> None:
+        """Beam k becomes beam source[k] with one more token, both int [B, K].
+
+        `index` int [B, K]: position of the token's scores in [K · V].
+        """
+        b, k = source.shape
         rows = source + k * torch.arange(b, device=self.device)[:, None]
         if k > 1:
             if self.cache is not None:
@@ -214,73 +309,41 @@ class _Search:
             if self.lm is not None:
                 self.lm.reorder(rows.flatten())
         if self.ctc is not None:
-            self.ctc.follow(source, newest)
-        place = place.gather(1, chosen)
-        if told is not None:
-            self.lm_scores = self.lm_scores.gather(1, source) + told.flatten(1).gather(1, place)
-        each = posteriors.flatten(1).gather(1, place)
-        self.tokens = torch.cat([self.tokens.view(b * k, -1)[rows], newest[..., None]], 2)
-        self.scores = torch.cat([self.scores.view(b * k, -1)[rows], self.total[..., None]], 2)
-        self.posteriors = torch.cat([self.posteriors.view(b * k, -1)[rows], each[..., None]], 2)
-        self._leave(at_limit)
+            self.ctc.follow(source, token)
+        if following.lm is not None:
+            self.lm_scores = self.lm_scores.gather(1, source) + following.lm.flatten(1).gather(1, index)
+        posteriors = following.posteriors.flatten(1).gather(1, index)
+        self.tokens = torch.cat([self.tokens.flatten(0, 1)[rows], token[..., None]], 2)
+        self.cumulative = torch.cat([self.cumulative.flatten(0, 1)[rows], self.total[..., None]], 2)
+        self.posteriors = torch.cat([self.posteriors.flatten(0, 1)[rows], posteriors[..., None]], 2)
 
-    def _finish(
-        self,
-        ends: list[list[int]],
-        best: Tensor,
-        beam: Tensor,
-        step: int,
-        posteriors: Tensor,
-        told: Tensor | None,
-    ) -> None:
-        """Keep the hypotheses that end here: `ends` are (row, candidate)."""
-        best, beam, scores, tokens_so_far = to_host(best), to_host(beam), to_host(self.scores), to_host(self.tokens)
-        earlier, ending = to_host(self.posteriors), to_host(posteriors[..., EOS])
-        lm_scores = None if told is None else to_host(self.lm_scores + told[..., EOS])
-        for row, candidate in ends:
-            found = self.done[self.alive[row]]
-            if len(found) == self.beams:
-                continue
-            source = int(beam[row, candidate])
-            sums = [*scores[row, source].tolist(), float(best[row, candidate])]
-            each = [now - before for now, before in zip(sums, [0.0, *sums[:-1]], strict=True)]
-            tokens = [*tokens_so_far[row, source, 1:].tolist(), EOS]
-            chances = [*earlier[row, source].tolist(), float(ending[row, source])]
-            lm_score = 0.0 if lm_scores is None else float(lm_scores[row, source])
-            score = sums[-1] / (step + 1) ** self.settings.lenpen
-            found.append(Hypothesis(tokens, score, each, chances, lm_score))
-
-    def _leave(self, at_limit: list[bool]) -> None:
-        """Drop the utterances that are done from all tensors."""
-        going = to_host(self.total[:, 0] > LOG_ZERO).tolist()
-        stay = [
-            row
-            for row, utterance in enumerate(self.alive)
-            if len(self.done[utterance]) < self.beams and not at_limit[row] and going[row]
-        ]
-        if len(stay) == len(self.alive):
+    def _drop(self, ended: Iterable[int]) -> None:
+        """Remove the rows of utterances whose search has ended."""
+        leaving = set(ended)
+        if not leaving:
             return
-        if not stay:
-            self.alive = []
-            return
-        rows = torch.tensor(stay, dtype=torch.long, device=self.device)
-        if self.cache is not None:
-            self.cache.keep(rows)
-        if self.ctc is not None:
-            self.ctc.keep(rows)
-        if self.lm is not None:
-            self.lm.keep(rows)
+        stay = [row for row in range(len(self.alive)) if row not in leaving]
         self.alive = [self.alive[row] for row in stay]
         self.limits = [self.limits[row] for row in stay]
+        if not stay:
+            return
+        rows = torch.tensor(stay, dtype=torch.long, device=self.device)
+        for scorer in (self.cache, self.ctc, self.lm):
+            if scorer is not None:
+                scorer.keep(rows)
         self.total, self.lm_scores = self.total[rows], self.lm_scores[rows]
-        self.tokens, self.scores, self.posteriors = self.tokens[rows], self.scores[rows], self.posteriors[rows]
+        self.tokens, self.cumulative, self.posteriors = (
+            self.tokens[rows],
+            self.cumulative[rows],
+            self.posteriors[rows],
+        )
 
 
-def _block_repeated(logs: Tensor, texts: Tensor, n: int) -> None:
-    """In logs [B, K, V], rule out every symbol that would repeat an n-gram of its beam's text, int [B, K, L]."""
+def _block_repeated(scores: Tensor, texts: Tensor, n: int) -> None:
+    """In scores [B, K, V], rule out every symbol that would repeat an n-gram of its beam's text, int [B, K, L]."""
     if texts.shape[2] < n:
         return
     grams = texts.unfold(2, n, 1)  # [B, K, L − n + 1, n]
-    same = (grams[..., :-1] == texts[..., None, texts.shape[2] - n + 1 :]).all(-1)
-    repeated = torch.zeros_like(logs).scatter_reduce_(2, grams[..., -1], same.to(logs.dtype), "amax")
-    logs.masked_fill_(repeated > 0, LOG_ZERO)
+    repeated = (grams[..., :-1] == texts[..., None, texts.shape[2] - n + 1 :]).all(-1)
+    limits = scores.new_full(repeated.shape, -LOG_ZERO).masked_fill(repeated, LOG_ZERO)
+    scores.scatter_reduce_(2, grams[..., -1], limits, reduce="amin")

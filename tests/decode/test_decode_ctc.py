@@ -58,7 +58,7 @@ def test_prefix_scores_are_those_of_all_alignments(seed: int, frames: int, lengt
     truth = texts_of(scores)
     prefixes = list(itertools.product(LABELS, repeat=length))
     padded = torch.cat([scores, torch.full((padding, SYMBOLS), 7.0)])
-    scorer = PrefixScores(padded[None], torch.tensor([frames]), len(prefixes))
+    scorer = PrefixScores(padded[None], [frames], len(prefixes))
     found = (follow(scorer, prefixes) + scorer.prefix.masked_fill(scorer.prefix.isinf(), 0)[..., None])[0].exp()
     for row, prefix in enumerate(prefixes):
         assert float(found[row, EOS]) == pytest.approx(truth.get(prefix, 0.0), rel=1e-9, abs=1e-15)
@@ -75,7 +75,7 @@ def test_a_whole_text_scores_as_in_the_loss_however_long(seed: int, lengths: lis
     generator = torch.Generator().manual_seed(seed)
     scores = 6 * torch.randn(len(lengths), max(lengths), SYMBOLS, generator=generator)
     text = torch.randint(3, SYMBOLS, (len(lengths), tokens), generator=generator)
-    scorer = PrefixScores(scores, torch.tensor(lengths), 1)
+    scorer = PrefixScores(scores, lengths, 1)
     for position in range(tokens):
         scorer.continuations()
         scorer.follow(torch.zeros(len(lengths), 1, dtype=torch.long), text[:, position : position + 1])
@@ -90,7 +90,7 @@ def test_a_whole_text_scores_as_in_the_loss_however_long(seed: int, lengths: lis
 
 
 def test_dead_beams_stay_dead_and_give_no_nan() -> None:
-    scorer = PrefixScores(draw(0, 2)[None], torch.tensor([2]), 3)
+    scorer = PrefixScores(draw(0, 2)[None], [2], 3)
     found = follow(scorer, [(3, 3, 3), (3, 4, 5), (PAD, PAD, PAD)])  # none fits two frames
     assert not found.isnan().any()
     assert (found == float("-inf")).all()

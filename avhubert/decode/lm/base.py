@@ -50,6 +50,10 @@ class LanguageModel(ABC):
         self.tokenizer = tokenizer
         self.missing = [symbol for symbol in tokenizer.symbols[len(SPECIAL_SYMBOLS) :] if symbol not in vocabulary]
 
+    def to(self, device: torch.device) -> None:
+        """Move the model to the device on which it shall compute, if it has a choice."""
+        return
+
     def fusion(self, utterances: int, beams: int, device: torch.device) -> Fusion:
         """The model's state for a search of `utterances` with `beams` each, on `device`.
 

@@ -57,6 +57,10 @@ class CausalModel(LanguageModel):
         ids[BOS] = ids[PAD] = -1
         self.ids = torch.tensor(ids)
 
+    def to(self, device: torch.device) -> None:
+        """Move the model to a device."""
+        self.model.to(device)
+
     @torch.inference_mode()
     def score(self, texts: Sequence[Sequence[int]]) -> list[float]:
         """Log-probability of each text, its end included."""
@@ -84,7 +88,7 @@ class CausalModel(LanguageModel):
         return total
 
     def _fusion(self, utterances: int, beams: int, device: torch.device) -> Fusion:
-        self.model.to(device)
+        self.to(device)
         return _CausalFusion(self, beams, device)
 
 
