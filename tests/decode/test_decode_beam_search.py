@@ -208,7 +208,7 @@ def mates(tiny: Recognizer, utterances: list[tuple[int, int]], search: DecodeCon
     return sum(found[0].tokens != single[0].tokens for found, single in zip(together, alone, strict=True))
 
 
-@pytest.mark.parametrize("batches", [20, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batches", [100, pytest.param(1000, marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_in_random_batches_no_transcript_changes(
     tiny: Recognizer, letters: Tokenizer, ngram: str, causal: str, batches: int
