@@ -36,7 +36,8 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
 import torch
 from avhubert.checkpoints.fairseq import read as fairseq
-from avhubert.checkpoints.torchfile import TensorRecord, TorchFile
+from avhubert.checkpoints.pickles import TensorRecord
+from avhubert.checkpoints.torchfile import TorchFile
 torch.set_num_threads(1)
 
 

@@ -17,7 +17,8 @@ from avhubert.checkpoints.fairseq.names import ENCODER
 from avhubert.checkpoints.fairseq.objects import to_plain as _plain
 from avhubert.checkpoints.fairseq.read import build, convert, read
 from avhubert.checkpoints.fairseq.write import to_fairseq
-from avhubert.checkpoints.torchfile import Record, TensorRecord, TorchFile
+from avhubert.checkpoints.pickles import Record, TensorRecord
+from avhubert.checkpoints.torchfile import TorchFile
 
 MAIN = ("pretrain_ckpt.pt", "finetuned_ckpt.pt")
 Golden = Callable[[str], Path]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avhubert.checkpoints.fairseq.names import ENCODER, RESNET, printable_names
-from avhubert.checkpoints.torchfile import printable
+from avhubert.checkpoints.pickles import printable
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.config.validate import from_dict
 from avhubert.constants import FILTERS, FRAME_RATE, MODALITIES

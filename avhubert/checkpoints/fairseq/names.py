@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from avhubert.checkpoints.torchfile import printable
+from avhubert.checkpoints.pickles import printable
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.errors import list_names
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from avhubert.checkpoints.fairseq.extras import Dictionary
-from avhubert.checkpoints.torchfile import Record
+from avhubert.checkpoints.pickles import Record
 from avhubert.constants import SPECIAL_SYMBOLS
 from avhubert.errors import CheckpointError
 

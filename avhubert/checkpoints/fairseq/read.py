@@ -25,7 +25,8 @@ from avhubert.checkpoints.fairseq.names import (
     published_name,
 )
 from avhubert.checkpoints.fairseq.objects import read_dictionary, read_tokenizer, to_plain
-from avhubert.checkpoints.torchfile import TensorRecord, TorchFile
+from avhubert.checkpoints.pickles import TensorRecord
+from avhubert.checkpoints.torchfile import TorchFile
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, ConfigError, DataError
