@@ -1,1 +1,1 @@
-"""The network: inputs, front ends, encoder, decoder, masks and losses."""
+"""The network: inputs, front ends, encoder, decoder, masking and losses."""

@@ -12,6 +12,11 @@ class MultiHeadAttention(nn.Module):
     """Projections to H heads, scaled dot-product attention, output projection.
 
     Shapes: B utterances, L queries, T keys, D width.
+
+    Args:
+        dim: D.
+        heads: H, a divisor of D.
+        dropout: probability of dropping an attention weight in training.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
@@ -24,21 +29,29 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def split_heads(self, x: Tensor) -> Tensor:
-        """[B, L, D] → [B, H, L, D/H]."""
+        """Split the width of x [B, L, D] into heads: [B, H, L, D/H]."""
         return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
     def queries(self, x: Tensor) -> Tensor:
-        """[B, L, D] → [B, H, L, D/H]."""
+        """Queries [B, H, L, D/H] of x [B, L, D]."""
         return self.split_heads(self.q_proj(x))
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, D] → keys and values, each [B, H, T, D/H]."""
+        """Keys and values, each [B, H, T, D/H], of x [B, T, D]."""
         return self.split_heads(self.k_proj(x)), self.split_heads(self.v_proj(x))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Attention of q [B, H, L, D/H] over k, v [B, H, T, D/H] → [B, L, D].
+        """Scaled dot-product attention and output projection.
 
-        `mask` bool, broadcast to [B, H, L, T]: True where a query may attend to a key; None: everywhere.
+        Args:
+            q: queries [B, H, L, D/H].
+            k: keys [B, H, T, D/H].
+            v: values [B, H, T, D/H].
+            mask: bool, broadcast to [B, H, L, T], True where a query may attend to a key; None: everywhere.
+            causal: query i attends to the keys 0 … i only; without `mask`.
+
+        Returns:
+            [B, L, D].
         """
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
@@ -50,7 +63,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class DecoderAttention(MultiHeadAttention):
-    """The same with the decoder's initialisation: Xavier, the output projection without bias."""
+    """Multi-head attention with the decoder's initialisation: Xavier, output bias 0."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__(dim, heads, dropout)

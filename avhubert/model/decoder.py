@@ -19,11 +19,19 @@ from avhubert.constants import PAD
 from avhubert.devices import to_host
 from avhubert.model.attention import DecoderAttention
 
-FIRST_POSITION = 2  # of the first token: positions count from the padding symbol's id + 1
+FIRST_POSITION = 2  # position of the first token: the id of the padding symbol + 1, as published
 
 
 def sinusoid(positions: Tensor, dim: int) -> Tensor:
-    """Positions int [L] → [L, D]: sines, then cosines, of position · 10000^(−i / (D/2 − 1))."""
+    """Sinusoidal position embeddings: sines, then cosines, of position · 10000^(−i / (D/2 − 1)).
+
+    Args:
+        positions: int [L].
+        dim: D.
+
+    Returns:
+        float32 [L, D].
+    """
     half = dim // 2
     rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10_000) / max(half - 1, 1)))
     angles = positions[:, None].float() * rates
@@ -46,24 +54,27 @@ class DecoderLayer(nn.Module):
         self.activation_dropout = nn.Dropout(config.activation_dropout)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """x [B, L, D] plus the feed-forward network of its layer norm."""
-        x_in = self.ffn_norm(x)
-        return x + self.dropout(self.fc2(self.activation_dropout(F.relu(self.fc1(x_in)))))
+        """Layer norm, feed-forward network and residual connection: [B, L, D] → [B, L, D]."""
+        normalised = self.ffn_norm(x)
+        return x + self.dropout(self.fc2(self.activation_dropout(F.relu(self.fc1(normalised)))))
 
     def forward(
         self, x: Tensor, encoded: Tensor, frame_mask: Tensor | None, weights: list[Tensor] | None = None
     ) -> Tensor:
-        """All tokens of a text at once.
+        """Process all tokens of each text at once.
 
         Args:
-            x: [B, L, D].
-            encoded: [B, T, D].
-            frame_mask: bool [B, 1, 1, T], True for real frames; None: all are.
+            x: tokens [B, L, D].
+            encoded: frames [B, T, D].
+            frame_mask: bool [B, 1, 1, T], True for real frames; None: no padding.
             weights: if given, the cross-attention weights [B, H, L, T] are appended to it.
+
+        Returns:
+            [B, L, D].
         """
-        own = self.self_attention
+        attention = self.self_attention
         y = self.self_attention_norm(x)
-        x = x + self.dropout(own.attend(own.queries(y), *own.keys_values(y), causal=True))
+        x = x + self.dropout(attention.attend(attention.queries(y), *attention.keys_values(y), causal=True))
         cross = self.cross_attention
         q = cross.queries(self.cross_attention_norm(x))
         k, v = cross.keys_values(encoded)
@@ -76,21 +87,24 @@ class DecoderLayer(nn.Module):
     def step(
         self, x: Tensor, cache: LayerCache, used: int, ancestors: Tensor | None, frame_mask: Tensor | None
     ) -> Tensor:
-        """One token of every beam.
+        """Process the newest token of every beam.
 
-        Beams share the encoder's keys and values, and those of the tokens that they have in common.
+        The beams of an utterance share the keys and values of its frames and of their common tokens.
 
         Args:
-            x: [B, K, D].
-            cache: keys and values of this layer; the new token's are appended.
-            used: cached tokens so far.
-            ancestors: bool [B, 1, K, used + K], the cached tokens of each beam's text; None: all (one beam).
-            frame_mask: bool [B, 1, 1, T], True for real frames; None: all are.
+            x: newest tokens [B, K, D].
+            cache: keys and values of this layer; those of the new tokens are appended.
+            used: number of tokens in the cache before this step.
+            ancestors: bool [B, 1, K, used + K], True for the cached tokens of each beam's text; None: all (one beam).
+            frame_mask: bool [B, 1, 1, T], True for real frames; None: no padding.
+
+        Returns:
+            [B, K, D].
         """
-        own = self.self_attention
+        attention = self.self_attention
         y = self.self_attention_norm(x)
-        keys, values = cache.append(*own.keys_values(y), used)
-        x = x + own.attend(own.queries(y), keys, values, mask=ancestors)
+        keys, values = cache.append(*attention.keys_values(y), used)
+        x = x + attention.attend(attention.queries(y), keys, values, mask=ancestors)
         cross = self.cross_attention
         q = cross.queries(self.cross_attention_norm(x))
         x = x + cross.attend(q, cache.encoder_keys, cache.encoder_values, mask=frame_mask)
@@ -101,7 +115,11 @@ class DecoderLayer(nn.Module):
 class LayerCache:
     """Keys and values of one layer during search.
 
-    keys, values: of the tokens so far, [B, H, room, D/H]; encoder_keys, encoder_values: [B, H, T, D/H].
+    Attributes:
+        keys: of the tokens, [B, H, capacity, D/H]; the caller knows how many of them are in use.
+        values: the same.
+        encoder_keys: of the frames, [B, H, T, D/H].
+        encoder_values: the same.
     """
 
     keys: Tensor
@@ -110,7 +128,16 @@ class LayerCache:
     encoder_values: Tensor
 
     def append(self, key: Tensor, value: Tensor, used: int) -> tuple[Tensor, Tensor]:
-        """Put key and value [B, H, K, D/H] after the first `used` ones; returns all keys and all values."""
+        """Append keys and values after the first `used` ones.
+
+        Args:
+            key: [B, H, K, D/H].
+            value: [B, H, K, D/H].
+            used: number of tokens in the cache.
+
+        Returns:
+            All keys and all values in use, each [B, H, used + K, D/H].
+        """
         after = used + key.shape[2]
         if after > self.keys.shape[2]:
             self.keys, self.values = (
@@ -121,7 +148,7 @@ class LayerCache:
         return self.keys[:, :, :after], self.values[:, :, :after]
 
     def select(self, positions: Tensor) -> None:
-        """Keep the tokens at these positions, int [B, N]."""
+        """Keep only the tokens at the positions int [B, N]."""
         index = positions[:, None, :, None].expand(-1, self.keys.shape[1], -1, self.keys.shape[3])
         self.keys, self.values = self.keys.gather(2, index), self.values.gather(2, index)
 
@@ -130,27 +157,27 @@ class LayerCache:
 class Cache:
     """The decoder's cache during search.
 
-    A token's keys and values are stored once, however many beams continue it, and are not moved when beams are
-    reordered.
+    The keys and values of a token are stored once for all beams that continue it, and reordering the beams does not
+    copy them.
 
     Attributes:
         layers: keys and values of each layer.
-        frame_mask: bool [B, 1, 1, T], True for real frames; None: all are.
+        frame_mask: bool [B, 1, 1, T], True for real frames; None: no padding.
         ancestors: bool [B, K, N], which of the N stored tokens belong to each beam's text.
-        length: tokens of each text so far.
-        room: stored tokens above which those of no beam are dropped.
+        length: tokens of each text.
+        capacity: number of stored tokens above which `reorder` removes those that belong to no beam.
     """
 
     layers: list[LayerCache]
     frame_mask: Tensor | None
     ancestors: Tensor
     length: int = 0
-    room: int = 0
+    capacity: int = 0
 
     def reorder(self, beams: Tensor) -> None:
-        """Beams int [B·K]: row i continues row beams[i]."""
+        """Reorder the beams: row i continues row beams[i], int [B·K]."""
         self.ancestors = self.ancestors.flatten(0, 1)[beams].view_as(self.ancestors)
-        if self.ancestors.shape[2] <= self.room:
+        if self.ancestors.shape[2] <= self.capacity:
             return
         used = self.ancestors.any(1)
         count = int(to_host(used.sum(1).max()))
@@ -158,10 +185,10 @@ class Cache:
         for layer in self.layers:
             layer.select(positions)
         self.ancestors = self.ancestors.gather(2, positions[:, None].expand(-1, self.ancestors.shape[1], -1))
-        self.room = 2 * count
+        self.capacity = 2 * count
 
     def keep(self, utterances: Tensor) -> None:
-        """Drop all utterances but these, int [B']."""
+        """Keep only the utterances with the row numbers int [B']."""
         for layer in self.layers:
             layer.keys, layer.values = layer.keys[utterances], layer.values[utterances]
             layer.encoder_keys, layer.encoder_values = layer.encoder_keys[utterances], layer.encoder_values[utterances]
@@ -171,7 +198,12 @@ class Cache:
 
 
 class AttentionDecoder(nn.Module):
-    """Tokens so far and encoded frames → scores of the next token. Input and output embeddings are shared."""
+    """Predicts the next token from the previous ones and the encoded frames. Input and output embeddings are shared.
+
+    Args:
+        dim: D, the width of the encoder.
+        config: sizes and dropout.
+    """
 
     def __init__(self, dim: int, config: DecoderConfig) -> None:
         super().__init__()
@@ -185,63 +217,77 @@ class AttentionDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def _embed(self, tokens: Tensor, first: int) -> Tensor:
-        """Tokens int [B, L], the first of them the `first`-th of its sentence → [B, L, D]."""
+        """Embeddings [B, L, D] of tokens int [B, L] at the positions first, first + 1, … of their sentence."""
         positions = torch.arange(first, first + tokens.shape[1], device=tokens.device) + FIRST_POSITION
         return self.dropout(self.embedding(tokens) + sinusoid(positions, self.dim).to(self.embedding.weight))
 
     def forward(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Scores [B, L, V] of each next token.
+        """Logits of the token after each token.
 
         Args:
-            tokens: int [B, L], beginning with `</s>`.
+            tokens: int [B, L], each row starts with `</s>`.
             encoded: frames [B, T, D].
-            padding_mask: bool [B, T], True = padding; None: no frame is.
+            padding_mask: bool [B, T], True = padding; None: no padding.
+
+        Returns:
+            [B, L, V].
         """
         frame_mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
         x = self._embed(tokens, 0)
-        for layer in self._each_layer():
+        for layer in self._typed_layers():
             x = layer(x, encoded, frame_mask)
         return self._scores(x)
 
     def cross_attention(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Cross-attention weights [B, L, T] while the token after each is predicted, mean over layers and heads.
+        """Cross-attention weights in the prediction of the token after each token, mean over layers and heads.
 
-        Inputs as in `forward`.
+        Args:
+            tokens: as in `forward`.
+            encoded: as in `forward`.
+            padding_mask: as in `forward`.
+
+        Returns:
+            [B, L, T].
         """
         frame_mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
         x, weights = self._embed(tokens, 0), list[Tensor]()
-        for layer in self._each_layer():
+        for layer in self._typed_layers():
             x = layer(x, encoded, frame_mask, weights)
         return torch.stack(weights).mean((0, 2))
 
-    def _each_layer(self) -> Iterator[DecoderLayer]:
+    def _typed_layers(self) -> Iterator[DecoderLayer]:
         return (cast(DecoderLayer, layer) for layer in self.layers)
 
     def _scores(self, x: Tensor) -> Tensor:
         return F.linear(self.norm(x), self.embedding.weight)
 
     def start(self, encoded: Tensor, padding_mask: Tensor | None, beams: int) -> Cache:
-        """An empty cache for `beams` hypotheses of each utterance of encoded [B, T, D].
+        """Make an empty cache for a search.
 
-        `padding_mask` bool [B, T]; None where no frame is padding, which is faster.
+        Args:
+            encoded: frames [B, T, D].
+            padding_mask: bool [B, T], True = padding; None: no padding, which is faster.
+            beams: K, hypotheses of each utterance.
         """
         layers = []
-        for layer in self._each_layer():
+        for layer in self._typed_layers():
             keys, values = layer.cross_attention.keys_values(encoded)
             empty = keys[:, :, :0]
             layers.append(LayerCache(empty, empty, keys, values))
         frame_mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        return Cache(layers, frame_mask, encoded.new_empty(len(encoded), beams, 0, dtype=torch.bool), room=8 * beams)
+        return Cache(
+            layers, frame_mask, encoded.new_empty(len(encoded), beams, 0, dtype=torch.bool), capacity=8 * beams
+        )
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """Newest token of every beam, int [B, K] → scores of the next one [B, K, V]."""
+        """Logits [B, K, V] of the next token of every beam, given the newest one, int [B, K]; updates the cache."""
         b, k = tokens.shape
         x = self._embed(tokens.reshape(b * k, 1), cache.length).view(b, k, self.dim)
         used = cache.ancestors.shape[2]
         newest = torch.eye(k, dtype=torch.bool, device=tokens.device).expand(b, -1, -1)
         cache.ancestors = torch.cat([cache.ancestors, newest], 2)
         ancestors = cache.ancestors[:, None] if k > 1 else None
-        for layer, layer_cache in zip(self._each_layer(), cache.layers, strict=True):
+        for layer, layer_cache in zip(self._typed_layers(), cache.layers, strict=True):
             x = layer.step(x, layer_cache, used, ancestors, cache.frame_mask)
         cache.length += 1
         return self._scores(x)

@@ -1,7 +1,7 @@
 """AVHubert: front ends, fusion and the transformer encoder (ICLR 2022, § 3 and appendix A).
 
 Shapes: B utterances, T video frames at 25 Hz, D = `encoder_embed_dim`, F = width of the fused front-end output (2·D
-when concatenated, D when added). `padding_mask` is bool [B, T], True = padding, padding only at the end of a row.
+with concatenation, D with addition). `padding_mask` is bool [B, T], True = padding, which is at the end of a row only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ from avhubert.model.pretraining import ClusterHead
 
 
 class PositionConvolution(nn.Module):
-    """Grouped convolution over time, weight-normalised per kernel position, whose output is added to its input."""
+    """Convolutional position embedding: grouped convolution over time, weight-normalised per kernel position.
+
+    Args:
+        dim: D.
+        kernel: K, its width in frames.
+        groups: of channels, a divisor of D.
+    """
 
     def __init__(self, dim: int, kernel: int, groups: int) -> None:
         super().__init__()
@@ -43,14 +49,14 @@ class PositionConvolution(nn.Module):
         return self.direction.norm(dim=(0, 1), keepdim=True)
 
     def weight(self) -> Tensor:
-        """The kernel [D, D/groups, K] = gain · direction / ‖direction‖, the norm over the first two dimensions."""
+        """The kernel [D, D/groups, K]: gain · direction / ‖direction‖, with the norm over the first two dimensions."""
         return self.direction * (self.gain / self._norm())
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] → GELU of the convolution, [B, T, D]."""
+        """Convolution and GELU: [B, T, D] → [B, T, D], to be added to the input."""
         kernel = self.direction.shape[2]
         out = F.conv1d(x.transpose(1, 2), self.weight(), self.bias, padding=kernel // 2, groups=self.groups)
-        return F.gelu(out[..., : x.shape[1]].transpose(1, 2))  # an even kernel makes one frame too many
+        return F.gelu(out[..., : x.shape[1]].transpose(1, 2))  # an even kernel gives T + 1 frames
 
 
 class EncoderLayer(nn.Module):
@@ -76,7 +82,12 @@ class EncoderLayer(nn.Module):
         return self.dropout(self.fc2(self.activation_dropout(F.gelu(self.fc1(x)))))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x [B, T, D] → [B, T, D]; mask bool [B, 1, 1, T], True for real frames, None: all are."""
+        """Attention and feed-forward network: [B, T, D] → [B, T, D].
+
+        Args:
+            x: [B, T, D].
+            mask: bool [B, 1, 1, T], True for real frames; None: no padding.
+        """
         if self.norm_first:
             x = x + self.dropout(self.attention(self.attention_norm(x), mask))
             return x + self._ffn(self.ffn_norm(x))
@@ -85,7 +96,7 @@ class EncoderLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Position convolution, then the layers, any of which training may skip (LayerDrop)."""
+    """Position convolution, then the layers; training skips random layers (LayerDrop)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -98,7 +109,13 @@ class TransformerEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None, layer: int | None = None) -> Tensor:
-        """[B, T, D] → [B, T, D]: the output of layer 1…N without the final norm, or (None) the encoder's output."""
+        """Encode fused features: [B, T, D] → [B, T, D].
+
+        Args:
+            x: [B, T, D].
+            padding_mask: bool [B, T]; None: no padding.
+            layer: return the output of this layer, 1 … N, without the final norm; None: the output of the encoder.
+        """
         mask = None
         if padding_mask is not None:
             x = x.masked_fill(padding_mask[..., None], 0)
@@ -116,13 +133,22 @@ class TransformerEncoder(nn.Module):
 class AVHubert(nn.Module):
     """Audio-visual HuBERT.
 
-    With `config.num_classes` it also has what only pre-training needs: `head` (cluster heads) and `mask_embedding`.
-    `metadata` says where the weights come from. Raises ConfigError for sizes that do not go together.
+    Args:
+        config: sizes and options. With `num_classes` the model also has `head` and `mask_embedding`, which only
+            pre-training uses.
+
+    Attributes:
+        metadata: how the weights were made.
+        head: cluster heads; None without `num_classes`.
+        mask_embedding: replaces masked features; None without `num_classes`.
+
+    Raises:
+        ConfigError: the sizes do not match.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        _check(config)
+        _check_sizes(config)
         self.config = config
         self.metadata = ModelMetadata()
         dim = config.encoder_embed_dim
@@ -144,19 +170,22 @@ class AVHubert(nn.Module):
     def front_ends(
         self, inputs: ModelInputs, keep_audio: Tensor | None = None, keep_video: Tensor | None = None
     ) -> Tensor:
-        """Fused front-end output [B, T, F], before its layer norm.
+        """Compute the fused front-end output, before its layer norm.
 
-        The features of a stream that a row lacks are zeros; absent video does not pass the video front end. Gradients
-        into the front ends are scaled by `feature_grad_mult`.
+        If a row lacks a stream, the features of that stream are zeros; the visual front end processes only rows with
+        video. Gradients of the front ends are scaled by `feature_grad_mult`.
 
         Args:
             inputs: the batch, or its tensors (see `ModelInputs`).
-            keep_audio: bool [B], False multiplies the audio features by 0 *after* the front end (modality dropout:
-                batch-norm statistics move, and gradients are zero instead of absent).
+            keep_audio: bool [B], False: the audio features are multiplied by 0 *after* the front end (modality dropout:
+                the batch-norm statistics are updated, and gradients are zero instead of None). None: no dropout.
             keep_video: the same for the video features.
 
+        Returns:
+            [B, T, F].
+
         Raises:
-            DataError: the audio has another number of features than the model.
+            DataError: the number of audio features differs from the model's.
         """
         self._check_audio(inputs)
         scale = self.config.feature_grad_mult
@@ -203,13 +232,13 @@ class AVHubert(nn.Module):
             index = torch.tensor(rows, device=video.device)
             video = video[index]
             mask = None if mask is None else mask[index]
-        if mask is not None:  # the stem sees two frames past a clip's end: they must be 0
+        if mask is not None:  # the stem's kernel reads two frames after a clip's end: they must be 0
             video = video.masked_fill(mask[:, None, :, None, None], 0)
         x = self.visual(video, lengths)
         return x if index is None else x.new_zeros(inputs.batch_size, *x.shape[1:]).index_copy(0, index, x)
 
     def fuse(self, features: Tensor) -> Tensor:
-        """[B, T, F] → the encoder's input [B, T, D]: layer norm, projection, dropout."""
+        """Layer norm, projection and dropout of front-end output [B, T, F]: the encoder's input [B, T, D]."""
         x = self.fusion_norm(features)
         if self.fusion_projection is not None:
             x = self.fusion_projection(x)
@@ -217,16 +246,19 @@ class AVHubert(nn.Module):
 
     @takes_inputs(1)
     def forward(self, inputs: ModelInputs, layer: int | None = None) -> Tensor:
-        """Encoded frames [B, T, D].
+        """Encode a batch.
 
         Args:
             inputs: the batch, or its tensors (see `ModelInputs`).
-            layer: None: the encoder's output (after its final norm where it has one); 0: the fused features before
-                the encoder, 0 where padded; 1…N: that layer's output without the final norm.
+            layer: None: the encoder's output, after its final norm if it has one; 0: the fused features before the
+                encoder, 0 at padding; 1 … N: the output of that layer without the final norm.
+
+        Returns:
+            [B, T, D].
 
         Raises:
             ConfigError: the layer does not exist.
-            DataError: the audio has another number of features than the model.
+            DataError: the number of audio features differs from the model's.
         """
         check_layer(layer, self.config)
         x = self.fuse(self.front_ends(inputs))
@@ -242,18 +274,28 @@ class AVHubert(nn.Module):
         padding_mask: Tensor | np.ndarray | None = None,
         layer: int | None = None,
     ) -> Tensor:
-        """Features [B, T, D] as evaluation mode gives them, without gradients; numpy or torch in, torch out.
+        """Compute features in evaluation mode, without gradients.
 
-        audio float [B, 104, T], video float [B, 1, T, 88, 88] (either may be left out), padding_mask bool [B, T];
-        `layer` as in `forward`. The same numbers come out for an utterance alone and in any batch.
+        The features of an utterance are the same alone and in any batch. The inputs are moved to the model's device and
+        dtype.
 
-        Raises DataError where shapes do not fit (mouth clips of 96×96 are cropped and normalised by
-        `avhubert.data.video.transform`), ConfigError for a layer that does not exist.
+        Args:
+            audio: float [B, 104, T], from `avhubert.data.filterbank.audio_features`, transposed; None: no audio.
+            video: float [B, 1, T, 88, 88], from `avhubert.data.video.transform`; None: no video.
+            padding_mask: bool [B, T], True = padding; None: no padding.
+            layer: as in `forward`.
+
+        Returns:
+            [B, T, D].
+
+        Raises:
+            DataError: shapes do not match, or neither audio nor video is given.
+            ConfigError: the layer does not exist.
         """
         if video is not None and tuple(video.shape[-2:]) != (CROP_SIZE, CROP_SIZE):
             raise DataError(
-                f"video must be mouth pictures of {CROP_SIZE}×{CROP_SIZE}, not {list(video.shape)}; clips of 96×96 are "
-                "cropped and normalised by `avhubert.data.video.transform`"
+                f"video must have frames of {CROP_SIZE}×{CROP_SIZE} pixels, not {list(video.shape)}; crop and "
+                "normalise clips of 96×96 with `avhubert.data.video.transform`"
             )
         streams = {"audio": audio, "video": video}
         tensors = {name: None if x is None else torch.as_tensor(x) for name, x in streams.items()}
@@ -273,23 +315,35 @@ class AVHubert(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format of the weights."""
+        """The data type of the weights."""
         return self.audio.weight.dtype
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write a model directory that `avhubert.load` reads. ConfigError where it cannot be written."""
+        """Write a model directory that `avhubert.load` reads.
+
+        Raises:
+            ConfigError: the directory cannot be written.
+        """
         from avhubert import save
 
         save(self, directory)
 
 
 def check_layer(layer: int | None, config: ModelConfig) -> None:
-    """ConfigError unless `layer` is None or one that the model has."""
+    """Check a layer number.
+
+    Args:
+        layer: 0 … N, or None.
+        config: of the model, with N layers.
+
+    Raises:
+        ConfigError: the model does not have that layer.
+    """
     if layer is not None and (type(layer) is not int or not 0 <= layer <= config.encoder_layers):
         raise ConfigError(f"layer {layer!r} does not exist: this model has layers 0 to {config.encoder_layers}")
 
 
-def _check(config: ModelConfig) -> None:
+def _check_sizes(config: ModelConfig) -> None:
     for key in ("encoder_attention_heads", "conv_pos_groups"):
         if config.encoder_embed_dim % getattr(config, key):
             raise ConfigError(

@@ -16,38 +16,45 @@ from torch import Tensor, nn
 
 from avhubert.model import kernels
 
-STEM_REACH = 2  # frames that the stem's kernel of five sees on either side
+STEM_RADIUS = 2  # frames before and after the current one that the stem's kernel reads
 
 
 class PReLU(nn.PReLU):
     """`nn.PReLU` with one slope per channel, over [N, C, H, W]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → [N, C, H, W]."""
+        """Apply the activation: [N, C, H, W] → [N, C, H, W]."""
         return kernels.prelu(x, self.weight) if self.training and kernels.applies(x) else super().forward(x)
 
 
 def activation(kind: str, channels: int) -> nn.Module:
-    """`prelu` (one slope per channel, initially 0.25) or `relu`."""
+    """Make an activation: `prelu` (one slope per channel, initially 0.25) or `relu`."""
     return PReLU(channels) if kind == "prelu" else nn.ReLU()
 
 
-def _normalised(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
-    """Convolution and batch norm; in evaluation mode the norm is folded into the kernel: one pass over memory less."""
+def _conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """Convolution and batch norm. In evaluation mode the norm is folded into the kernel, which saves a memory pass."""
     if norm.training:
         return kernels.batch_norm(conv(x), norm)
-    kernel, shift = _folded(conv.weight, norm)
+    kernel, shift = _fold(conv.weight, norm)
     return F.conv2d(x, kernel, shift, cast(tuple[int, int], conv.stride), cast(tuple[int, int], conv.padding))
 
 
-def _folded(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel and bias of a convolution that has the batch norm after it in it."""
+def _fold(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of a convolution that includes the batch norm after it."""
     scale = norm.weight * torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps)
     return kernel * scale.view(-1, *[1] * (kernel.dim() - 1)), norm.bias - cast(Tensor, norm.running_mean) * scale
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions with batch norm, and a shortcut, projected where the shape changes."""
+    """Two 3×3 convolutions with batch norm, and a shortcut, which is projected if the shape changes.
+
+    Args:
+        inputs: channels C.
+        outputs: channels C'.
+        stride: of the first convolution.
+        kind: of the activations, see `activation`.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, kind: str) -> None:
         super().__init__()
@@ -63,23 +70,27 @@ class ResidualBlock(nn.Module):
             self.shortcut_norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → [N, C', H', W'], H and W divided by the stride."""
-        out = self.activation1(_normalised(x, self.conv1, self.norm1))
-        out = _normalised(out, self.conv2, self.norm2)
-        shortcut = x if self.shortcut_conv is None else _normalised(x, self.shortcut_conv, self.shortcut_norm)
+        """Apply the block: [N, C, H, W] → [N, C', H', W'], H and W divided by the stride."""
+        out = self.activation1(_conv_norm(x, self.conv1, self.norm1))
+        out = _conv_norm(out, self.conv2, self.norm2)
+        shortcut = x if self.shortcut_conv is None else _conv_norm(x, self.shortcut_conv, self.shortcut_norm)
         return self.activation2(out + shortcut)
 
 
 class VisualFrontEnd(nn.Module):
-    """Mouth clips [N, 1, T, H, H] → features [N, T, 8·W] (`encode`) → [N, T, `dim`] (forward).
+    """Visual features of mouth clips: [N, 1, T, H, H] → [N, T, D].
 
-    `width` is the stem's number of channels (published: 64); `blocks` the residual blocks of each stage (published:
-    2, 2, 2, 2), every stage after the first halving the resolution and doubling the channels.
+    Args:
+        dim: D.
+        width: W, channels of the stem (published: 64).
+        blocks: residual blocks of each stage (published: 2, 2, 2, 2). Every stage after the first halves the resolution
+            and doubles the channels.
+        kind: of the activations, see `activation`.
     """
 
     def __init__(self, dim: int, width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2), kind: str = "prelu") -> None:
         super().__init__()
-        self.stem_conv = nn.Conv3d(1, width, (5, 7, 7), (1, 2, 2), (STEM_REACH, 3, 3), bias=False)
+        self.stem_conv = nn.Conv3d(1, width, (5, 7, 7), (1, 2, 2), (STEM_RADIUS, 3, 3), bias=False)
         self.stem_norm = nn.BatchNorm2d(width)
         self.stem_activation = activation(kind, width)
         self.stages = nn.ModuleList()
@@ -99,28 +110,33 @@ class VisualFrontEnd(nn.Module):
         self.stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def stem(self, video: Tensor) -> Tensor:
-        """[N, 1, T, H, H] → [N·T, W, H/4, H/4], frames folded into the batch, channels last in memory."""
+        """Apply the stem: [N, 1, T, H, H] → [N·T, W, H/4, H/4], channels-last in memory."""
         kernel, shift = self.stem_conv.weight, None
         if not self.training:
-            kernel, shift = _folded(kernel, self.stem_norm)
-        # five neighbouring frames as channels of a 2-D convolution: on a CPU the only way to a channels-last result
-        frames = F.pad(video[:, 0], (0, 0, 0, 0, STEM_REACH, STEM_REACH)).unfold(1, 2 * STEM_REACH + 1, 1)
+            kernel, shift = _fold(kernel, self.stem_norm)
+        # a 2-D convolution with five adjacent frames as channels: on a CPU, a 3-D one has no channels-last output
+        frames = F.pad(video[:, 0], (0, 0, 0, 0, STEM_RADIUS, STEM_RADIUS)).unfold(1, 2 * STEM_RADIUS + 1, 1)
         x = F.conv2d(frames.flatten(0, 1).permute(0, 3, 1, 2), kernel[:, 0], shift, stride=2, padding=3)
         if self.training:
             x = kernels.batch_norm(x, self.stem_norm)
         return F.max_pool2d(self.stem_activation(x), 3, 2, 1)
 
     def encode(self, video: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """[N, 1, T, H, H] → [N, T, 8·W], before the projection.
+        """Apply the stem and the residual trunk, without the projection.
 
-        `lengths`: video of clip n is 0 from frame lengths[n] on. In evaluation mode such frames, which are equal where
-        the stem no longer sees the clip, are computed once.
+        Args:
+            video: [N, 1, T, H, H].
+            lengths: real frames of each clip; the frames after them must be 0. In evaluation mode, the trunk processes
+                only one of the frames that depend on padding alone. None: no padding.
+
+        Returns:
+            [N, T, channels of the last stage], 8·W as published.
         """
         n, _, t = video.shape[:3]
         x = self.stem(video)
         index = None
         if lengths is not None and not self.training:
-            distinct, inverse = np.unique(_first_alike(lengths, t), return_inverse=True)
+            distinct, inverse = np.unique(_first_equal(lengths, t), return_inverse=True)
             index = torch.from_numpy(inverse.reshape(-1)).to(x.device)
             x = x[torch.from_numpy(distinct).to(x.device)]
         for stage in self.stages:
@@ -131,16 +147,16 @@ class VisualFrontEnd(nn.Module):
         return x.view(n, t, -1)
 
     def forward(self, video: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """[N, 1, T, H, H] → [N, T, dim]; `lengths` as in `encode`."""
+        """Visual features [N, T, D] of [N, 1, T, H, H]; `lengths` as in `encode`."""
         return self.projection(self.encode(video, lengths))
 
 
-def _first_alike(lengths: Sequence[int], frames: int) -> np.ndarray:
-    """int64 [N·T]: for each frame the first one with the same stem output.
+def _first_equal(lengths: Sequence[int], frames: int) -> np.ndarray:
+    """For each frame of the batch the index of the first frame with the same stem output, int64 [N·T].
 
-    That is the frame itself, or, if it sees nothing but padding, the first frame of the batch that does.
+    That is the frame itself, or, if the stem reads only padding there, the first such frame of the batch.
     """
-    own = np.arange(len(lengths) * frames).reshape(-1, frames)
-    # the last STEM_REACH frames see the clip's end (zeros from outside), which is zero as well as padding is
-    blank = np.arange(frames) >= np.asarray(lengths)[:, None] + STEM_REACH
-    return np.where(blank, own[blank].min(initial=own.size), own).ravel()
+    indices = np.arange(len(lengths) * frames).reshape(-1, frames)
+    # at the end of the tensor the stem reads its own zero padding, which equals the padding of the clip
+    blank = np.arange(frames) >= np.asarray(lengths)[:, None] + STEM_RADIUS
+    return np.where(blank, indices[blank].min(initial=indices.size), indices).ravel()

@@ -1,4 +1,4 @@
-"""What a model call reads: the streams of a batch, and which of their frames and rows are real.
+"""The inputs of a model call: the streams of a batch, and which of their frames and rows are real.
 
 Shapes: B utterances, T video frames at 25 Hz.
 """
@@ -24,18 +24,18 @@ class ModelInputs:
     """The inputs of one batch, all on one device.
 
     Attributes:
-        audio: float [B, 104, T] stacked filterbank values; None if no row has audio.
-        video: float [B, 1, T, 88, 88] normalised mouth clips; None if no row has video.
+        audio: float [B, 104, T], stacked filterbank frames; None if no row has audio.
+        video: float [B, 1, T, 88, 88], normalised mouth clips; None if no row has video.
         padding_mask: bool [B, T], True where a frame is padding (only at the end of a row); None: no padding.
         has_audio, has_video: bool [B], False where the row lacks the stream; None: every row has it.
         lengths: real frames of each row, on the host; derived from `padding_mask`.
         audio_rows, video_rows: rows that have the stream, on the host; derived from `has_audio`, `has_video`.
 
-    The values on the host decide shapes and branches, so that a model call on a GPU waits for no result. Create the
-    inputs on the CPU and move them with `to`: the derived values are then read without waiting.
+    The values on the host determine shapes and branches, so that a model call on a GPU does not wait for results.
+    Create the inputs on the CPU and move them with `to`: deriving these values then does not wait for the GPU.
 
     Raises:
-        DataError: shapes that do not fit together, or neither audio nor video.
+        DataError: shapes do not match, the batch is empty, or neither audio nor video is given.
     """
 
     audio: Tensor | None = None
@@ -63,7 +63,7 @@ class ModelInputs:
             return ()
         if has is None:
             return tuple(range(self.batch_size))
-        return tuple(row for row, there in enumerate(to_host(has).tolist()) if there)
+        return tuple(row for row, present in enumerate(to_host(has).tolist()) if present)
 
     def _check_shapes(self) -> tuple[int, int]:
         shapes = []
@@ -84,7 +84,7 @@ class ModelInputs:
         if len(set(shapes)) > 1:
             raise DataError(f"audio, video and padding_mask differ in [batch, frames]: {', '.join(map(str, shapes))}")
         if 0 in shapes[0]:
-            raise DataError(f"there is nothing to read: [batch, frames] is {list(shapes[0])}")
+            raise DataError(f"the batch is empty: [batch, frames] is {list(shapes[0])}")
         return shapes[0]
 
     @property
@@ -115,7 +115,7 @@ class ModelInputs:
         return None if all(length == self.frames for length in self.lengths) else self.padding_mask
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ModelInputs:
-        """The same inputs on `device`, streams as `dtype` if given."""
+        """The same inputs on `device`; `dtype` converts audio and video (None: no conversion)."""
         return to_device(self, device, dtype)
 
 
@@ -123,10 +123,13 @@ FIELDS = tuple(field.name for field in fields(ModelInputs))[:5]
 
 
 def takes_inputs(position: int) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Lets a function whose argument number `position` is a ModelInputs also be called with the tensors themselves.
+    """Make a decorator for functions that take a ModelInputs, so that they also accept its tensors as arguments.
 
-    `model(audio, video, padding_mask)` and `model(audio=…, video=…)` are then the same as
-    `model(ModelInputs(audio, video, padding_mask))`. Tensors by position come in the order of the dataclass.
+    With it `model(audio, video, padding_mask)` and `model(audio=…, video=…)` mean
+    `model(ModelInputs(audio, video, padding_mask))`. Positional tensors have the order of the dataclass.
+
+    Args:
+        position: of the argument `inputs`, counted from 0.
     """
 
     def decorate(function: Callable[..., R]) -> Callable[..., R]:

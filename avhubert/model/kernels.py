@@ -1,9 +1,8 @@
 """Batch norm and PReLU for training on a CPU, over images [N, C, H, W] that are channels-last in memory.
 
-PyTorch's own batch norm sums such images in one float32 accumulator per channel: the statistics are off by 1e-5, and
-the gradients of the stem by 1 %. Its PReLU spends most of its time on the gradient of the slopes. Both are computed
-here on the same memory seen as rows [N·H, W·C]: sums over fewer numbers, and long vectors however few the channels
-are.
+PyTorch's batch norm sums such images in one float32 accumulator per channel: the statistics have an error of 1e-5, and
+the gradients of the stem one of 1 %. Its PReLU spends most of the time on the gradient of the slopes. The functions
+here view the same memory as rows [N·H, W·C]: each sum has fewer terms, and vectors are long even with few channels.
 """
 
 from __future__ import annotations
@@ -21,16 +20,18 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def applies(x: Tensor) -> bool:
-    """Whether these kernels are for x: full precision, on a CPU. Elsewhere PyTorch's own serve well."""
+    """Whether to use these kernels for x: float32 or float64 on a CPU. PyTorch's kernels are fine otherwise."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def _rows(x: Tensor) -> Tensor:
+    """The image [N, C, H, W] as rows [N·H, W·C]."""
     n, c, h, w = x.shape
     return x.permute(0, 2, 3, 1).reshape(n * h, w * c)
 
 
 def _image(rows: Tensor, shape: torch.Size) -> Tensor:
+    """Rows [N·H, W·C] as an image of shape [N, C, H, W]."""
     n, c, h, w = shape
     return rows.view(n, h, w, c).permute(0, 3, 1, 2)
 
@@ -45,21 +46,24 @@ class _BatchNorm(torch.autograd.Function):
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square().mean(0)
         scale = torch.rsqrt(variance + eps)
-        normal = torch.addcmul((-mean * scale).repeat(width), rows, scale.repeat(width))
-        ctx.save_for_backward(normal, weight * scale)
+        normalised = torch.addcmul((-mean * scale).repeat(width), rows, scale.repeat(width))
+        ctx.save_for_backward(normalised, weight * scale)
         ctx.shape = x.shape
         ctx.mark_non_differentiable(mean, variance)
-        return _image(torch.addcmul(bias.repeat(width), normal, weight.repeat(width)), x.shape), mean, variance
+        out = torch.addcmul(bias.repeat(width), normalised, weight.repeat(width))
+        return _image(out, x.shape), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        normal, scale = ctx.saved_tensors
+        normalised, scale = ctx.saved_tensors
         rows, width = _rows(gradients[0]), ctx.shape[3]
         bias = rows.sum(0).view(width, -1).sum(0)
-        weight = (rows * normal).sum(0).view(width, -1).sum(0)
-        share = scale / (rows.numel() // len(scale))
-        below = torch.addcmul((-share * bias).repeat(width), normal, (-share * weight).repeat(width))
-        return _image(below.addcmul_(rows, scale.repeat(width)), ctx.shape), weight, bias, None
+        weight = (rows * normalised).sum(0).view(width, -1).sum(0)
+        scale_over_count = scale / (rows.numel() // len(scale))
+        through_statistics = torch.addcmul(
+            (-scale_over_count * bias).repeat(width), normalised, (-scale_over_count * weight).repeat(width)
+        )
+        return _image(through_statistics.addcmul_(rows, scale.repeat(width)), ctx.shape), weight, bias, None
 
 
 class _PReLU(torch.autograd.Function):
@@ -73,20 +77,20 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         x, slope = ctx.saved_tensors
-        above = torch.ops.aten.threshold_backward(gradients[0], x, 0)  # the gradient where x > 0
-        below = gradients[0] - above
-        return above.addcmul_(below, slope), below.mul_(x).sum(0)
+        positive = torch.ops.aten.threshold_backward(gradients[0], x, 0)  # the gradient where x > 0, else 0
+        negative = gradients[0] - positive
+        return positive.addcmul_(negative, slope), negative.mul_(x).sum(0)
 
 
-_frozen = False  # running statistics stay as they are
+_frozen = False  # whether batch norm keeps its running statistics
 
 
 @contextlib.contextmanager
 def statistics_frozen() -> Iterator[None]:
     """A context in which batch norm in training mode does not update its running statistics.
 
-    Activation checkpointing repeats the forward pass in it. It applies to all threads, since the backward pass runs in
-    a thread of its own.
+    Activation checkpointing repeats the forward pass in it. It applies to all threads, because the backward pass runs
+    in a separate thread.
     """
     global _frozen
     _frozen = True
@@ -97,7 +101,15 @@ def statistics_frozen() -> Iterator[None]:
 
 
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """`norm(x)` in training mode, running statistics included (but see `statistics_frozen`)."""
+    """Compute `norm(x)` in training mode and update its running statistics, except within `statistics_frozen`.
+
+    Args:
+        x: [N, C, H, W].
+        norm: of C channels.
+
+    Returns:
+        [N, C, H, W].
+    """
     assert norm.momentum is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -119,16 +131,16 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """`F.prelu(x, slope)` with one slope per channel."""
+    """Compute `F.prelu(x, slope)` of x [N, C, H, W] with one slope per channel, [C]."""
     return _image(_PReLU.apply(_rows(x), slope.repeat(x.shape[3])), x.shape)
 
 
 def reuse_memory() -> None:
-    """Tell the C library (glibc; elsewhere nothing happens) to keep freed memory for this process's next allocation.
+    """Make glibc keep freed memory for the next allocation of this process; no effect with other C libraries.
 
-    By default each tensor over 32 MB is given back to the system and cleared page by page when it is made again,
-    which takes a quarter of a training step on a CPU. To be called once by a program that trains or extracts
-    features.
+    By default, the memory of a freed tensor over 32 MB returns to the system, which clears it page by page at the next
+    allocation: this takes a quarter of a training step on a CPU. A program that trains or extracts features calls this
+    once.
     """
     allocator = getattr(ctypes.CDLL(None), "mallopt", None)
     if allocator is not None:

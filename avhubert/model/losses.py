@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class TextTargets:
-    """Target tokens of a batch. Create it on the CPU with `of`, then move it with `to`.
+    """Target tokens of a batch. Create the targets on the CPU with `of`, then move them with `to`.
 
     Attributes:
         tokens: int64 [B, L], each row ends with `</s>` and is padded with `<pad>`.
         index: int64 [N], flat positions of the tokens that are not padding.
-        lengths: tokens of each row without `</s>`, on the host.
+        lengths: tokens of each row without `</s>` and padding, on the host.
     """
 
     tokens: Tensor
@@ -39,7 +39,7 @@ class TextTargets:
 
     @classmethod
     def of(cls, tokens: Tensor) -> TextTargets:
-        """The targets of tokens int [B, L]."""
+        """Make targets of tokens int64 [B, L]; each row ends with `</s>` and is padded with `<pad>`."""
         index = (tokens != PAD).flatten().nonzero().squeeze(1)
         lengths = ((tokens != PAD) & (tokens != EOS)).sum(1)
         return cls(tokens, index, tuple(to_host(lengths).tolist()))
@@ -50,19 +50,22 @@ class TextTargets:
 
 
 def shift(tokens: Tensor) -> Tensor:
-    """Targets int [B, L] → the decoder's input: `</s>`, then all but the last symbol of each row."""
+    """The decoder's input of targets int [B, L]: `</s>`, then each row without its last symbol."""
     return torch.cat([tokens.new_full((len(tokens), 1), EOS), tokens[:, :-1]], 1).masked_fill(tokens == PAD, PAD)
 
 
 def label_smoothed(scores: Tensor, targets: Tensor | TextTargets, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Label-smoothed cross-entropy and plain cross-entropy, each summed over tokens that are not padding.
+    """Label-smoothed cross-entropy: (1 − ε − ε/(V−1)) · nll + ε/(V−1) · Σ −log p.
 
-    (1 − ε − ε/(V−1)) · nll + ε/(V−1) · Σ −log p: ε is spread over the other V − 1 symbols.
+    ε is distributed over the other V − 1 symbols.
 
     Args:
-        scores: float [B, L, V].
-        targets: tokens int [B, L], or what `TextTargets.of` makes of them.
+        scores: logits [B, L, V].
+        targets: tokens int64 [B, L], or their TextTargets.
         smoothing: ε.
+
+    Returns:
+        The label-smoothed and the plain cross-entropy in nats, each summed over the tokens without padding.
     """
     targets = targets if isinstance(targets, TextTargets) else TextTargets.of(targets)
     logs = F.log_softmax(scores.float(), -1)
@@ -76,17 +79,17 @@ def label_smoothed(scores: Tensor, targets: Tensor | TextTargets, smoothing: flo
 def recognizer_loss(
     recognizer: Recognizer, targets: Tensor | TextTargets, inputs: ModelInputs, objective: FinetuneObjectiveConfig
 ) -> tuple[Tensor, int, dict[str, Tensor]]:
-    """(1 − w) · attention + w · CTC, summed over the batch.
+    """The fine-tuning loss: (1 − w) · attention + w · CTC, summed over the batch.
 
     Args:
         recognizer: on the device of all other arguments.
-        targets: tokens int [B, L] with `</s>`, padded with `<pad>`, or what `TextTargets.of` makes of them.
+        targets: tokens int64 [B, L] with `</s>`, padded with `<pad>`, or their TextTargets.
         inputs: the batch, or its tensors (see `ModelInputs`).
-        objective: the weight w of CTC and the label smoothing.
+        objective: the weight w of CTC, and the label smoothing.
 
     Returns:
-        The loss; its divisor (sentences); sums for the log: `nll` (nats), `correct` and `total` (tokens) unless w = 1,
-        where the decoder takes no part; `ctc` (nats) unless w = 0.
+        The loss, its divisor (the number of sentences), and sums for the log: `nll` (nats), `correct` and `total`
+        (tokens) if w < 1, otherwise the decoder is not used; `ctc` (nats) if w > 0.
 
     Raises:
         ConfigError: w > 0, and the recognizer has no CTC head.
@@ -116,12 +119,21 @@ def recognizer_loss(
 
 
 def ctc_loss(scores: Tensor, targets: TextTargets, lengths: Sequence[int]) -> Tensor:
-    """CTC of scores [B, T, V], summed; `lengths`: real frames. A target too long for its frames counts 0."""
+    """CTC loss, summed over the batch. The loss of a target that is too long for its frames is 0.
+
+    Args:
+        scores: logits [B, T, V].
+        targets: of B rows.
+        lengths: real frames of each row.
+
+    Returns:
+        The loss in nats, a scalar.
+    """
     logs = F.log_softmax(scores.float(), -1).transpose(0, 1)
     return F.ctc_loss(
         logs,
         targets.tokens,
-        tuple(lengths),  # type: ignore[arg-type]  # torch's own annotation lacks the tuples that it documents
+        tuple(lengths),  # type: ignore[arg-type]  # torch documents tuples, but its annotation lacks them
         targets.lengths,  # type: ignore[arg-type]
         blank=CTC_BLANK,
         reduction="sum",

@@ -1,6 +1,7 @@
-"""Span masks of pre-training and modality dropout (ICLR 2022, § 3.3 and 3.4), all drawn on the CPU from one generator.
+"""Span masking of pre-training and modality dropout (ICLR 2022, § 3.3 and 3.4).
 
-Shapes: B utterances, T video frames at 25 Hz. A *span* is a longest sequence of adjacent masked frames.
+All random numbers are drawn on the CPU from one generator. Shapes: B utterances, T video frames at 25 Hz. A *span* is a
+maximal sequence of adjacent masked frames.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from torch import Tensor
 from avhubert.config.schema import MaskingConfig
 from avhubert.errors import ConfigError
 
-MIN_SPANS = 2
-BLANK = -1  # instead of a source frame: the masked frame becomes 0
+MIN_SPANS = 2  # of an utterance
+BLANK = -1  # in place of the index of a source frame: the masked frame is set to 0
 
 
 @dataclass
 class Masks:
-    """Masked frames of a batch, drawn on the CPU and moved with the inputs.
+    """The masked frames of a batch. Draw them on the CPU, then move them with the batch.
 
-    Either `features` is set (feature masking) or the other three.
+    Either `features` is set (feature masking) or the other three (input masking). Only real frames are masked.
 
-    `audio`, `video`, `features`: bool [B, T], True = masked; only real frames are masked. `video_source`: int64 [B,
-    T], for masked video the frame b·T + t that replaces it, or −1: it becomes 0.
+    Attributes:
+        audio: bool [B, T], True = masked.
+        video: bool [B, T], True = masked.
+        video_source: int64 [B, T], for each masked video frame the flat index b·T + t of the frame that replaces it;
+            −1: the frame is set to 0.
+        features: bool [B, T], True = masked.
     """
 
     audio: Tensor | None = None
@@ -34,7 +39,12 @@ class Masks:
     features: Tensor | None = None
 
     def union(self, has_audio: Tensor | None = None, has_video: Tensor | None = None) -> Tensor:
-        """bool [B, T]: frames to predict. A stream that an utterance lacks masks nothing."""
+        """The frames to predict, bool [B, T]: masked in at least one stream that the utterance has.
+
+        Args:
+            has_audio: bool [B]; None: every utterance has audio.
+            has_video: bool [B]; None: every utterance has video.
+        """
         if self.features is not None:
             return self.features
         assert self.audio is not None
@@ -44,36 +54,43 @@ class Masks:
         return audio | video
 
     def replace_audio(self, audio: Tensor | None, embedding: Tensor) -> Tensor | None:
-        """audio [B, 104, T] with masked frames ← the learned `embedding` [104], or ← 0 in a batch of one clip."""
+        """Replace the masked frames of audio [B, 104, T] by `embedding` [104], or by 0 in a batch of one clip."""
         if audio is None or self.audio is None:
             return audio
-        value = embedding * (len(audio) > 1)  # published: a batch of one has its masked frames blanked in both streams
+        value = embedding * (len(audio) > 1)  # as published: in a batch of one clip both streams are masked with 0
         return torch.where(self.audio[:, None, :], value.to(audio.dtype)[:, None], audio)
 
     def replace_video(self, video: Tensor | None) -> Tensor | None:
-        """video [B, 1, T, H, H] with masked frames ← their source frames, read from the clip as it was."""
+        """Replace the masked frames of video [B, 1, T, H, H] by their source frames before masking."""
         if video is None or self.video is None:
             return video
         assert self.video_source is not None
         frames = video.flatten(0, 2)
         masked, source = self.video.flatten(), self.video_source.flatten()
-        own = torch.arange(len(frames), device=frames.device)
+        unchanged = torch.arange(len(frames), device=frames.device)
         blank = masked & (source == BLANK)
-        replaced = frames[torch.where(masked & ~blank, source, own)]
+        replaced = frames[torch.where(masked & ~blank, source, unchanged)]
         return replaced.masked_fill_(blank[:, None, None], 0).view_as(video)
 
     def replace_features(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Fused features [B, T', D], T' <= T, with masked frames ← the learned `embedding` [D]."""
+        """Replace the masked frames of fused features [B, T', D], T' ≤ T, by `embedding` [D]."""
         if self.features is None:
             return x
         return torch.where(self.features[:, : x.shape[1], None], embedding.to(x.dtype), x)
 
 
 def draw_masks(padding_mask: Tensor, config: MaskingConfig, masking_type: str, rng: np.random.Generator) -> Masks:
-    """Masks of one batch, reproducible from `rng`; padding_mask bool [B, T] (all False where nothing is padded).
+    """Draw the masks of a batch.
 
-    `feature` masking draws one mask with the settings of audio, which must be those of video too (else ConfigError);
-    `input` masking draws video first, then what replaces it, then audio. A probability of 0 masks nothing.
+    Args:
+        padding_mask: bool [B, T], True = padding.
+        config: probabilities and lengths; a probability of 0 masks nothing.
+        masking_type: `feature` draws one mask; `input` draws the video mask, then the replacement frames, then the
+            audio mask.
+        rng: determines the masks.
+
+    Raises:
+        ConfigError: `feature` masking, but the settings of audio and video differ.
     """
     frames = padding_mask.shape[1]
     lengths = (~padding_mask).sum(1).tolist()
@@ -94,11 +111,22 @@ def draw_masks(padding_mask: Tensor, config: MaskingConfig, masking_type: str, r
 def span_mask(
     lengths: list[int], frames: int, prob: float, span: int, thin: bool, rng: np.random.Generator
 ) -> np.ndarray:
-    """bool [B, `frames`]: spans of `span` frames in rows of `lengths` real frames.
+    """Draw span masks.
 
-    prob · length / span spans a row (at least 2; rounded by one random number a row, or one for all rows where all
-    are of full length, as the published statistics have it), starts drawn without replacement, spans may overlap.
-    With `thin`, random frames are unmasked until every row has as many as the least masked one.
+    A row has prob · length / span spans, at least 2. The number is rounded up or down at random, with one random number
+    per row, or one for all rows if no row is padded (as published). The starts are drawn without replacement; spans may
+    overlap.
+
+    Args:
+        lengths: real frames of each row.
+        frames: T.
+        prob: approximate share of masked frames before overlaps; 0: nothing is masked.
+        span: frames of a span.
+        thin: unmask random frames until all rows have as many masked frames as the row with the fewest.
+        rng: determines the masks.
+
+    Returns:
+        bool [B, T], True = masked.
     """
     mask = np.zeros((len(lengths), frames), dtype=bool)
     if prob == 0:
@@ -117,7 +145,7 @@ def span_mask(
 
 
 def spans(mask: np.ndarray) -> list[tuple[int, int, int]]:
-    """(row, first frame, frame after the last) of every span of a mask bool [B, T]."""
+    """The spans of a mask bool [B, T]: (row, first frame, frame after the last) of each."""
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(edges == 1)
     ends = np.nonzero(edges == -1)[1]
@@ -125,12 +153,18 @@ def spans(mask: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def replacement(mask: np.ndarray, selection: str, rng: np.random.Generator) -> np.ndarray:
-    """Which frame replaces each masked one: int64 [B, T] of b·T + t, −1 where there is none.
+    """Draw the frames that replace masked video frames. In a batch of one clip there are none, as published.
 
-    `same_seq`: each span is replaced by a span of the same clip that ends a frame or more before it or starts
-    after it (frame 0 if there is no such start); past the clip's end the last frame repeats. `same_other_seq`: the
-    same frames of another clip, the batch being rotated by one random number. A batch of one clip has its masked
-    frames set to 0, as published.
+    Args:
+        mask: bool [B, T], True = masked.
+        selection: `same_seq`: a span of the same clip and length replaces each span. It ends at least one frame before
+            the masked span or starts after it (at frame 0 if neither is possible); after the end of the row its last
+            frame is repeated. `same_other_seq`: the same frames of another clip; the batch is rotated by one random
+            number.
+        rng: determines the frames.
+
+    Returns:
+        Flat indices b·T + t, int64 [B, T]; −1 for unmasked frames and if there is no replacement.
     """
     batch, frames = mask.shape
     source = np.full(mask.shape, BLANK, dtype=np.int64)
@@ -152,10 +186,17 @@ def replacement(mask: np.ndarray, selection: str, rng: np.random.Generator) -> n
 
 
 def draw_modality_dropout(batch: int, config: MaskingConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Which streams are kept in training: (audio, video), bool [B] each, never both dropped.
+    """Draw the streams to keep in training (modality dropout).
 
-    With probability `modality_dropout` one stream goes: audio with probability `audio_dropout`, else video. One draw
-    for the batch, or one per utterance.
+    With probability `modality_dropout` one stream is dropped: audio with probability `audio_dropout`, otherwise video.
+
+    Args:
+        batch: B.
+        config: the probabilities, and whether there is one draw for the batch or one per utterance.
+        rng: determines the streams.
+
+    Returns:
+        (audio, video), each bool [B], True = kept; at least one of them is True.
     """
     draws = rng.random((batch if config.dropout_per_utterance else 1, 2))
     drop = draws[:, 0] < config.modality_dropout

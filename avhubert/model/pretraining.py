@@ -1,6 +1,6 @@
 """Masked cluster prediction: cosine head, cross-entropy over masked frames, features penalty (ICLR 2022, § 3.3, eq. 3).
 
-Shapes: B utterances, T video frames at 25 Hz, N frames that count, V classes of a label set (clusters + 4).
+Shapes: B utterances, T video frames at 25 Hz, N frames to predict, V classes of a label set (clusters + 4).
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 
 class ClusterHead(nn.Module):
-    """Projection to the cluster embeddings' space and cosine similarity / temperature, for one or more label sets.
+    """Cosine similarity between projected features and class embeddings, divided by a temperature, per label set.
 
-    The published code lays out [N, V, 256] differences; normalising both sides and multiplying gives the same numbers.
+    Features and embeddings are normalised and then multiplied as matrices; no tensor of shape [N, V, final_dim] is
+    needed.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -41,7 +42,7 @@ class ClusterHead(nn.Module):
         self.class_embeddings = nn.Parameter(torch.rand(sum(self.num_classes), config.final_dim))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """[N, D] → logits float32 [N, V] of each label set."""
+        """Logits float32 [N, V] of each label set for features [N, D]."""
         projected = self.projection(x).float()
         sets = len(self.num_classes)
         parts = projected.chunk(sets, -1) if self.untied else [projected] * sets
@@ -55,7 +56,12 @@ class ClusterHead(nn.Module):
 
 @dataclass
 class Targets:
-    """Frames whose clusters are predicted: flat positions int64 [N] in [B, T'], classes int64 [sets, N], −1 = none."""
+    """Frames to predict, and their classes.
+
+    Attributes:
+        index: int64 [N], flat positions b·T' + t of the frames.
+        classes: int64 [label sets, N]; −1: no label.
+    """
 
     index: Tensor
     classes: Tensor
@@ -63,15 +69,17 @@ class Targets:
 
 @dataclass
 class PretrainBatch:
-    """All that the pre-training loss of a micro-batch needs. Prepare it on the CPU, then move it with `to`.
+    """The inputs of the pre-training loss for a micro-batch. Prepare it on the CPU, then move it with `to`.
 
     Attributes:
         inputs: the streams before masking.
         masks: the masked frames.
-        masked, unmasked: targets at masked and at unmasked real frames.
-        frames: T', frames that have labels.
-        sample_size: frames with a target whose cross-entropy counts.
-        keep_audio, keep_video: bool [B], False where modality dropout drops the stream; None: nothing is dropped.
+        masked: targets at masked real frames.
+        unmasked: targets at unmasked real frames.
+        frames: T', frames with labels.
+        sample_size: number of frames with a target whose cross-entropy has a weight above 0.
+        keep_audio: bool [B], False where modality dropout drops the audio; None: no dropout.
+        keep_video: the same for video.
     """
 
     inputs: ModelInputs
@@ -95,14 +103,14 @@ def prepare(
     objective: ObjectiveConfig,
     keep: tuple[Tensor, Tensor] | None = None,
 ) -> PretrainBatch:
-    """Find the frames to predict.
+    """Find the frames to predict and make a PretrainBatch.
 
     Args:
         inputs: the streams, on the device of `labels` and `masks`.
-        labels: for each label set class ids int64 [B, T'], −1 = no target; T' <= T.
+        labels: per label set class ids int64 [B, T'], T' ≤ T; −1: no label.
         masks: from `draw_masks`.
-        objective: which frames' cross-entropy counts.
-        keep: (audio, video) bool [B] from `draw_modality_dropout`; the only stream of a row is always kept.
+        objective: the weights of the cross-entropy at masked and unmasked frames.
+        keep: (audio, video) bool [B] from `draw_modality_dropout`; if a row has one stream only, it is kept.
     """
     rows, frames = labels[0].shape
     device = labels[0].device
@@ -111,18 +119,19 @@ def prepare(
     real = torch.ones_like(masked) if inputs.mask is None else ~inputs.mask[:, :frames]
     classes = torch.stack(list(labels)).flatten(1)
     targets = []
-    for chosen in (masked & real, ~masked & real):
-        index = chosen.flatten().nonzero().squeeze(1)
+    for predicted in (masked & real, ~masked & real):
+        index = predicted.flatten().nonzero().squeeze(1)
         targets.append(Targets(index, classes[:, index]))
     weights = (objective.masked_weight, objective.unmasked_weight)
-    counted = [(t.classes >= 0).any(0).sum() for weight, t in zip(weights, targets, strict=True) if weight]
+    counts = [(t.classes >= 0).any(0).sum() for weight, t in zip(weights, targets, strict=True) if weight]
     keep_audio, keep_video = (None, None) if keep is None else (keep[0] | ~has_video, keep[1] | ~has_audio)
     masked_targets, unmasked_targets = targets
-    sample_size = sum(int(to_host(count)) for count in counted)
+    sample_size = sum(int(to_host(count)) for count in counts)
     return PretrainBatch(inputs, masks, masked_targets, unmasked_targets, frames, sample_size, keep_audio, keep_video)
 
 
 def _row_mask(present: tuple[int, ...] | None, rows: int, device: torch.device) -> Tensor:
+    """Row numbers as a mask bool [rows]."""
     assert present is not None
     mask = torch.zeros(rows, dtype=torch.bool)
     mask[list(present)] = True
@@ -131,18 +140,18 @@ def _row_mask(present: tuple[int, ...] | None, rows: int, device: torch.device) 
 
 @dataclass
 class PretrainLoss:
-    """The loss of a micro-batch, summed over frames, and its parts.
+    """The loss of a micro-batch, summed over frames, and its terms.
 
     Divide the gradient by the sum of `sample_size` over micro-batches and ranks.
 
     Attributes:
-        loss: on the model's device.
-        sample_size: frames that count.
-        metrics: on the model's device, without gradient: loss_masked, loss_unmasked (summed cross-entropy),
+        loss: scalar on the model's device, in nats.
+        sample_size: as in PretrainBatch.
+        metrics: scalars on the model's device, without gradient: loss_masked, loss_unmasked (summed cross-entropy),
             correct_masked, count_masked, correct_unmasked, count_unmasked (over all label sets), features_pen (mean
             square).
-        masked_index: int64 [N], the masked real frames, b·T' + t.
-        masked_predictions: int64 [sets, N], the most likely class there.
+        masked_index: int64 [N], flat positions b·T' + t of the masked real frames.
+        masked_predictions: int64 [label sets, N], the most likely class of each.
     """
 
     loss: Tensor
@@ -161,22 +170,27 @@ def pretrain_loss(
     objective: ObjectiveConfig,
     keep: tuple[Tensor, Tensor] | None = None,
 ) -> PretrainLoss:
-    """`masked_prediction` of a batch that is prepared here; arguments as in `prepare`, all on the model's device."""
+    """Call `prepare` and `masked_prediction`; the arguments are those of `prepare`, on the model's device.
+
+    Raises:
+        ConfigError: the model has no cluster heads.
+        DataError: the number of label sets differs from the model's.
+    """
     _check_heads(model, len(labels))
     return masked_prediction(model, prepare(inputs, labels, masks, objective, keep), objective)
 
 
 def _check_heads(model: AVHubert, sets: int) -> None:
     if model.head is None or model.mask_embedding is None:
-        raise ConfigError("this model has no cluster heads: give model.num_classes to pre-train it")
+        raise ConfigError("this model has no cluster heads: set model.num_classes to pre-train it")
     if sets != len(model.head.num_classes):
         raise DataError(f"{sets} label sets were given to a model with {len(model.head.num_classes)}")
 
 
 def masked_prediction(model: AVHubert, batch: PretrainBatch, objective: ObjectiveConfig) -> PretrainLoss:
-    """Weights · summed cross-entropy + penalty weight · features_pen · sample_size (ICLR 2022, eq. 3).
+    """The pre-training loss (ICLR 2022, eq. 3): weighted cross-entropy + weight · features_pen · sample_size.
 
-    Frames after T' are cut off behind the front ends.
+    The features are cut to T' frames after the front ends.
 
     Args:
         model: with one cluster head per label set.
@@ -185,7 +199,7 @@ def masked_prediction(model: AVHubert, batch: PretrainBatch, objective: Objectiv
 
     Raises:
         ConfigError: the model has no cluster heads.
-        DataError: the number of label sets is not the model's.
+        DataError: the number of label sets differs from the model's.
     """
     _check_heads(model, len(batch.masked.classes))
     assert model.head is not None
@@ -209,9 +223,9 @@ def masked_prediction(model: AVHubert, batch: PretrainBatch, objective: Objectiv
         ("unmasked", objective.unmasked_weight, batch.unmasked),
     ):
         with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-            part, predicted = _cross_entropy(model.head, x, targets)
-        loss = loss + weight * part
-        metrics[f"loss_{name}"] = part.detach()
+            cross_entropy, predicted = _cross_entropy(model.head, x, targets)
+        loss = loss + weight * cross_entropy
+        metrics[f"loss_{name}"] = cross_entropy.detach()
         metrics[f"correct_{name}"] = (predicted == targets.classes).sum()
         metrics[f"count_{name}"] = (targets.classes >= 0).sum()
         predictions.append(predicted)
@@ -219,7 +233,7 @@ def masked_prediction(model: AVHubert, batch: PretrainBatch, objective: Objectiv
 
 
 def _cross_entropy(head: ClusterHead, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-    """Summed cross-entropy at the targets' frames of x [B, T', D], and the most likely classes int64 [sets, N]."""
+    """Summed cross-entropy at the target frames of x [B, T', D], and the most likely classes int64 [label sets, N]."""
     logits = head(x.flatten(0, 1)[targets.index])
     loss = torch.stack(
         [

@@ -1,4 +1,4 @@
-"""The recognizer: AVHubert, an attention decoder and, by choice, a CTC head; and its loss.
+"""The recognizer: AVHubert, an attention decoder and, optionally, a CTC head.
 
 Shapes: B utterances, T frames, L tokens (with `</s>`), V symbols.
 """
@@ -25,10 +25,20 @@ if TYPE_CHECKING:
 
 
 class Recognizer(nn.Module):
-    """Audio and lips to text.
+    """Recognizes speech from audio, video or both.
 
-    `tokenizer` (data.text.Tokenizer) and `metadata` are set by whoever loads or trains it; `decode_settings` say how it
-    is best decoded.
+    Args:
+        encoder: the pre-trained model.
+        decoder: of the encoder's width.
+        decoder_config: of the decoder.
+        ctc: the CTC head; None: none.
+
+    Attributes:
+        decode_settings: recommended settings of beam search.
+        tokenizer: a `data.tokenizer.Tokenizer`; set by the code that loads or trains the recognizer.
+        metadata: how the weights were made; set like the tokenizer.
+        frozen: whether the encoder gets no gradient.
+        drift: whether a frozen encoder still follows `train()`: dropout and batch-norm updates stay active.
     """
 
     def __init__(
@@ -42,17 +52,25 @@ class Recognizer(nn.Module):
         self.decode_settings = DecodeConfig()
         self.tokenizer: Tokenizer | None = None
         self.metadata = ModelMetadata()
-        self.frozen = False  # the encoder gets no gradient
-        self.drift = False  # and yet follows `train()`
+        self.frozen = False
+        self.drift = False
 
     @classmethod
     def from_config(cls, model: ModelConfig, decoder: DecoderConfig) -> Recognizer:
-        """A recognizer of these sizes with random weights. ConfigError for sizes that do not go together."""
+        """Make a recognizer with random weights.
+
+        Raises:
+            ConfigError: the sizes do not match.
+        """
         return cls.from_encoder(AVHubert(model), decoder)
 
     @classmethod
     def from_encoder(cls, encoder: AVHubert, decoder: DecoderConfig) -> Recognizer:
-        """New heads on an encoder."""
+        """Make a recognizer with new heads on an encoder.
+
+        Raises:
+            ConfigError: the sizes do not match.
+        """
         dim = encoder.config.encoder_embed_dim
         if dim % decoder.attention_heads:
             raise ConfigError(
@@ -64,16 +82,19 @@ class Recognizer(nn.Module):
         return cls(encoder, AttentionDecoder(dim, decoder), decoder, ctc)
 
     def train(self, mode: bool = True) -> Recognizer:
-        """As usual, but a frozen encoder that may not drift stays in evaluation mode."""
+        """Set training or evaluation mode; a frozen encoder without `drift` stays in evaluation mode."""
         super().train(mode)
         if self.frozen and not self.drift:
             self.encoder.eval()
         return self
 
     def freeze_encoder(self, frozen: bool, drift: bool = False) -> None:
-        """Freeze the encoder wholly (no gradient, no dropout, batch norm untouched), or let it learn.
+        """Freeze the encoder or release it.
 
-        With `drift` it only gets no gradient, as in the published system.
+        Args:
+            frozen: the encoder gets no gradient, and stays in evaluation mode (no dropout, batch-norm statistics are
+                not updated).
+            drift: the encoder gets no gradient, but follows `train()`, as in the published system.
         """
         self.frozen, self.drift = frozen, drift
         self.train(self.training)
@@ -85,18 +106,27 @@ class Recognizer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format of the weights."""
+        """The data type of the weights."""
         return self.encoder.dtype
 
     @takes_inputs(1)
     def encode(self, inputs: ModelInputs) -> Tensor:
-        """Encoded frames [B, T, D] of a batch, or of its tensors (see `ModelInputs`)."""
+        """Encode a batch, or its tensors (see `ModelInputs`): frames [B, T, D].
+
+        Raises:
+            DataError: the number of audio features differs from the model's.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.encoder(inputs)
 
     @takes_inputs(2)
     def forward(self, tokens: Tensor, inputs: ModelInputs) -> Tensor:
-        """Scores [B, L, V] of each next token, given the previous ones: tokens int [B, L], beginning with `</s>`."""
+        """Logits [B, L, V] of the token after each token.
+
+        Args:
+            tokens: int [B, L], each row starts with `</s>`.
+            inputs: the batch, or its tensors (see `ModelInputs`).
+        """
         return self.decoder(tokens, self.encode(inputs), inputs.mask)
 
     def extract_features(
@@ -106,7 +136,7 @@ class Recognizer(nn.Module):
         padding_mask: Tensor | np.ndarray | None = None,
         layer: int | None = None,
     ) -> Tensor:
-        """Features of the encoder: see `AVHubert.extract_features`."""
+        """Compute features of the encoder; see `AVHubert.extract_features`."""
         return self.encoder.extract_features(audio, video, padding_mask, layer)
 
     def require_tokenizer(self, action: str) -> Tokenizer:
@@ -123,9 +153,10 @@ class Recognizer(nn.Module):
         return self.tokenizer
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write a model directory that `avhubert.load` reads; without a `tokenizer` it could not be used.
+        """Write a model directory that `avhubert.load` reads.
 
-        ConfigError where there is none, or the directory cannot be written.
+        Raises:
+            ConfigError: the recognizer has no tokenizer, or the directory cannot be written.
         """
         from avhubert import save
 

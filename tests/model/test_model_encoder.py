@@ -173,9 +173,9 @@ def test_wrong_input_is_named(small, batch):
         model.extract_features(audio[..., 1:], video)
     with pytest.raises(DataError, match=r"differ in \[batch, frames\]: \(3, 20\), \(3, 19\)"):
         model.extract_features(audio, padding_mask=torch.zeros(3, 19, dtype=torch.bool))
-    with pytest.raises(DataError, match=r"mouth pictures of 88×88, not \[3, 1, 20, 96, 96\]"):
+    with pytest.raises(DataError, match=r"frames of 88×88 pixels, not \[3, 1, 20, 96, 96\]"):
         model.extract_features(video=torch.zeros(3, 1, 20, 96, 96))
-    with pytest.raises(DataError, match=r"there is nothing to read: \[batch, frames\] is \[3, 0\]"):
+    with pytest.raises(DataError, match=r"the batch is empty: \[batch, frames\] is \[3, 0\]"):
         model.extract_features(audio[..., :0])
     with pytest.raises(ConfigError, match="layer True does not exist"):
         model.extract_features(audio, layer=True)
