@@ -1,6 +1,6 @@
-"""Sound: reading any container, writing wav, log mel filterbank stacked to 25 Hz, noise mixing.
+"""Reading the audio of media files, writing wav files.
 
-Samples are int16 [N], 16 kHz mono. One video frame at 25 Hz is 640 samples or 4 filterbank frames.
+Samples are int16 [N], 16 kHz mono.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ from avhubert.data.media import open_container
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
-GAP_SECONDS = 0.02  # timestamps that jump further than this start a new run
+GAP_SECONDS = 0.02  # a larger jump in the timestamps starts a new segment
+LONGEST_HOURS = 24  # longer tracks are an error: after damage to the timestamps the array could exceed the memory
+SEEK_SECONDS = 1  # decoding starts this much before the requested part: the first frames after a seek are inexact
 
 
-LONGEST_HOURS = 24
-
-
-SEEK_SECONDS = 1
-
-
-# --------------------------------------------------------------------------- files
 def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> np.ndarray:
-    """First audio track of any container as int16 [N], 16 kHz mono; `start` and `end` in seconds cut a piece out.
+    """Read the first audio track of a media file as 16 kHz mono.
 
-    Only the piece is decoded and kept, so that a long file takes no more memory than a short one. Sample 0 is the
-    container's start (or time 0, if that is later) plus `start`: a track that starts later is padded, one that starts
-    before is cut, and gaps in the timestamps are silent. Mono 16-bit sound at 16 kHz comes out bit for bit.
+    Time 0 is the start of the container, or timestamp 0 if that is later. A track that starts later is padded with
+    zeros, a track that starts earlier is cut, and gaps in the timestamps are filled with zeros. Only the requested
+    part of the file is decoded. 16-bit mono audio at 16 kHz is returned bit for bit.
+
+    Args:
+        path: any file that FFmpeg can read.
+        start: seconds at which the requested part starts, at least 0.
+        end: seconds at which the requested part ends, after `start`; None: the end of the track.
+
+    Returns:
+        Samples int16 [N].
 
     Raises:
-        MediaError: not a file, not a video or sound file, no audio track, an empty or damaged one, a piece
-            that begins before the file does, or ends before it begins.
+        MediaError: `start` or `end` is invalid; the file is missing, is not a media file, is damaged or has no audio
+            track; the requested part is empty; the timestamps span more than 24 hours.
     """
     if start < 0 or (end is not None and end <= start):
         raise MediaError(
-            f"a piece of {path} is from start ≥ 0 to a later end, not from {start} s to {end} s",
+            f"cannot read {path} from {start} s to {end} s: the start must be at least 0 and before the end",
             kind="wrong start or end",
             path=path,
         )
@@ -61,7 +64,7 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
 
 
 def _read_plain_wav(path: Path) -> np.ndarray | None:
-    """Our own kind of wav, some ten times faster than through a decoder; None for any other file."""
+    """Samples int16 [N] of a 16 kHz mono 16-bit wav; None for any other file. Ten times faster than FFmpeg."""
     if path.suffix != ".wav":
         return None
     try:
@@ -74,7 +77,8 @@ def _read_plain_wav(path: Path) -> np.ndarray | None:
         return None
 
 
-def _decode(path: Path, start_seconds: Fraction = Fraction(0), end_seconds: Fraction | None = None) -> np.ndarray:
+def _decode(path: Path, start_seconds: Fraction, end_seconds: Fraction | None) -> np.ndarray:
+    """Samples int16 [N] from `start_seconds`; they may extend a little past `end_seconds`."""
     if not path.is_file():
         raise MediaError(f"cannot read {path}: there is no such file", kind="no such file", path=path)
     try:
@@ -82,80 +86,94 @@ def _decode(path: Path, start_seconds: Fraction = Fraction(0), end_seconds: Frac
             if not container.streams.audio:
                 raise MediaError(f"{path} has no audio track", kind="no audio track", path=path)
             begin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
-            if start_seconds > SEEK_SECONDS:  # a little earlier: a decoder's first frames are not yet right
+            if start_seconds > SEEK_SECONDS:
                 container.seek(int((begin + start_seconds - SEEK_SECONDS) * av.time_base), backward=True)
-            runs = list(_runs(container, begin + start_seconds, end_seconds and end_seconds - start_seconds))
+            segments = list(_segments(container, begin + start_seconds, end_seconds and end_seconds - start_seconds))
     except (av.FFmpegError, OSError) as error:
         raise MediaError(
-            f"cannot read the sound of {path}: {error.strerror or error}", kind="audio cannot be read", path=path
+            f"cannot read the audio of {path}: {error.strerror or error}", kind="audio cannot be read", path=path
         ) from error
-    length = max([0, *(start + len(run) for start, run in runs)])
+    length = max([0, *(first + len(segment) for first, segment in segments)])
     if length > LONGEST_HOURS * 3600 * SAMPLE_RATE:
         hours = length / 3600 / SAMPLE_RATE
         raise MediaError(
-            f"by its timestamps the sound of {path} lasts {hours:.0f} hours; it is damaged, or must be cut",
+            f"the audio of {path} lasts {hours:.0f} hours according to its timestamps; repair the file, or split it "
+            f"into parts of less than {LONGEST_HOURS} hours",
             kind="audio too long",
             path=path,
         )
     samples = np.zeros(length, np.int16)
-    for start, run in runs:
-        run = run[max(0, -start) :]
-        samples[max(0, start) : max(0, start) + len(run)] = run
+    for first, segment in segments:
+        segment = segment[max(0, -first) :]
+        samples[max(0, first) : max(0, first) + len(segment)] = segment
     return samples
 
 
-def _runs(
+def _segments(
     container: av.container.InputContainer, origin: Fraction, end_seconds: Fraction | None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(first sample at 16 kHz, samples) of each stretch of sound without a jump in its timestamps, until the end."""
-    run, end = None, Fraction(0)
+    """Decoded segments without a jump in their timestamps: (index of the first sample at 16 kHz, int16 [N]).
+
+    Args:
+        container: positioned before the requested part.
+        origin: timestamp of sample 0 in seconds.
+        end_seconds: seconds after `origin` at which decoding stops; None: at the end of the track.
+    """
+    segment, end = None, Fraction(0)
     for frame in container.decode(audio=0):
         time = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base - origin
         if end_seconds is not None and time > end_seconds + GAP_SECONDS:
             break
-        if run is None or abs(time - end) > GAP_SECONDS or not run.fits(frame):
-            if run is not None:
-                yield run.finish()
-            run, end = _Run(time, frame), time
-        run.add(frame)
+        if segment is None or abs(time - end) > GAP_SECONDS or not segment.has_format_of(frame):
+            if segment is not None:
+                yield segment.finish()
+            segment, end = _Segment(time, frame), time
+        segment.add(frame)
         end += Fraction(frame.samples, frame.sample_rate)
-    if run is not None:
-        yield run.finish()
+    if segment is not None:
+        yield segment.finish()
 
 
-class _Run:
-    """Frames of one kind, one after the other from `start` seconds, resampled as they come."""
+class _Segment:
+    """Consecutive audio frames of one format, resampled to 16 kHz mono.
+
+    Args:
+        start: seconds after sample 0.
+        frame: the first frame; `add` it too.
+    """
 
     def __init__(self, start: Fraction, frame: av.AudioFrame) -> None:
-        self.start, self.kind = start, self._kind(frame)
+        self.start, self.format = start, self._format(frame)
         self.resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-        self.pieces: list[np.ndarray] = []
+        self.resampled: list[np.ndarray] = []
 
     @staticmethod
-    def _kind(frame: av.AudioFrame) -> tuple[str, str, int]:
+    def _format(frame: av.AudioFrame) -> tuple[str, str, int]:
         return frame.format.name, frame.layout.name, frame.sample_rate
 
-    def fits(self, frame: av.AudioFrame) -> bool:
-        return self.kind == self._kind(frame)
+    def has_format_of(self, frame: av.AudioFrame) -> bool:
+        return self.format == self._format(frame)
 
     def add(self, frame: av.AudioFrame | None) -> None:
+        """Resample a frame; None flushes the resampler."""
         if frame is not None:
-            frame.pts = None  # where the run lies is known; the resampler must not fill or cut by itself
-        self.pieces += [piece.to_ndarray()[0] for piece in self.resampler.resample(frame)]
+            frame.pts = None  # with timestamps the resampler would insert or drop samples
+        self.resampled += [output.to_ndarray()[0] for output in self.resampler.resample(frame)]
 
     def finish(self) -> tuple[int, np.ndarray]:
+        """Index of the first sample at 16 kHz, and the samples int16 [N]."""
         self.add(None)
-        return round(self.start * SAMPLE_RATE), np.concatenate([np.zeros(0, np.int16), *self.pieces])
+        return round(self.start * SAMPLE_RATE), np.concatenate([np.zeros(0, np.int16), *self.resampled])
 
 
 def write_wav(path: str | Path, samples: np.ndarray) -> None:
-    """Write int16 [N] as a 16 kHz mono wav, whole or not at all; the same samples give the same bytes."""
+    """Write samples int16 [N] as a 16 kHz mono wav file, atomically; equal samples give equal bytes."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(wav_bytes(samples))
 
 
 def wav_bytes(samples: np.ndarray) -> bytes:
-    """int16 [N] as the content of a 16 kHz mono wav: 44 bytes of header, then the samples."""
+    """The content of a 16 kHz mono wav file of samples int16 [N]: a header of 44 bytes, then the samples."""
     assert samples.dtype == np.int16, samples.dtype
     content = io.BytesIO()
     with wave.open(content, "wb") as file:

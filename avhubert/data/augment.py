@@ -1,7 +1,7 @@
-"""All random choices about a clip: modality, crop and flip, noise, video corruption, time masks, start of a cut.
+"""All random choices about a clip: modality, crop and flip, noise, video corruption, time masks, start of a crop.
 
-Each choice has a random generator of its own, keyed by (seed, epoch, clip index, choice) in training and by the clip's
-id in evaluation: never by worker, rank or order of loading.
+Each choice has its own random generator, keyed by (seed, epoch, clip index, choice) in training and by the clip's id in
+evaluation. The choices do not depend on the worker, the rank or the order of loading.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CROP_OFFSETS = MOUTH_SIZE - CROP_SIZE + 1  # possible offsets of the crop in a m
 
 
 class Choice(IntEnum):
-    """What is drawn; part of the key of the random generator."""
+    """The random choices; part of the key of the random generator."""
 
     MODALITY = 0
     CROP_AND_FLIP = 1
@@ -37,7 +37,12 @@ class Choice(IntEnum):
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """The noise of an utterance: files (averaged if several) and SNR in dB."""
+    """The noise of an utterance.
+
+    Attributes:
+        files: wav files; several are averaged.
+        snr: signal-to-noise ratio in dB.
+    """
 
     files: tuple[Path, ...]
     snr: float
@@ -45,7 +50,13 @@ class NoiseDraw:
 
 @dataclass(frozen=True)
 class CropDraw:
-    """Offsets of the crop in pixels, and whether the clip is flipped."""
+    """A random crop of the video.
+
+    Attributes:
+        top: first row in pixels.
+        left: first column in pixels.
+        flip: whether the frames are mirrored horizontally.
+    """
 
     top: int
     left: int
@@ -56,14 +67,14 @@ class Augmentation:
     """The random choices of a data set.
 
     Args:
-        config: data settings; modalities, video corruption and time masks are drawn with FinetuneDataConfig only.
-        training: whether the clips are augmented; otherwise only noise and the start of a cut are drawn, from the
-            clip's id.
+        config: data settings; only FinetuneDataConfig has random modalities, video corruption and time masks.
+        training: augment the clips; otherwise only the noise and the start of a crop are random, keyed by the clip's
+            id.
         seed: of the run.
         noise: wav files; None: no noise.
 
     Raises:
-        ConfigError: noise_num exceeds the number of noise files; an unknown kind of corruption.
+        ConfigError: noise_num exceeds the number of noise files; a kind of video corruption is unknown.
     """
 
     def __init__(self, config: DataConfig, training: bool, seed: int, noise: Sequence[Path] | None = None) -> None:
@@ -81,7 +92,11 @@ class Augmentation:
         return np.random.default_rng((self._seed, epoch, index, choice))
 
     def modality(self, clip: Clip, index: int, epoch: int) -> str:
-        """The modality of an utterance: drawn by draw_av, draw_a, draw_v among the streams that the clip has."""
+        """The modality of an utterance in fine-tuning.
+
+        It is drawn with the weights draw_av, draw_a and draw_v among those whose streams the clip has and
+        `data.modalities` includes; `data.modalities` if there is none, and outside fine-tuning.
+        """
         config = self._finetuning
         if config is None:
             return self._config.modalities
@@ -90,12 +105,12 @@ class Augmentation:
         possible = [name for name in weights if weights[name] > 0 and set(name) <= available]
         if not possible:
             return config.modalities
-        chances = np.array([weights[name] for name in possible])
+        probabilities = np.array([weights[name] for name in possible])
         rng = self._rng(Choice.MODALITY, index, epoch)
-        return possible[rng.choice(len(possible), p=chances / chances.sum())]
+        return possible[rng.choice(len(possible), p=probabilities / probabilities.sum())]
 
     def crop_and_flip(self, index: int, epoch: int) -> CropDraw | None:
-        """A random crop and flip; None: the centre crop, not flipped."""
+        """The random crop and flip of a training clip; None: centred, not flipped."""
         if not (self._training and self._config.augment):
             return None
         rng = self._rng(Choice.CROP_AND_FLIP, index, epoch)
@@ -103,7 +118,11 @@ class Augmentation:
         return CropDraw(int(top), int(left), bool(rng.random() < 0.5))
 
     def corruption(self, clip: Clip, index: int, epoch: int) -> tuple[str, str] | None:
-        """The kind of video corruption of a training clip and the key of its random numbers; None: intact."""
+        """The corruption of a clip's video in fine-tuning.
+
+        Returns:
+            The arguments `corruption` and `clip_id` of `data.corruption.corrupt`; None: no corruption.
+        """
         config = self._finetuning
         if config is None or not config.faults:
             return None
@@ -113,13 +132,13 @@ class Augmentation:
         return config.faults[rng.integers(len(config.faults))], f"{self._seed} {epoch} {clip.id}"
 
     def noise(self, clip: Clip, index: int, epoch: int) -> NoiseDraw | None:
-        """The noise of a clip; None: clean."""
+        """The noise of a clip; None: no noise."""
         if self._training:
             return self._draw_noise(self._rng(Choice.NOISE, index, epoch))
         return self.noise_in_evaluation(clip.id)
 
     def noise_in_evaluation(self, utterance_id: str) -> NoiseDraw | None:
-        """The noise of an utterance outside training, which depends on its id and the noise list only."""
+        """The noise of an utterance in evaluation; it depends on the id and the noise list only. None: no noise."""
         return self._draw_noise(np.random.default_rng([*hashlib.sha256(utterance_id.encode()).digest()]))
 
     def _draw_noise(self, rng: np.random.Generator) -> NoiseDraw | None:
@@ -131,7 +150,13 @@ class Augmentation:
         return NoiseDraw(tuple(self._noise[number] for number in chosen), snr)
 
     def mask_time(self, streams: Sequence[Tensor], index: int, epoch: int) -> None:
-        """Set spans of each stream [T, …] to 0, the mean, in place (Ma et al., ICASSP 2023, § 3.3)."""
+        """Set random spans of each stream to 0, which is the mean (Ma et al., ICASSP 2023, § 3.3).
+
+        Args:
+            streams: float [T, …], changed in place; each has its own spans.
+            index: of the clip in the data set.
+            epoch: counted from 0.
+        """
         config = self._finetuning
         if config is None or not config.time_mask_rate:
             return
@@ -144,7 +169,18 @@ class Augmentation:
                 stream[start : start + length] = 0
 
     def start(self, clip_id: str, frames: int, size: int, index: int, epoch: int) -> int:
-        """The first of the `size` frames that are kept of a clip of `frames`; 0 without random_crop."""
+        """The first frame of a crop.
+
+        Args:
+            clip_id: key of the choice in evaluation.
+            frames: of the clip.
+            size: frames of the crop.
+            index: of the clip in the data set, key of the choice in training.
+            epoch: the same.
+
+        Returns:
+            0 without random_crop, or if the clip is not longer than `size`.
+        """
         if frames <= size or not self._config.random_crop:
             return 0
         if self._training:

@@ -1,4 +1,4 @@
-"""Batches with a budget of frames, and the order of batches as a pure function of the seed."""
+"""Batches with a maximum number of frames, and the order of batches as a pure function of the seed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from avhubert.data.collate import batch_frames
 from avhubert.errors import DataError
 
-MULTIPLE = 8  # batches of more clips than this hold a multiple of it
+MULTIPLE = 8  # the size of a batch of more clips than this is a multiple of it
 
 
-# --------------------------------------------------------------------------- order
 def make_batches(
     lengths: Sequence[int],
     frames_per_batch: int,
@@ -21,19 +20,29 @@ def make_batches(
     crop_frames: int | None = None,
     multiple: int = MULTIPLE,
 ) -> list[list[int]]:
-    """Indices in batches of at most `frames_per_batch` frames, padding and crop counted; longer clips stand alone.
+    """Group clips of similar length into batches.
 
-    Longest clips first (by uncropped length), ties in an order drawn with the seed. A batch of more than `multiple`
-    clips holds a multiple of it.
+    Clips are sorted by uncropped length, longest first; clips of equal length are in random order.
+
+    Args:
+        lengths: frames of each clip.
+        frames_per_batch: maximum size of a batch: clips · frames of the longest clip after cropping. A longer clip
+            is a batch of its own.
+        seed: of the order of equally long clips.
+        crop_frames: frames that a longer clip is cropped to; None: clips are not cropped.
+        multiple: the size of a batch of more clips than this is a multiple of it.
+
+    Returns:
+        Batches of indices into `lengths`; every clip is in one batch.
     """
-    # a legacy generator: its numbers are frozen, and they are those of the published order
+    # the legacy generator: its numbers do not change with NumPy's version and give the published order
     ties = np.random.RandomState(seed % 2**32).permutation(len(lengths))
     order = np.lexsort((ties, np.asarray(lengths)))[::-1].tolist()
     batches: list[list[int]] = []
     current: list[int] = []
 
     def emit() -> None:
-        batches.append(current[: _held(len(current), multiple)])
+        batches.append(current[: _round_down(len(current), multiple)])
         del current[: len(batches[-1])]
 
     for index in order:
@@ -47,15 +56,23 @@ def make_batches(
     return batches
 
 
-def _held(count: int, multiple: int) -> int:
+def _round_down(count: int, multiple: int) -> int:
+    """The largest multiple of `multiple` up to `count`; `count` itself if it is smaller than `multiple`."""
     return count - count % multiple if count > multiple else count
 
 
 class StepOrder:
-    """Which clips each optimizer step takes, as a pure function of (seed, step).
+    """The clips of each optimizer step, as a pure function of (seed, step).
 
-    Batches are made once; each epoch shuffles their order with seed + epoch. A step takes the next
-    max(1, round(frames_per_step / frames_per_batch)) of them, the last step of an epoch what is left.
+    The batches are made once; each epoch shuffles their order with seed + epoch. A step takes the next
+    max(1, round(frames_per_step / frames_per_batch)) batches, the last step of an epoch the remaining ones.
+
+    Args:
+        lengths: frames of each clip.
+        frames_per_batch: maximum frames of a micro-batch, padding included.
+        frames_per_step: frames of an optimizer step, over all ranks.
+        seed: of the order.
+        crop_frames: frames that a longer clip is cropped to; None: clips are not cropped.
 
     Raises:
         DataError: there are no clips.
@@ -70,7 +87,7 @@ class StepOrder:
         crop_frames: int | None = None,
     ) -> None:
         if not len(lengths):
-            raise DataError("no clips are left to train on; look at data.min_frames, data.max_frames and the manifest")
+            raise DataError("no clips are left to train on; check data.min_frames, data.max_frames and the manifest")
         self.batches = make_batches(lengths, frames_per_batch, seed, crop_frames)
         self.batches_per_step = max(1, round(frames_per_step / frames_per_batch))
         self.steps_per_epoch = -(-len(self.batches) // self.batches_per_step)
@@ -82,7 +99,7 @@ class StepOrder:
         return np.random.RandomState((self._seed + epoch) % 2**32).permutation(len(self.batches))
 
     def largest(self) -> list[int]:
-        """The micro-batch with the most frames, padding counted."""
+        """Indices of the micro-batch with the most frames, padding included."""
         return max(self.batches, key=lambda batch: len(batch) * self._longest(batch))
 
     def _longest(self, batch: list[int]) -> int:
@@ -90,6 +107,6 @@ class StepOrder:
 
     def step(self, number: int) -> tuple[int, list[list[int]]]:
         """Epoch and micro-batches (lists of indices) of step `number`, counted from 0."""
-        epoch, place = divmod(number, self.steps_per_epoch)
-        first = place * self.batches_per_step
+        epoch, step_in_epoch = divmod(number, self.steps_per_epoch)
+        first = step_in_epoch * self.batches_per_step
         return epoch, [self.batches[i] for i in self._shuffled(epoch)[first : first + self.batches_per_step]]

@@ -1,4 +1,4 @@
-"""Examples to a padded batch of tensors."""
+"""Collation: examples to a padded batch of tensors."""
 
 from __future__ import annotations
 
@@ -14,19 +14,29 @@ from avhubert.devices import to_device
 from avhubert.model.inputs import ModelInputs
 
 
-# --------------------------------------------------------------------------- what a batch is
 @dataclass
 class Example:
-    """One clip as it is shown in one epoch; a stream that is not shown is None."""
+    """One clip, augmented for one epoch.
+
+    Attributes:
+        index: of the clip in the data set.
+        epoch: counted from 0.
+        id: the clip's id.
+        frames: T, video frames at 25 Hz.
+        audio: float32 [T, 104]; None if the clip lacks audio or it was dropped.
+        video: float32 [T, 88, 88]; None if the clip lacks video or it was dropped.
+        labels: per label set int [labels], at the rate of the label set.
+        tokens: ids of the transcript, ending with `</s>`; None without transcripts.
+    """
 
     index: int
     epoch: int
     id: str
     frames: int
-    audio: Tensor | None  # float32 [T, 104]
-    video: Tensor | None  # float32 [T, 88, 88]
-    labels: list[np.ndarray]  # per label set, int [labels], at its own rate
-    tokens: list[int] | None  # with </s>
+    audio: Tensor | None
+    video: Tensor | None
+    labels: list[np.ndarray]
+    tokens: list[int] | None
 
 
 @dataclass
@@ -34,15 +44,15 @@ class Batch:
     """B clips, padded to T frames.
 
     Attributes:
-        model_inputs: what the model reads; None in a batch without rows.
-        labels: per label set int64 [B, T], the class of each frame; -1 = none: padding, or the labels have run out.
-            (The published collation trims targets to the batch's longest and lets padding count as class 1 in shorter
-            ones.)
-        tokens: int64 [B, L] with </s> (2), padded with 1; None without transcripts.
+        model_inputs: the inputs of the model; None in a batch without rows.
+        labels: per label set int64 [B, T], the class of each frame; -1 where the frame is padding or after the last
+            label. (The published collation cuts the targets to the longest row and counts padding as class 1 in
+            shorter rows.)
+        tokens: int64 [B, L], each row ends with `</s>` (2) and is padded with 1; None without transcripts.
         ids: of the clips.
-        frames: video frames of all clips, padding not counted.
-        left_out: clips that could not be read (id → reason), where the dataset tolerates them; if all of them are, the
-            batch has no rows.
+        frames: video frames of all clips without padding.
+        left_out: clips that could not be read (id → reason), if the data set skips them. If no clip could be read,
+            the batch has no rows.
     """
 
     model_inputs: ModelInputs | None
@@ -54,7 +64,7 @@ class Batch:
 
     @property
     def inputs(self) -> ModelInputs:
-        """What the model reads, of a batch that has rows."""
+        """The inputs of the model; only for a batch with rows."""
         assert self.model_inputs is not None, "the batch has no rows"
         return self.model_inputs
 
@@ -69,7 +79,13 @@ def empty_batch() -> Batch:
 
 
 def batch_frames(lengths: Sequence[int], pad: bool, crop_frames: int | None) -> int:
-    """Frames T of a batch of clips of these lengths."""
+    """T, the frames of a batch.
+
+    Args:
+        lengths: frames of each clip.
+        pad: pad the clips to the longest; otherwise crop them to the shortest.
+        crop_frames: maximum of T; None: no maximum.
+    """
     size = max(lengths) if pad else min(lengths)
     return size if crop_frames is None else min(size, crop_frames)
 
@@ -109,7 +125,14 @@ def _padded(rows: Sequence[Tensor | None], size: int) -> Tensor | None:
 
 
 def collate(examples: Sequence[Example], size: int, starts: Sequence[int], label_rates: Sequence[int]) -> Batch:
-    """Put frames start … start + size - 1 of each example into a batch of `size` frames."""
+    """Make a batch of the frames start … start + size - 1 of each example.
+
+    Args:
+        examples: B clips; all of them have tokens or none.
+        size: T, the frames of the batch.
+        starts: first frame of each example.
+        label_rates: labels per second of each label set.
+    """
     spans = [(start, min(example.frames, start + size)) for example, start in zip(examples, starts, strict=True)]
     inputs = pad_streams(
         [None if e.audio is None else e.audio[first:last] for e, (first, last) in zip(examples, spans, strict=True)],
@@ -129,9 +152,19 @@ def collate(examples: Sequence[Example], size: int, starts: Sequence[int], label
 
 
 def frame_labels(row: np.ndarray, rate: int, start: int, frames: int) -> Tensor:
-    """int64 [frames]: label row[int(t * rate / 25)] of frames t = start …, -1 where the row has run out."""
-    places = np.arange(start, start + frames) * rate // FRAME_RATE
-    found = np.full(frames, NO_LABEL, np.int64)
-    inside = places < len(row)
-    found[inside] = row[places[inside]]
-    return torch.from_numpy(found)
+    """The label of each video frame: label t · rate // 25 for frame t, -1 after the last label.
+
+    Args:
+        row: int [labels] of a clip.
+        rate: labels per second.
+        start: the first frame.
+        frames: the number of frames.
+
+    Returns:
+        int64 [frames].
+    """
+    indices = np.arange(start, start + frames) * rate // FRAME_RATE
+    labels = np.full(frames, NO_LABEL, np.int64)
+    has_label = indices < len(row)
+    labels[has_label] = row[indices[has_label]]
+    return torch.from_numpy(labels)

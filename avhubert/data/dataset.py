@@ -1,4 +1,4 @@
-"""Clips on disk to examples and batches: reads the streams and applies the random choices of `data.augment`."""
+"""The data set: reads clips, applies the random choices of `data.augment`, and makes batches."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from avhubert.errors import DataError, MediaError
 
 
 class ClipDataset:
-    """Loads clips and makes batches of them. Audio-visual, audio-only and video-only clips can be mixed.
+    """Loads clips and makes batches of them. Audio-visual, audio-only and video-only clips can share a data set.
 
-    What is random about a clip is decided in `augmentation` (see `data.augment`).
+    `data.augment` makes all random choices.
 
     Args:
-        clips: as `select` returned them; indices below refer to this list.
+        clips: that `select` chose; indices in the methods refer to this list.
         config: data settings.
-        training: augment the clips; otherwise centre crop, and noise that depends on the clip's id only.
+        training: augment the clips; otherwise the crop is centred and the noise depends on the clip's id only.
         seed: of all random choices.
-        labels: label sets as `load_labels` returns them: (class rows in the order of `clips`, LabelInfo).
-        texts: transcripts in the order of `clips`.
-        tokenizer: of the transcripts.
+        labels: per label set the result of `load_labels`: class rows in the order of `clips`, and LabelInfo.
+        texts: transcripts in the order of `clips`; None: none.
+        tokenizer: of the transcripts; None without transcripts.
         noise: wav files; None: no noise.
-        tolerant: `batch` skips unreadable clips and lists them in `left_out`; otherwise it raises.
-        corruption: the corruption of every clip's video, see `data.corruption`; None: intact.
+        tolerant: `batch` skips unreadable clips and lists them in `left_out`; otherwise it raises an error.
+        corruption: the corruption of every clip's video, a name in `data.corruption`; None: no corruption.
 
     Raises:
-        DataError: rows or texts and clips differ in number.
-        ConfigError: noise_num exceeds the number of noise files; an unknown kind of corruption.
+        DataError: the number of label rows or transcripts differs from the number of clips.
+        ConfigError: noise_num exceeds the number of noise files; a kind of video corruption is unknown.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class ClipDataset:
         corruption: str | None = None,
     ) -> None:
         assert (texts is None) == (tokenizer is None), "transcripts and a tokenizer go together"
-        for what, rows in [*(("label rows", rows) for rows, _ in labels), ("transcripts", texts)]:
+        for name, rows in [*(("label rows", rows) for rows, _ in labels), ("transcripts", texts)]:
             if rows is not None and len(rows) != len(clips):
-                raise DataError(f"there are {len(rows)} {what} for {len(clips)} clips; make them again")
+                raise DataError(f"there are {len(rows)} {name} for {len(clips)} clips; make them again")
         self.clips = list(clips)
         self.config = config
         self.augmentation = Augmentation(config, training, seed, noise)
@@ -81,16 +81,15 @@ class ClipDataset:
         return [info for _, info in self._labels]
 
     def labels(self, number: int) -> list[np.ndarray]:
-        """Class rows of label set `number`, in the order of the clips."""
+        """Class indices int [labels] of each clip in label set `number`."""
         return list(self._labels[number][0])
 
-    # ------------------------------------------------------------------ one clip
     def load(self, index: int, epoch: int = 0) -> Example:
-        """Clip `index` as it is in epoch `epoch`.
+        """Read clip `index` and augment it for epoch `epoch`.
 
         Raises:
-            MediaError: a file cannot be used; the message names the clip.
-            DataError: the video is 0.1 s longer or shorter than the manifest says.
+            MediaError: a file cannot be read; the error has the clip's id.
+            DataError: the length of the video differs from the manifest by 0.1 s or more.
         """
         clip = self.clips[index]
         streams = clip.streams(MODALITIES[self.augmentation.modality(clip, index, epoch)])
@@ -129,7 +128,7 @@ class ClipDataset:
         return audio_features(samples, frames)
 
     def measured_snr(self, index: int) -> float | None:
-        """SNR in dB of a clip's mixture in evaluation, measured in the mixture; None where nothing is mixed."""
+        """Measure the SNR in dB of a clip's mixture in evaluation; None if no noise is mixed in."""
         clip = self.clips[index]
         noise = self.augmentation.noise_in_evaluation(clip.id)
         if noise is None or not clip.audio_samples:
@@ -137,18 +136,23 @@ class ClipDataset:
         samples, sources = clip_samples(clip.audio), [read_audio(file) for file in noise.files]
         return snr_of(mix(samples, sources, noise.snr), samples, sources)
 
-    # ------------------------------------------------------------------ many clips
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """A batch of examples, padded to the longest (`pad`) or cropped to the shortest, at most `crop_frames`.
+        """Make a batch of examples.
 
-        A longer clip starts at 0, or at random with `random_crop`; all its streams start together.
+        With `data.pad` they are padded to the longest, otherwise cropped to the shortest; `data.crop_frames` is the
+        maximum. A cropped example starts at frame 0, or with `data.random_crop` at a random frame, the same for all its
+        streams and labels.
         """
         size = batch_frames([example.frames for example in examples], self.config.pad, self.config.crop_frames)
         starts = [self.augmentation.start(e.id, e.frames, size, e.index, e.epoch) for e in examples]
         return collate(examples, size, starts, [info.rate for _, info in self._labels])
 
     def batch(self, indices: Iterable[int], epoch: int = 0) -> Batch:
-        """Load and collate."""
+        """Load the clips of `indices` for epoch `epoch` and make a batch of them.
+
+        Raises:
+            MediaError, DataError: a clip cannot be read, unless the data set is tolerant.
+        """
         examples, left_out = [], {}
         for index in indices:
             try:

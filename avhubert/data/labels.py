@@ -1,4 +1,4 @@
-"""Frame labels (`.km`), their dictionary and `labels.json`: read, check, write."""
+"""Frame labels (`.km`), dictionaries and `labels.json`: reading, checking, writing."""
 
 from __future__ import annotations
 
@@ -15,21 +15,34 @@ from avhubert.errors import DataError
 from avhubert.files import read_json, sha256, write_json
 
 
-# --------------------------------------------------------------------------- frame labels
 @dataclass(frozen=True)
 class LabelInfo:
-    """What lies beside a `.km` as labels.json: how its labels were made."""
+    """How frame labels were made: the content of labels.json in a label folder.
 
-    rate: int  # labels per second: 100 for MFCC, 25 for a model's layer
-    clusters: int  # ids are 0 … clusters - 1
-    source: str  # 'mfcc' or the model that the features came from
-    layer: int | None  # the model's layer; None for MFCC
-    centroids: str  # SHA-256 of the centroids
-    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of each split's .km; may be left out by hand
+    Attributes:
+        rate: labels per second: 100 for MFCC, 25 for a layer of a model.
+        clusters: number of clusters; ids are 0 … clusters - 1.
+        source: 'mfcc' or the model that computed the features.
+        layer: of the model; None for MFCC.
+        centroids: SHA-256 of the centroids.
+        files: SHA-256 of each split's .km; optional in the file.
+    """
+
+    rate: int
+    clusters: int
+    source: str
+    layer: int | None
+    centroids: str
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def read_label_info(folder: str | Path) -> LabelInfo:
-    """labels.json of a label folder; DataError if it is missing or does not hold what it must."""
+    """Read labels.json of a label folder.
+
+    Raises:
+        DataError: the file is missing or is not JSON, a key is missing or unknown, a value has the wrong type or is out
+            of range.
+    """
     path = Path(folder) / "labels.json"
     if not path.exists():
         raise DataError(
@@ -41,33 +54,42 @@ def read_label_info(folder: str | Path) -> LabelInfo:
         "rate": (int,), "clusters": (int,), "source": (str,), "layer": (int, type(None)), "centroids": (str,),
     }  # fmt: skip
     if not isinstance(values, dict) or set(values) - {"files"} != set(kinds):
-        raise DataError(f"{path} must hold {', '.join(kinds)}, perhaps files, and nothing else")
+        raise DataError(f"{path} must contain the keys {', '.join(kinds)}, optionally files, and no others")
     if not isinstance(values.get("files", {}), dict):
-        raise DataError(f"{path}: files={values['files']!r} must give the SHA-256 of each split's .km")
+        raise DataError(f"{path}: files={values['files']!r} must map each split to the SHA-256 of its .km")
     for name, kind in kinds.items():
         if not isinstance(values[name], kind) or isinstance(values[name], bool):
-            raise DataError(f"{path}: {name}={values[name]!r} is not of the right kind; see `avhubert cluster`")
+            raise DataError(f"{path}: {name}={values[name]!r} has the wrong type; see `avhubert cluster`")
     if values["rate"] < 1 or values["clusters"] < 1:
         raise DataError(f"{path}: rate={values['rate']} and clusters={values['clusters']} must be at least 1")
     return LabelInfo(**values)
 
 
 def write_label_info(folder: str | Path, info: LabelInfo) -> None:
-    """Write labels.json."""
+    """Write labels.json of a label folder."""
     write_json(Path(folder) / "labels.json", dataclasses.asdict(info))
 
 
 def read_labels(path: str | Path) -> list[np.ndarray]:
-    """Cluster ids of a `.km`, int32 [labels], one line a clip; DataError names a line that is not whole numbers."""
+    """Read the frame labels of a `.km` file, one line per clip.
+
+    Returns:
+        Cluster ids int32 [labels] of each clip.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8; a line has an item that is not an integer from 0 to 2³¹ − 1.
+    """
     rows = []
     for number, line in enumerate(read_lines(path, "labels"), 1):
         try:
-            wide = np.array(line.split(), dtype=np.int64)
-            row = wide.astype(np.int32)
-            if (row != wide).any():  # NumPy 1 wraps where NumPy 2 raises OverflowError
+            wide_row = np.array(line.split(), dtype=np.int64)
+            row = wide_row.astype(np.int32)
+            if (row != wide_row).any():  # NumPy 1 wraps where NumPy 2 raises OverflowError
                 raise OverflowError
         except (ValueError, OverflowError) as error:
-            raise DataError(f"labels {path}, line {number}: cluster ids must be whole numbers with spaces") from error
+            raise DataError(
+                f"labels {path}, line {number}: cluster ids must be whole numbers separated by spaces"
+            ) from error
         if row.size and row.min() < 0:
             raise DataError(f"labels {path}, line {number}: cluster id {row.min()} is negative")
         rows.append(row)
@@ -75,15 +97,18 @@ def read_labels(path: str | Path) -> list[np.ndarray]:
 
 
 def write_labels(path: str | Path, rows: Sequence[np.ndarray]) -> None:
-    """Write a `.km` of integer rows [labels]."""
+    """Write frame labels as a `.km` file: one line per clip, of integers [labels]."""
     write_lines(path, [" ".join(map(str, np.asarray(row).tolist())) for row in rows], "labels")
 
 
 def read_dictionary(path: str | Path) -> list[str]:
-    """Symbols of a `dict.*.txt` (`symbol count` a line) in file order; class index = position + 4.
+    """Read the symbols of a `dict.*.txt` file, whose lines are a symbol, a space and a count.
+
+    Returns:
+        The symbols in the order of the file; the class index of a symbol is its position + 4.
 
     Raises:
-        DataError: missing, empty, a line without a count, a symbol that comes twice.
+        DataError: the file is missing or empty, a line has no count, a symbol is listed twice.
     """
     symbols: dict[str, None] = {}
     for number, line in enumerate(read_lines(path, "dictionary"), 1):
@@ -91,27 +116,35 @@ def read_dictionary(path: str | Path) -> list[str]:
         if not symbol or not count.isdecimal():
             raise DataError(f"dictionary {path}, line {number}: '{line}' is not a symbol, a space and a count")
         if symbol in symbols:
-            raise DataError(f"dictionary {path}, line {number}: '{symbol}' comes twice; remove one")
+            raise DataError(f"dictionary {path}, line {number}: '{symbol}' is listed twice; remove one")
         symbols[symbol] = None
     if not symbols:
-        raise DataError(f"dictionary {path} is empty; a model trained with it would learn nothing")
+        raise DataError(f"dictionary {path} is empty, so a model cannot be trained with it")
     return list(symbols)
 
 
 def write_dictionary(path: str | Path, counts: Mapping[str, int]) -> None:
-    """Write a `dict.*.txt` in the order of `counts`."""
+    """Write a `dict.*.txt` file with symbols and counts in the order of `counts`."""
     write_lines(path, [f"{symbol} {count}" for symbol, count in counts.items()], "dictionary")
 
 
 def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[list[np.ndarray], LabelInfo]:
-    """Class indices of a split, int32 [labels] per clip in the manifest's order, and how they were made.
+    """Read the frame labels of a split and check them against the manifest, the dictionary and labels.json.
 
-    A class is the cluster's position in dict.km.txt + 4. Single clips whose labels drift from their frames are for
-    `select` to leave out; here labels are refused when most of them do, since then they belong to another rate.
+    The class of a cluster is its position in dict.km.txt + 4. `select` leaves out single clips whose labels and frames
+    differ in duration. If most clips differ, this function raises, because the labels have another rate.
+
+    Args:
+        folder: the label folder.
+        split: train or valid.
+        clips: of the split's manifest.
+
+    Returns:
+        Class indices int32 [labels] of each clip in the order of the manifest, and how the labels were made.
 
     Raises:
-        DataError: a file is missing, the number of rows, the clusters of labels.json and dict.km.txt or the rate
-            do not fit, a cluster is not in the dictionary.
+        DataError: a file is missing or invalid, was changed after it was made, or does not match the manifest; the
+            labels have one cluster only.
     """
     folder = Path(folder)
     info = read_label_info(folder)
@@ -128,7 +161,7 @@ def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[
     rows = read_labels(path)
     if split in info.files and sha256(path) != info.files[split]:
         raise DataError(
-            f"{path} is not the file that labels.json describes: it was changed, or belongs to other clusters; "
+            f"{path} is not the file that labels.json describes: it was changed, or was made with other clusters; "
             "make the labels again"
         )
     check_row_count(len(rows), len(clips), path, "labels")
@@ -140,11 +173,12 @@ def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[
                 "make the labels again"
             )
     if info.clusters > 1 and len(set().union(*(np.unique(row).tolist() for row in rows))) < 2:
-        raise DataError(f"{path}: all labels are of one cluster, from which nothing can be learned; make them again")
+        raise DataError(f"{path}: all labels are of one cluster, so a model cannot learn from them; make them again")
     return [classes[row] for row in rows], info
 
 
 def _check_rate(path: Path, rows: Sequence[np.ndarray], clips: Sequence[Clip], rate: int) -> None:
+    """Raise DataError if the labels and frames of most clips differ in duration."""
     drifting = [
         (clip, len(row))
         for clip, row in zip(clips, rows, strict=True)
@@ -153,7 +187,7 @@ def _check_rate(path: Path, rows: Sequence[np.ndarray], clips: Sequence[Clip], r
     if 2 * len(drifting) > len(clips):
         clip, count = drifting[0]
         raise DataError(
-            f"{path} does not fit the manifest: clip '{clip.id}' lasts {clip.frames / FRAME_RATE:.2f} s, its "
+            f"{path} does not match the manifest: clip '{clip.id}' lasts {clip.frames / FRAME_RATE:.2f} s, its "
             f"{count} labels {count / rate:.2f} s at the {rate} per second of labels.json ({len(drifting)} of "
             f"{len(clips)} clips differ by {DRIFT_SECONDS:g} s or more); make the labels again"
         )

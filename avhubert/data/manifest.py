@@ -1,8 +1,8 @@
-"""Manifests, transcripts, frame labels, dictionaries, phones and noise lists: read, checked and written only here.
+"""Manifests: reading, checking, writing, and selecting clips; lines of the text files of a data directory.
 
-A data directory holds {train,valid,test}.{tsv,wrd} (and .phn for the synthetic corpus), tokenizer.model and
-dict.wrd.txt. A label folder holds {train,valid}.km, dict.km.txt and labels.json. All are UTF-8 text, one line a clip.
-Frames are video frames at 25 Hz.
+A data directory contains {train,valid,test}.{tsv,wrd} (and .phn for the synthetic corpus), tokenizer.model and
+dict.wrd.txt. A label folder contains {train,valid}.km, dict.km.txt and labels.json. The .tsv, .wrd, .phn and .km files
+are UTF-8 text with one line per clip. Frames are video frames at 25 Hz.
 """
 
 from __future__ import annotations
@@ -18,39 +18,45 @@ from avhubert.constants import FRAME_RATE, SAMPLE_RATE
 from avhubert.errors import DataError
 from avhubert.files import write_text
 
-DRIFT_SECONDS = 0.1  # labels and frames of a clip may differ by less than this
-
-
-REJECTED = "rejected.tsv"  # what `avhubert prepare` left out, which may lie beside the manifests
+DRIFT_SECONDS = 0.1  # the durations of a clip's labels and of its frames may differ by less than this
+REJECTED = "rejected.tsv"  # clips that `avhubert prepare` rejected; not a manifest
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance: a mouth video, its sound and their lengths. Paths are absolute.
+    """One utterance: a mouth video, its audio and their lengths.
 
-    A stream of length 0 is not there, and its path is not looked at.
+    Attributes:
+        id: unique in the manifest.
+        video: absolute path of the mouth clip; ignored if `video_frames` is 0.
+        audio: absolute path of the audio; ignored if `audio_samples` is 0.
+        video_frames: at 25 Hz; 0: the clip has no video.
+        audio_samples: at 16 kHz; 0: the clip has no audio.
     """
 
     id: str
     video: Path
     audio: Path
-    video_frames: int  # at 25 Hz
-    audio_samples: int  # at 16 kHz
+    video_frames: int
+    audio_samples: int
 
     @property
     def frames(self) -> int:
-        """Video frames; of a clip without video as many as its sound lasts."""
+        """Video frames at 25 Hz; without video, the duration of the audio in such frames."""
         return self.video_frames or round(self.audio_samples * FRAME_RATE / SAMPLE_RATE)
 
     def streams(self, wanted: Sequence[str]) -> list[str]:
-        """Those of `wanted` (audio, video) that the clip has."""
+        """The streams in `wanted` ("audio", "video") that the clip has, in that order."""
         lengths = {"audio": self.audio_samples, "video": self.video_frames}
         return [stream for stream in wanted if lengths[stream]]
 
 
-# --------------------------------------------------------------------------- lines of a text file
 def read_lines(path: str | Path, what: str) -> list[str]:
-    """The lines of a text file; `what` names its kind in messages.
+    r"""Read the lines of a UTF-8 text file; only \n separates lines.
+
+    Args:
+        path: the file.
+        what: the kind of the file, for messages.
 
     Raises:
         DataError: the file is missing, cannot be read or is not UTF-8.
@@ -58,11 +64,11 @@ def read_lines(path: str | Path, what: str) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        remedy = "prepare the data again or name the right folder"
+        remedy = "prepare the data again or give the right folder"
         if what == "manifest" and not any(Path(path).parent.glob("*.tsv")):
-            remedy = "name a data directory, as `avhubert prepare` writes it"
+            remedy = "give a data directory that `avhubert prepare` wrote"
         if what == "noise list":
-            remedy = "name a folder or list that `avhubert noise` made"
+            remedy = "give a folder or list that `avhubert noise` made"
         raise DataError(f"{what} {path} is missing; {remedy}") from error
     except OSError as error:
         raise DataError(f"cannot read {what} {path}: {error.strerror}") from error
@@ -73,7 +79,12 @@ def read_lines(path: str | Path, what: str) -> list[str]:
 
 
 def write_lines(path: str | Path, lines: Sequence[str], what: str) -> None:
-    """Write a text file, whole or not at all.
+    """Write a UTF-8 text file atomically.
+
+    Args:
+        path: the file.
+        lines: without line breaks.
+        what: the kind of the file, for messages.
 
     Raises:
         DataError: a line contains a line break or text that is not valid Unicode.
@@ -88,26 +99,36 @@ def write_lines(path: str | Path, lines: Sequence[str], what: str) -> None:
 
 
 def check_row_count(rows: int, clips: int, path: str | Path, what: str) -> None:
-    """Raise DataError unless a file has one row per clip."""
+    """Check that a file has one line per clip.
+
+    Args:
+        rows: lines of the file.
+        clips: clips of the manifest.
+        path: the file, for the message.
+        what: the kind of the file, for the message.
+
+    Raises:
+        DataError: the numbers differ.
+    """
     if rows != clips:
         raise DataError(f"{path} has {rows} lines but the manifest lists {clips} clips; make the {what} again for it")
 
 
-# --------------------------------------------------------------------------- manifests
 def splits(folder: str | Path) -> list[Path]:
-    """The manifests (or noise lists) in a folder, in the order of use: train, valid, test, others by name."""
+    """The manifests (or noise lists) in a folder: train, valid, test, then the others by name."""
     order = {"train": 0, "valid": 1, "test": 2}
-    found = (file for file in Path(folder).glob("*.tsv") if file.name != REJECTED)
-    return sorted(found, key=lambda file: (order.get(file.stem, 3), file.stem))
+    files = (file for file in Path(folder).glob("*.tsv") if file.name != REJECTED)
+    return sorted(files, key=lambda file: (order.get(file.stem, 3), file.stem))
 
 
 def read_manifest(path: str | Path) -> list[Clip]:
-    """Clips of a `.tsv`: first line the root, then `id, video, audio, video_frames, audio_samples` with tabs between.
+    """Read the clips of a manifest (`.tsv`).
 
-    Both paths are joined to the root unless absolute.
+    The first line is the root folder. Each other line has the fields id, video path, audio path, video frames and audio
+    samples, separated by tabs. Relative paths start at the root.
 
     Raises:
-        DataError: the file is missing or not UTF-8, a line does not have that form, an id comes twice.
+        DataError: the file is missing or is not UTF-8, a line does not have that form, an id is listed twice.
     """
     lines = read_lines(path, "manifest")
     if not lines:
@@ -121,7 +142,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
         if len(fields) != 5:
             raise DataError(
                 f"manifest {path}, line {number}: {len(fields)} fields instead of 5 "
-                "(id, video, audio, video frames, audio samples, with tabs between)"
+                "(id, video, audio, video frames, audio samples, separated by tabs)"
             )
         identifier, video, audio, frames, samples = fields
         if not (frames.isdecimal() and samples.isdecimal()):
@@ -135,22 +156,27 @@ def read_manifest(path: str | Path) -> list[Clip]:
 
 
 def write_manifest(path: str | Path, clips: Sequence[Clip], root: str | Path) -> None:
-    """Write a `.tsv`; paths below `root` are written relative to it, others absolute.
+    """Write a manifest (`.tsv`) atomically.
+
+    Args:
+        path: the file.
+        clips: in the order of the lines.
+        root: the root folder; paths below it are written relative to it, others as absolute paths.
 
     Raises:
-        DataError: a tab or line break in an id or path, an empty or repeated id.
+        DataError: an id or path contains a tab or line break or is not valid Unicode, an id is empty or used twice.
     """
     root = Path(os.path.abspath(root))
     lines = [str(root)]
     seen: set[str] = set()
     for clip in clips:
         if not clip.id or clip.id in seen:
-            raise DataError(f"clip id '{clip.id}' is empty or used twice; every clip needs an id of its own")
+            raise DataError(f"clip id '{clip.id}' is empty or used twice; every clip needs a unique id")
         seen.add(clip.id)
         names = [clip.id, _relative(clip.video, root), _relative(clip.audio, root)]
         for name in names:
             if "\t" in name:
-                raise DataError(f"'{name}' holds a tab, which separates the fields of {path}; rename it")
+                raise DataError(f"'{name}' contains a tab, which separates the fields of {path}; rename it")
         lines.append("\t".join([*names, str(clip.video_frames), str(clip.audio_samples)]))
     write_lines(path, lines, "manifest")
 
@@ -167,12 +193,20 @@ def select(
     label_sets: Sequence[tuple[Sequence[np.ndarray], int]] = (),
     streams: Sequence[str] = ("audio", "video"),
 ) -> tuple[list[int], dict[str, list[str]]]:
-    """Indices of the clips that training uses, and the ids of the others by reason.
+    """Select the clips for training by streams, length and labels.
 
-    A clip is left out when it has none of `streams`, is shorter than `min_frames`, longer than `max_frames` (None: no
-    limit), or when the labels of one of the `label_sets` (rows, labels per second) last 0.1 s more or less than it.
+    Args:
+        clips: of a manifest.
+        min_frames: shorter clips are left out.
+        max_frames: longer clips are left out; None: no limit.
+        label_sets: per label set the rows of labels in the order of the clips, and labels per second. A clip is left
+            out if the duration of its labels differs from its own by 0.1 s or more.
+        streams: a clip with none of them is left out.
+
+    Returns:
+        The indices of the selected clips, and the ids of the others by reason.
     """
-    kept: list[int] = []
+    selected: list[int] = []
     left_out: dict[str, list[str]] = {}
     for index, clip in enumerate(clips):
         if not clip.streams(streams):
@@ -184,12 +218,12 @@ def select(
         elif any(drift_seconds(clip, len(rows[index]), rate) >= DRIFT_SECONDS for rows, rate in label_sets):
             reason = f"labels and frames differ by {DRIFT_SECONDS:g} s or more"
         else:
-            kept.append(index)
+            selected.append(index)
             continue
         left_out.setdefault(reason, []).append(clip.id)
-    return kept, left_out
+    return selected, left_out
 
 
 def drift_seconds(clip: Clip, labels: int, rate: int) -> float:
-    """How far the durations of a clip's `labels` (at `rate` per second) and of its frames are apart."""
+    """Difference in seconds between the duration of `labels` labels at `rate` per second and that of the clip."""
     return abs(labels / rate - clip.frames / FRAME_RATE)

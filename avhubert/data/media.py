@@ -1,4 +1,4 @@
-"""Opening media files: every module that reads sound or video opens its file here."""
+"""Opening media files: every module that reads audio or video opens its file here."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any, cast
 
 import av
 
-# up to PyAV 18 a title that is not UTF-8 raises unless told otherwise; PyAV 19 never raises and removed the argument
+# up to PyAV 18, a title that is not UTF-8 raises an error without this argument; PyAV 19 removed the argument
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_container(path: str | Path, options: Mapping[str, str] | None = None) -> av.container.InputContainer:
-    """Open a local media file for reading; `options` are FFmpeg's.
+    """Open a local media file for reading.
+
+    Args:
+        path: the file.
+        options: FFmpeg's options for the container format.
 
     Raises:
         av.FFmpegError: the file is not a media file.
-        OSError: the file is missing or must not be read.
+        OSError: the file is missing or its permissions do not allow reading.
     """
-    # "file:" makes FFmpeg take a colon in the name literally
+    # with "file:", FFmpeg does not take the part of a name before a colon as a protocol
     container = av.open(f"file:{path}", mode="r", options=dict(options or {}), **_ANY_METADATA)
     return cast(av.container.InputContainer, container)

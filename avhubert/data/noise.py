@@ -1,4 +1,4 @@
-"""Noise lists, and mixing noise into speech at a signal-to-noise ratio."""
+"""Noise: mixing it into speech at a signal-to-noise ratio (SNR), and reading noise lists."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from avhubert.data.manifest import read_lines
 from avhubert.errors import DataError
 
 
-# --------------------------------------------------------------------------- noise
 def mix(speech: np.ndarray, noises: Sequence[np.ndarray], snr: float) -> np.ndarray:
-    """Speech int16 [N] with noise at `snr` dB, int16 [N] (Interspeech 2022, § 3).
+    """Mix noise into speech (Interspeech 2022, § 3).
 
-    Several noises are averaged first, cut to the shortest. Noise shorter than the speech is repeated, longer noise
-    cut from its start; levels are root mean squares over the whole clip. A mixture that leaves int16's range is
-    scaled down as a whole. Silent noise changes nothing.
+    Several noises are averaged, all cut to the length of the shortest. Noise that is shorter than the speech is
+    repeated; of longer noise the beginning is used. The SNR is that of root mean squares over the whole clip. A mixture
+    that exceeds the range of int16 is scaled down as a whole. Silent noise leaves the speech unchanged.
+
+    Args:
+        speech: int16 [N].
+        noises: at least one, int16 [M].
+        snr: signal-to-noise ratio in dB.
+
+    Returns:
+        int16 [N], a new array.
     """
-    noise, clean = _fitted(noises, len(speech)), speech.astype(np.float32)
-    clean_level, noise_level = _level(clean), _level(noise)
+    noise, clean = _average_noise(noises, len(speech)), speech.astype(np.float32)
+    clean_level, noise_level = _rms(clean), _rms(noise)
     if noise_level == 0:
         return speech.copy()
     mixed = clean + noise * np.float32(clean_level / 10 ** (snr / 20) / noise_level)
@@ -33,19 +40,26 @@ def mix(speech: np.ndarray, noises: Sequence[np.ndarray], snr: float) -> np.ndar
 
 
 def snr_of(mixed: np.ndarray, speech: np.ndarray, noises: Sequence[np.ndarray]) -> float | None:
-    """dB between the parts of speech and of noise in a mixture that `mix` made, by least squares; None: one is silent.
+    """Measure the SNR of a mixture by least squares, given its components.
 
-    All int16; the mixture as long as the speech.
+    Args:
+        mixed: int16 [N], from `mix`.
+        speech: int16 [N].
+        noises: as given to `mix`.
+
+    Returns:
+        The SNR in dB; None if the speech or the noise is silent.
     """
-    parts = np.stack([speech.astype(np.float64), _fitted(noises, len(speech)).astype(np.float64)], 1)
-    levels = np.sqrt(np.mean(parts**2, axis=0))
+    components = np.stack([speech.astype(np.float64), _average_noise(noises, len(speech)).astype(np.float64)], 1)
+    levels = np.sqrt(np.mean(components**2, axis=0))
     if not levels.all():
         return None
-    shares = np.abs(np.linalg.lstsq(parts, mixed.astype(np.float64), rcond=None)[0]) * levels
-    return float(20 * np.log10(shares[0] / shares[1]))
+    gains = np.abs(np.linalg.lstsq(components, mixed.astype(np.float64), rcond=None)[0])
+    mixed_levels = gains * levels
+    return float(20 * np.log10(mixed_levels[0] / mixed_levels[1]))
 
 
-def _fitted(noises: Sequence[np.ndarray], length: int) -> np.ndarray:
+def _average_noise(noises: Sequence[np.ndarray], length: int) -> np.ndarray:
     """The mean of the noises, float32 [length], repeated or cut."""
     noise = noises[0]
     if len(noises) > 1:
@@ -54,27 +68,32 @@ def _fitted(noises: Sequence[np.ndarray], length: int) -> np.ndarray:
     return np.resize(noise, length).astype(np.float32)
 
 
-def _level(samples: np.ndarray) -> float:
-    """Root mean square, rounded to float32 as in the published mixtures, which come out bit for bit."""
+def _rms(samples: np.ndarray) -> float:
+    """Root mean square, rounded to float32: only then are mixtures bit-identical to the published ones."""
     return float(np.float32(np.sqrt(np.mean(samples.astype(np.float64) ** 2))))
 
 
-# --------------------------------------------------------------------------- noise
 def read_noise_list(path: str | Path, split: str) -> list[Path]:
-    """Wav files of a noise list: one path a line, relative ones from the list's folder.
+    """Read the paths of a noise list.
 
-    `path` is a list or a folder with {train,valid,test}.tsv, of which `split` is taken.
+    Args:
+        path: a list, or a folder with the lists {train,valid,test}.tsv. A list has one path per line; relative paths
+            start at the folder of the list.
+        split: which list of a folder to read.
+
+    Returns:
+        Absolute paths of wav files, in the order of the list.
 
     Raises:
-        DataError: the list is missing or empty, or names a file that does not exist.
+        DataError: the list is missing or empty, or a file in it does not exist.
     """
     path = Path(path)
     if path.is_dir():
         path = path / f"{split}.tsv"
-    found = [Path(os.path.abspath(path.parent / line)) for line in read_lines(path, "noise list") if line]
-    if not found:
-        raise DataError(f"noise list {path} names no files; make one with `avhubert noise`")
-    for file in dict.fromkeys(found):  # a balanced list repeats its files
+    files = [Path(os.path.abspath(path.parent / line)) for line in read_lines(path, "noise list") if line]
+    if not files:
+        raise DataError(f"noise list {path} lists no files; make one with `avhubert noise`")
+    for file in dict.fromkeys(files):  # a balanced list repeats its files
         if not file.is_file():
-            raise DataError(f"noise list {path} names {file}, which does not exist; make the list again")
-    return found
+            raise DataError(f"noise list {path} lists {file}, which does not exist; make the list again")
+    return files

@@ -1,10 +1,11 @@
-"""Clips of a data directory in a few large tars (WebDataset's form) instead of two small files each.
+"""Shards: the clips of a data directory in a few large tar files (WebDataset's format) instead of many small files.
 
-A cluster's file system opens one file of a gigabyte far more willingly than two thousand small ones. A shard holds, for
-each clip, NUMBER.npy (gray frames, uint8 [T, H, W]), NUMBER.wav (16 kHz mono), NUMBER.json (id and lengths) and, with a
-transcript, NUMBER.txt; SHARD.tar.json beside it tells where each begins. A manifest names a member as if the tar were a
-folder, so that clips are read in any order and batches are those of the files. Frames are decoded once, here: clips
-take some seven times the room and a twenty-fifth of the time to read (benchmarks/bench_shards.py).
+The network file system of a compute cluster reads one file of a gigabyte much faster than two thousand small ones. For
+each clip, a shard contains NUMBER.npy (gray frames, uint8 [T, H, W]), NUMBER.wav (16 kHz mono), NUMBER.json (id and
+lengths) and, with a transcript, NUMBER.txt. SHARD.tar.json beside the shard has the offset of each member. A path in
+the manifest is that of the tar file and the name of the member, as if the tar file were a folder; so clips can be read
+in any order, and batches are equal to those of the original files. Frames are stored decoded: a clip takes about seven
+times the space and a twenty-fifth of the time to read (benchmarks/bench_shards.py).
 """
 
 from __future__ import annotations
@@ -32,12 +33,21 @@ from avhubert.files import atomic_path, output_directory, read_json, write_json
 from avhubert.report import progress
 
 FRAME_BYTES = 96 * 96
-BESIDE = ("tokenizer.model", "dict.wrd.txt")  # files that a data directory may have once
+SHARED_FILES = ("tokenizer.model", "dict.wrd.txt")  # of all splits of a data directory; optional
 
 
-# --------------------------------------------------------------------------- reading
 def clip_frames(path: Path) -> np.ndarray:
-    """All frames of a mouth clip, uint8 [T, H, W], from a video or from a shard's member. MediaError as `read_gray`."""
+    """Read all frames of a mouth clip from a video file or from a shard.
+
+    Args:
+        path: a video file, or the path of a tar file and the name of its member.
+
+    Returns:
+        Gray levels uint8 [T, H, W].
+
+    Raises:
+        MediaError: the file or shard is missing or damaged; see also `read_gray`.
+    """
     content = _member(path)
     if content is None:
         return read_gray(path)
@@ -48,7 +58,17 @@ def clip_frames(path: Path) -> np.ndarray:
 
 
 def clip_samples(path: Path) -> np.ndarray:
-    """A clip's sound, int16 [N] at 16 kHz, from a file or from a shard's member. MediaError as `read_audio`."""
+    """Read the audio of a clip from a media file or from a shard.
+
+    Args:
+        path: a media file, or the path of a tar file and the name of its member.
+
+    Returns:
+        Samples int16 [N] at 16 kHz.
+
+    Raises:
+        MediaError: the file or shard is missing or damaged; see also `read_audio`.
+    """
     content = _member(path)
     if content is None:
         return read_audio(path)
@@ -58,7 +78,7 @@ def clip_samples(path: Path) -> np.ndarray:
 
 
 def _member(path: Path) -> bytes | None:
-    """The bytes of a member of a shard; None for any other path."""
+    """The content of a member of a shard; None for any other path."""
     tar = path.parent
     if tar.suffix != ".tar":
         return None
@@ -71,12 +91,13 @@ def _member(path: Path) -> bytes | None:
     except OSError as error:
         raise MediaError(f"cannot read the shard {tar}: {error.strerror}") from error
     if len(content) != size:
-        raise MediaError(f"the shard {tar} is cut off; make the shards again")
+        raise MediaError(f"the shard {tar} is truncated; make the shards again")
     return content
 
 
 @lru_cache(maxsize=4096)
 def _index(tar: Path) -> dict[str, tuple[int, int]]:
+    """Offset and size in bytes of each member of a shard."""
     try:
         return {name: (offset, size) for name, (offset, size) in read_json(_index_path(tar))["members"].items()}
     except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -87,107 +108,122 @@ def _index_path(tar: Path) -> Path:
     return tar.with_name(f"{tar.name}.json")
 
 
-# --------------------------------------------------------------------------- writing
 def make_shards(data: str | Path, out: str | Path, shard_mb: int = SHARD_MB) -> str:
-    """Write the data directory `data` as a data directory of shards, of about `shard_mb` megabytes; says what it did.
+    """Convert a data directory to one with shards.
 
-    Can be killed and started again: a shard that is there isn't made twice, and manifests come last. The bytes depend
-    on the clips alone.
+    If it was interrupted, run it again to resume: finished shards are kept, and each manifest is written after its
+    shards. The bytes of a shard depend on its clips only.
+
+    Args:
+        data: a data directory.
+        out: the new data directory.
+        shard_mb: approximate size of a shard in megabytes.
+
+    Returns:
+        A summary for the user.
 
     Raises:
-        DataError: no manifest in `data`.
-        MediaError: a clip that cannot be read; the sentence names it.
+        DataError: there is no manifest in `data`.
+        MediaError: a clip cannot be read; the message has its id.
         ConfigError: `out` cannot be written.
     """
     data = Path(data)
     splits = [split for split in SPLITS if (data / f"{split}.tsv").is_file()]
     if not splits:
-        raise DataError(f"{data} has no train.tsv, valid.tsv or test.tsv; name a data directory")
+        raise DataError(f"{data} has no train.tsv, valid.tsv or test.tsv; give a data directory")
     out = output_directory(out).resolve()
-    clips = {split: read_manifest(data / f"{split}.tsv") for split in splits}
-    made = 0
+    clips_of = {split: read_manifest(data / f"{split}.tsv") for split in splits}
+    clip_count = sum(map(len, clips_of.values()))
+    shard_count = 0
     with progress() as bar:
-        task = bar.add_task("making shards", total=sum(map(len, clips.values())), unit="clips")
-        for split, found in clips.items():
-            texts: Sequence[str | None] = [None] * len(found)
+        task = bar.add_task("making shards", total=clip_count, unit="clips")
+        for split, clips in clips_of.items():
+            texts: Sequence[str | None] = [None] * len(clips)
             if (data / f"{split}.wrd").is_file():
-                texts = read_transcripts(data / f"{split}.wrd", found)
+                texts = read_transcripts(data / f"{split}.wrd", clips)
             members: list[Clip] = []
-            for number, chosen in enumerate(_parts(found, shard_mb * 1_000_000)):
+            for number, indices in enumerate(_group(clips, shard_mb * 1_000_000)):
                 tar = out / "shards" / f"{split}-{number:06d}.tar"
                 tar.parent.mkdir(exist_ok=True)
-                plan = [[found[i].id, found[i].video_frames, found[i].audio_samples, texts[i]] for i in chosen]
-                if not _is_made(tar, plan):
-                    _write_shard(tar, plan, [found[i] for i in chosen])
-                made += 1
-                members += [_in_shard(found[i], tar, place) for place, i in enumerate(chosen)]
-                bar.advance(task, len(chosen))
-            for ending in ("wrd", "phn"):
-                _copy(data / f"{split}.{ending}", out)
+                rows = [[clips[i].id, clips[i].video_frames, clips[i].audio_samples, texts[i]] for i in indices]
+                if not _is_complete(tar, rows):
+                    _write_shard(tar, rows, [clips[i] for i in indices])
+                shard_count += 1
+                members += [_member_clip(clips[i], tar, position) for position, i in enumerate(indices)]
+                bar.advance(task, len(indices))
+            for extension in ("wrd", "phn"):
+                _copy(data / f"{split}.{extension}", out)
             write_manifest(out / f"{split}.tsv", members, out)
-    for name in BESIDE:
+    for name in SHARED_FILES:
         _copy(data / name, out)
-    return f"{sum(map(len, clips.values()))} clips in {made} shards\ndata directory: {out}"
+    return f"{clip_count} clips in {shard_count} shards\ndata directory: {out}"
 
 
 def _copy(path: Path, folder: Path) -> None:
+    """Copy a file to a folder atomically, if it exists."""
     if path.is_file():
         with atomic_path(folder / path.name) as temporary:
             shutil.copyfile(path, temporary)
 
 
-def _parts(clips: Sequence[Clip], size: int) -> Iterator[list[int]]:
-    """Indices of neighbouring clips, so many as make about `size` bytes."""
-    part: list[int] = []
-    filled = 0
+def _group(clips: Sequence[Clip], max_bytes: int) -> Iterator[list[int]]:
+    """Indices of consecutive clips for each shard, up to `max_bytes` bytes; a larger clip is a group of its own."""
+    group: list[int] = []
+    group_bytes = 0
     for index, clip in enumerate(clips):
-        needed = FRAME_BYTES * clip.video_frames + 2 * clip.audio_samples
-        if part and filled + needed > size:
-            yield part
-            part, filled = [], 0
-        part.append(index)
-        filled += needed
-    if part:
-        yield part
+        clip_bytes = FRAME_BYTES * clip.video_frames + 2 * clip.audio_samples
+        if group and group_bytes + clip_bytes > max_bytes:
+            yield group
+            group, group_bytes = [], 0
+        group.append(index)
+        group_bytes += clip_bytes
+    if group:
+        yield group
 
 
-def _in_shard(clip: Clip, tar: Path, place: int) -> Clip:
-    return Clip(clip.id, tar / f"{place:06d}.npy", tar / f"{place:06d}.wav", clip.video_frames, clip.audio_samples)
+def _member_clip(clip: Clip, tar: Path, position: int) -> Clip:
+    """The clip with the paths of its members in a shard."""
+    name = f"{position:06d}"
+    return Clip(clip.id, tar / f"{name}.npy", tar / f"{name}.wav", clip.video_frames, clip.audio_samples)
 
 
-def _is_made(tar: Path, plan: list[list[Any]]) -> bool:
+def _is_complete(tar: Path, rows: list[list[Any]]) -> bool:
+    """Whether a shard of these clips (id, video frames, audio samples, transcript) was written completely."""
     if not (tar.is_file() and _index_path(tar).is_file()):
         return False
-    kept = read_json(_index_path(tar))
-    return kept.get("clips") == plan and kept.get("bytes") == tar.stat().st_size
+    index = read_json(_index_path(tar))
+    return index.get("clips") == rows and index.get("bytes") == tar.stat().st_size
 
 
-def _write_shard(tar: Path, plan: list[list[Any]], clips: Sequence[Clip]) -> None:
+def _write_shard(tar: Path, rows: list[list[Any]], clips: Sequence[Clip]) -> None:
+    """Write a shard and, as the last step, its index."""
     members: dict[str, tuple[int, int]] = {}
     with atomic_path(tar) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as shard:
-            for place, (clip, (_, _, _, text)) in enumerate(zip(clips, plan, strict=True)):
+            for position, (clip, (_, _, _, text)) in enumerate(zip(clips, rows, strict=True)):
                 try:
-                    parts = list(_contents(clip, text))
+                    contents = list(_contents(clip, text))
                 except MediaError as error:
                     raise MediaError(f"clip '{clip.id}': {error}") from error
-                for ending, content in parts:
-                    info = tarfile.TarInfo(f"{place:06d}.{ending}")
+                for extension, content in contents:
+                    info = tarfile.TarInfo(f"{position:06d}.{extension}")
                     info.size = len(content)
                     shard.addfile(info, io.BytesIO(content))
                     members[info.name] = (shard.offset - _padded(len(content)), len(content))
         size = temporary.stat().st_size
     _index.cache_clear()
-    write_json(_index_path(tar), {"format": 1, "bytes": size, "clips": plan, "members": members})
+    write_json(_index_path(tar), {"format": 1, "bytes": size, "clips": rows, "members": members})
 
 
 def _padded(size: int) -> int:
+    """The size of a member in the tar file, whose members are padded to whole blocks."""
     return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _contents(clip: Clip, text: str | None) -> Iterator[tuple[str, bytes]]:
-    about = {"id": clip.id, "video_frames": clip.video_frames, "audio_samples": clip.audio_samples}
-    yield "json", json.dumps(about, ensure_ascii=False).encode()
+    """Extension and content of each member of a clip."""
+    description = {"id": clip.id, "video_frames": clip.video_frames, "audio_samples": clip.audio_samples}
+    yield "json", json.dumps(description, ensure_ascii=False).encode()
     if clip.video_frames:
         buffer = io.BytesIO()
         np.save(buffer, clip_frames(clip.video))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from avhubert.errors import ConfigError
 
-# scripts that put no space between words, as Unicode's names of their letters begin
+# scripts without spaces between words: the beginnings of the Unicode names of their letters
 UNSPACED = (
     *("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "YI", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"),
     *("BALINESE", "JAVANESE", "TAI", "NEW TAI LUE"),
@@ -16,27 +16,31 @@ UNSPACED = (
 
 
 def normalise_text(text: str) -> str:
-    """Lower case, one way to write each character (NFKC), single spaces, none at the ends."""
+    """Normalise text: Unicode form NFKC, lower case, single spaces, no spaces at the ends."""
     lower = unicodedata.normalize("NFKC", text).lower()
     return " ".join(unicodedata.normalize("NFKC", lower).split())
 
 
 def without_punctuation(text: str) -> str:
-    """`normalise_text` without punctuation and symbols, save apostrophes and hyphens inside a word."""
+    """Normalise text and remove punctuation and symbols, except apostrophes and hyphens inside a word."""
     text = normalise_text(text).replace("’", "'")
-    kept = []
-    for at, char in enumerate(text):
-        inside = char in "'-" and text[at - 1 : at].isalnum() and text[at + 1 : at + 2].isalnum()
-        kept.append(char if inside or unicodedata.category(char)[0] not in "PS" else " ")
-    return normalise_text("".join(kept))
+    characters = []
+    for index, char in enumerate(text):
+        inside_word = char in "'-" and text[index - 1 : index].isalnum() and text[index + 1 : index + 2].isalnum()
+        characters.append(char if inside_word or unicodedata.category(char)[0] not in "PS" else " ")
+    return normalise_text("".join(characters))
 
 
 def english_text(text: str) -> str:
-    """Whisper's English normaliser (Radford et al., 2022, appendix C): numbers, contractions, spelling, fillers."""
+    """Apply Whisper's English normaliser (Radford et al., 2022, appendix C): numbers, contractions, spelling, fillers.
+
+    Raises:
+        ConfigError: the package whisper-normalizer is not installed.
+    """
     try:
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError as error:
-        raise ConfigError("normaliser 'english' needs whisper-normalizer; `pip install 'avhubert[english]'`") from error
+        raise ConfigError("normaliser 'english' needs whisper-normalizer: `pip install 'avhubert[english]'`") from error
     global _english
     _english = _english or EnglishTextNormalizer()
     return normalise_text(_english(text))
@@ -45,7 +49,7 @@ def english_text(text: str) -> str:
 _english: Callable[[str], str] | None = None
 
 
-# what references and hypotheses are made of before they are compared, by name
+# applied to references and hypotheses before they are compared
 NORMALISERS: dict[str, Callable[[str], str]] = {
     "basic": normalise_text,
     "plain": without_punctuation,
@@ -54,16 +58,21 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
 
 
 def normaliser(name: str) -> Callable[[str], str]:
-    """The normaliser of that name; ConfigError names the valid ones."""
+    """Get a normaliser of NORMALISERS by name.
+
+    Raises:
+        ConfigError: there is no normaliser of that name.
+    """
     if name not in NORMALISERS:
         raise ConfigError(f"there is no text normaliser '{name}'; choose one of {', '.join(NORMALISERS)}")
     return NORMALISERS[name]
 
 
 def is_unspaced(texts: Iterable[str]) -> bool:
-    """Whether most letters are of a script without spaces between words: its errors are counted in characters.
+    """Whether most letters belong to a script without spaces between words.
 
-    Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan and a few more; Korean has spaces.
+    Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan and a few more have such scripts; Korean does not. The errors
+    of their texts are counted in characters instead of words.
     """
     letters = Counter(char for text in texts for char in text if unicodedata.category(char)[0] in "LM")
     names = {char: unicodedata.name(char, "") for char in letters}

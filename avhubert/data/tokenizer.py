@@ -13,60 +13,71 @@ from avhubert.constants import BOS, EOS, PAD, SPECIAL_SYMBOLS, UNK
 from avhubert.data.text import normalise_text
 from avhubert.errors import DataError
 
-SPACE = "▁"  # how a piece writes the space before a word
-
-
-MAX_UNKNOWN = 0.001  # of a text's characters that a tokenizer may not know
-
-
-NAMED = 10  # unknown characters listed in a sentence
+SPACE = "▁"  # stands for the space before a word in a piece
+MAX_UNKNOWN = 0.001  # maximum share of characters that are unknown to the tokenizer
+MAX_LISTED = 10  # characters listed in a message
 
 
 class Tokenizer:
     """Text to token ids and back.
 
-    `model` is a serialized SentencePiece model or the path of one. DataError if it is not one.
-    `symbols` are all symbols by id, `serialized` the model's bytes.
+    Args:
+        model: a serialized SentencePiece model, or the path of one.
+
+    Attributes:
+        symbols: the symbol of each id; the special symbols have the ids 0 to 3.
+        serialized: the serialized SentencePiece model.
+
+    Raises:
+        DataError: the file cannot be read or is not a SentencePiece model.
     """
 
     def __init__(self, model: bytes | str | Path) -> None:
-        where = "the tokenizer" if isinstance(model, bytes) else f"tokenizer {model}"
+        name = "the tokenizer" if isinstance(model, bytes) else f"tokenizer {model}"
         try:
             self.serialized = model if isinstance(model, bytes) else Path(model).read_bytes()
         except OSError as error:
-            raise DataError(f"cannot read {where}: {error.strerror}") from error
+            raise DataError(f"cannot read {name}: {error.strerror}") from error
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(self.serialized)
         except RuntimeError as error:
-            raise DataError(f"{where} is not a SentencePiece model; make it again or restore it") from error
+            raise DataError(f"{name} is not a SentencePiece model; make it again or restore it") from error
         processor = self._processor
-        own = [i for i in range(len(processor)) if not (processor.IsControl(i) or processor.IsUnknown(i))]
-        self.symbols: list[str] = [*SPECIAL_SYMBOLS, *(processor.IdToPiece(i) for i in own)]
-        self._ours = [UNK] * len(processor)  # the model's ids → ours
-        for position, identifier in enumerate(own):
-            self._ours[identifier] = len(SPECIAL_SYMBOLS) + position
+        pieces = [i for i in range(len(processor)) if not (processor.IsControl(i) or processor.IsUnknown(i))]
+        self.symbols: list[str] = [*SPECIAL_SYMBOLS, *(processor.IdToPiece(i) for i in pieces)]
+        self._token_ids = [UNK] * len(processor)  # of each id of the SentencePiece model
+        for position, identifier in enumerate(pieces):
+            self._token_ids[identifier] = len(SPECIAL_SYMBOLS) + position
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, specials included."""
+        """Number of ids, special symbols included."""
         return len(self.symbols)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the normalised text, without `</s>`."""
-        return [self._ours[identifier] for identifier in self._processor.EncodeAsIds(normalise_text(text))]
+        """Token ids of the normalised text, without `</s>`."""
+        return [self._token_ids[identifier] for identifier in self._processor.EncodeAsIds(normalise_text(text))]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of token ids; `<s>`, `<pad>` and `</s>` are left out, `<unk>` stays visible."""
+        """Text of token ids; `<s>`, `<pad>` and `</s>` are left out, `<unk>` is kept."""
         pieces = [self.symbols[int(identifier)] for identifier in ids if int(identifier) not in (BOS, PAD, EOS)]
         return "".join(pieces).replace(SPACE, " ").strip()
 
 
 def unknown_characters(texts: Iterable[str], tokenizer: Tokenizer, where: str) -> Counter[str]:
-    """How often each character occurs that `tokenizer` does not know, most frequent first; spaces are not counted.
+    """Count the characters that are unknown to a tokenizer.
 
-    DataError, which names them, when they are over 0.1 % of the characters: a recognizer could not write them.
-    `where` names the texts in the sentence.
+    Args:
+        texts: are normalised first; spaces are not counted.
+        tokenizer: of the recognizer.
+        where: name of the texts for the message.
+
+    Returns:
+        The count of each unknown character.
+
+    Raises:
+        DataError: more than 0.1 % of the characters are unknown: a recognizer cannot output them.
     """
     characters = Counter(char for text in texts for char in normalise_text(text) if char != " ")
     unknown = Counter({char: count for char, count in characters.items() if UNK in tokenizer.encode(char)})
@@ -80,18 +91,20 @@ def unknown_characters(texts: Iterable[str], tokenizer: Tokenizer, where: str) -
 
 
 def list_characters(counts: Counter[str]) -> str:
-    """The most frequent characters with their code points and how often they occur."""
-    shown = [f"'{char}' (U+{ord(char):04X}, {count} times)" for char, count in counts.most_common(NAMED)]
-    return ", ".join(shown) + (f" and {len(counts) - NAMED} more" if len(counts) > NAMED else "")
+    """List the most frequent characters with their code points and counts, for a message."""
+    listed = [f"'{char}' (U+{ord(char):04X}, {count} times)" for char, count in counts.most_common(MAX_LISTED)]
+    return ", ".join(listed) + (f" and {len(counts) - MAX_LISTED} more" if len(counts) > MAX_LISTED else "")
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
-    """A unigram tokenizer of `texts`, every character covered; the same texts give the same bytes anywhere.
+    """Train a unigram tokenizer that covers every character of the texts; equal texts give equal bytes.
 
-    The vocabulary is the smaller of `vocab_size` and what the texts support: compare `.vocab_size`.
+    Args:
+        texts: transcripts; they are normalised first.
+        vocab_size: maximum number of ids. A small text supports fewer: see the attribute `vocab_size` of the result.
 
     Raises:
-        DataError: no text at all, or more different characters than `vocab_size` has room for.
+        DataError: all texts are empty, or they have more different characters than `vocab_size` allows.
     """
     sentences = [sentence for sentence in map(normalise_text, texts) if sentence]
     if not sentences:
@@ -106,15 +119,15 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Tokenizer:
             hard_vocab_limit=False,  # a small text supports fewer pieces
             character_coverage=1.0,
             normalization_rule_name="identity",  # the text is normalised; SentencePiece's own rules drop some joiners
-            max_sentence_length=max(4192, *(len(sentence.encode()) for sentence in sentences)),  # leave none out
+            max_sentence_length=max(4192, *(len(sentence.encode()) for sentence in sentences)),  # skip none
             bos_id=BOS, pad_id=PAD, eos_id=EOS, unk_id=UNK,
-            num_threads=1,  # more threads add up counts in another order
+            num_threads=1,  # with more threads the order of the sums, and so the result, varies
             minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
         characters = len(set("".join(sentences)))
         raise DataError(
             f"no tokenizer of {vocab_size} symbols can be made from {len(sentences)} transcripts with {characters} "
-            "different characters; ask for more symbols"
+            "different characters; set a larger number of symbols"
         ) from error
     return Tokenizer(model.getvalue())

@@ -1,4 +1,4 @@
-"""Transcripts (`.wrd`) and true phones (`.phn`), one line per clip."""
+"""Transcripts (`.wrd`) and reference phones (`.phn`) of the synthetic corpus, one line per clip."""
 
 from __future__ import annotations
 
@@ -9,21 +9,32 @@ from avhubert.data.manifest import Clip, check_row_count, read_lines, write_line
 from avhubert.errors import DataError
 
 
-# --------------------------------------------------------------------------- transcripts and phones
 def read_transcripts(path: str | Path, clips: Sequence[Clip]) -> list[str]:
-    """Transcripts of a `.wrd`, one line a clip, in the manifest's order; DataError if the counts differ."""
+    """Read the transcripts of a `.wrd` file, in the order of the manifest.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8, or its number of lines differs from the number of clips.
+    """
     lines = read_lines(path, "transcripts")
     check_row_count(len(lines), len(clips), path, "transcripts")
     return lines
 
 
 def write_transcripts(path: str | Path, texts: Sequence[str]) -> None:
-    """Write a `.wrd`; DataError for a line break inside a transcript."""
+    """Write transcripts as a `.wrd` file.
+
+    Raises:
+        DataError: a transcript contains a line break.
+    """
     write_lines(path, texts, "transcripts")
 
 
 def read_phones(path: str | Path) -> list[list[str]]:
-    """True phones of a `.phn`: one per 25 Hz frame, one line a clip."""
+    """Read a `.phn` file: per clip the phone of each 25 Hz frame.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8.
+    """
     return [line.split() for line in read_lines(path, "phones")]
 
 
@@ -42,9 +53,17 @@ def read_phones_of(path: str | Path, clips: Sequence[Clip]) -> list[list[str]] |
 
 
 def write_phones(path: str | Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write a `.phn`; DataError for a phone that is empty or holds white space."""
+    """Write a `.phn` file.
+
+    Args:
+        path: the file.
+        rows: per clip the phone of each 25 Hz frame.
+
+    Raises:
+        DataError: a phone is empty or contains white space.
+    """
     for row in rows:
         for phone in row:
             if len(phone.split()) != 1 or phone.split()[0] != phone:
-                raise DataError(f"'{phone}' cannot be a phone in {path}: it is empty or holds white space")
+                raise DataError(f"'{phone}' cannot be a phone in {path}: it is empty or contains white space")
     write_lines(path, [" ".join(row) for row in rows], "phones")

@@ -1,4 +1,4 @@
-"""Pictures: any container → RGB frames at 25 fps by timestamps; mouth clips → gray frames → the model's input."""
+"""Video: RGB frames at 25 fps of any file, gray frames of mouth clips, the model's input, writing mp4 files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,21 @@ from avhubert.data.media import open_container
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
-MEAN, STD = 0.421, 0.165
+MEAN, STD = 0.421, 0.165  # of the gray levels / 255, as published
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. `width` and `height` as stored, before any rotation; 0 without a picture."""
+    """The streams of a media file.
+
+    Attributes:
+        has_video: whether it has a video track.
+        has_audio: whether it has an audio track.
+        width: pixels as stored, before any rotation; 0 without video.
+        height: the same.
+        fps: average frame rate; 0 without video or if unknown.
+        duration_seconds: of the container; 0 if unknown.
+    """
 
     has_video: bool
     has_audio: bool
@@ -41,7 +50,7 @@ def _open(path: str | Path) -> av.container.InputContainer:
     except FFmpegError as error:
         reason = "it does not exist" if isinstance(error, FileNotFoundError) else error.strerror
         raise MediaError(
-            f"{path} cannot be read as a video or sound file: {reason}",
+            f"{path} cannot be read as a video or audio file: {reason}",
             kind="cannot be read as a video or audio file",
             path=path,
         ) from error
@@ -49,40 +58,53 @@ def _open(path: str | Path) -> av.container.InputContainer:
         raise MediaError(f"{path} cannot be read: {error.strerror}", kind="cannot be read", path=path) from error
 
 
-def _has_picture(container: av.container.InputContainer) -> bool:
-    # a song's cover is a video stream of one picture, but no video
+def _has_video(container: av.container.InputContainer) -> bool:
+    # the cover image of a song is stored as a video stream of one frame
     return any(not stream.disposition & av.stream.Disposition.attached_pic for stream in container.streams.video)
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """What a file holds, from its header. MediaError if it isn't a media file or has neither sound nor picture."""
+    """Read the streams of a media file from its header.
+
+    Raises:
+        MediaError: the file is missing, is not a media file, or has neither a video nor an audio track.
+    """
     with _open(path) as container:
-        has_video, has_audio = _has_picture(container), bool(container.streams.audio)
+        has_video, has_audio = _has_video(container), bool(container.streams.audio)
         if not has_video and not has_audio:
             raise MediaError(
                 f"{path} has neither a video nor an audio track", kind="no video and no audio track", path=path
             )
-        picture = container.streams.video[0] if has_video else None
+        video = container.streams.video[0] if has_video else None
         return MediaInfo(
             has_video,
             has_audio,
-            picture.width if picture else 0,
-            picture.height if picture else 0,
-            float(picture.average_rate or 0) if picture else 0.0,
+            video.width if video else 0,
+            video.height if video else 0,
+            float(video.average_rate or 0) if video else 0.0,
             (container.duration or 0) / av.time_base,
         )
 
 
-# --------------------------------------------------------------------------- raw video
 def read_frames(path: str | Path, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
-    """RGB frames uint8 [H, W, 3] at 25 fps, one at a time; `start` and `end` in seconds from the container's start.
+    """Read the first video track of a media file at 25 fps.
 
-    Output frame k shows the source frame nearest in time to start + k / 25 (the earlier of two equally near), so any
-    rate, also a variable one, keeps its time. A picture that starts after the sound is held still until then.
-    Rotation marked in the file is applied; interlaced frames are made whole pictures; memory is that of a few frames.
+    Output frame k is the source frame whose timestamp is nearest to start + k / 25 seconds (the earlier of two equally
+    near ones), so that any constant or variable frame rate stays in sync with the audio. A video that starts after the
+    audio begins with copies of its first frame. Rotation that the file specifies is applied, interlaced frames are
+    deinterlaced. Only a few frames are in memory at a time.
+
+    Args:
+        path: any file that FFmpeg can read.
+        start: seconds after the start of the container, or after timestamp 0 if that is later.
+        end: the same; None: the end of the track.
+
+    Yields:
+        RGB frames uint8 [H, W, 3].
 
     Raises:
-        MediaError: not a video, no video track, no frame between `start` and `end`.
+        MediaError: the file is missing, is not a media file, is damaged or has no video track; it has no frame between
+            `start` and `end`.
     """
     produced = 0
     for frame in _resampled(path, start, end):
@@ -97,32 +119,32 @@ def _resampled(path: str | Path, start: float, end: float | None) -> Iterator[np
     convert = VideoReformatter()
     previous: av.VideoFrame | None = None
     previous_time = 0.0
-    index = 0  # of the output frame that is next
+    index = 0  # of the next output frame
     for frame, time in _timed_frames(path, start):
         if previous is not None:
-            picture: np.ndarray | None = None
+            rgb: np.ndarray | None = None
             while (index / FRAME_RATE - previous_time) <= (time - index / FRAME_RATE) + 1e-6:
                 if end is not None and start + index / FRAME_RATE >= end - 1e-6:
                     return
-                picture = _rgb(previous, convert) if picture is None else picture
-                yield picture
+                rgb = _upright_rgb(previous, convert) if rgb is None else rgb
+                yield rgb
                 index += 1
         previous, previous_time = frame, time
     if previous is None:
         return
-    shown = float((previous.duration or 0) * (previous.time_base or 0)) or 1 / FRAME_RATE
-    last = previous_time + shown
-    picture = None
-    while index / FRAME_RATE < last - 1e-3 and (end is None or start + index / FRAME_RATE < end - 1e-6):
-        picture = _rgb(previous, convert) if picture is None else picture
-        yield picture
+    duration = float((previous.duration or 0) * (previous.time_base or 0)) or 1 / FRAME_RATE
+    video_end = previous_time + duration
+    rgb = None
+    while index / FRAME_RATE < video_end - 1e-3 and (end is None or start + index / FRAME_RATE < end - 1e-6):
+        rgb = _upright_rgb(previous, convert) if rgb is None else rgb
+        yield rgb
         index += 1
 
 
 def _timed_frames(path: str | Path, start: float) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Decoded frames with their times in seconds after `start`, from the last one before it."""
+    """Decoded frames with their times in seconds after `start`; the first ones may be before `start`."""
     with _open(path) as container:
-        if not _has_picture(container):
+        if not _has_video(container):
             raise MediaError(f"{path} has no video track", kind="no video track", path=path)
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -138,7 +160,7 @@ def _timed_frames(path: str | Path, start: float) -> Iterator[tuple[av.VideoFram
                 else:
                     time = count / float(stream.average_rate or FRAME_RATE) - start
                 count += 1
-                if time <= last:  # a stream that steps back in time is read in the order of its frames
+                if time <= last:  # skip frames whose timestamp goes back
                     continue
                 last = time
                 yield frame, time
@@ -153,7 +175,7 @@ def _timed_frames(path: str | Path, start: float) -> Iterator[tuple[av.VideoFram
 
 
 def _progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same frames; interlaced ones, whose lines are of two times, are made whole by FFmpeg's bwdif."""
+    """The same frames; from the first interlaced frame on, FFmpeg's filter bwdif deinterlaces them."""
     graph: av.filter.Graph | None = None
     for frame in frames:
         if graph is None and frame.interlaced_frame:
@@ -169,13 +191,14 @@ def _progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
             yield frame
         else:
             graph.push(frame)
-            yield from _pulled(graph)
+            yield from _output_frames(graph)
     if graph is not None:
         graph.push(None)
-        yield from _pulled(graph)
+        yield from _output_frames(graph)
 
 
-def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+def _output_frames(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
+    """The frames that the filter graph has ready."""
     while True:
         try:
             yield graph.vpull()
@@ -184,37 +207,48 @@ def _pulled(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
 
 
 def _to_rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
-    # by way of BGR and bicubic: what OpenCV asks of FFmpeg, level for level also where a sample has 10 bits
+    """RGB uint8 [H, W, 3] of a frame as stored."""
+    # OpenCV converts to BGR with the same interpolation: the levels are equal to its levels, also for 10-bit video
     return convert.reformat(frame, format="bgr24", interpolation="BICUBIC").to_ndarray()[..., ::-1]
 
 
-def _rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
-    picture = np.ascontiguousarray(_to_rgb(frame, convert))
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.rot90(picture, turns).copy() if turns else picture
+def _upright_rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of a frame with the rotation of the file applied."""
+    rgb = np.ascontiguousarray(_to_rgb(frame, convert))
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.rot90(rgb, quarter_turns).copy() if quarter_turns else rgb
 
 
 def thumbnails(path: str | Path, size: int) -> Iterator[tuple[float, np.ndarray]]:
-    """(seconds from the container's start, uint8 [size, size] gray) of every frame as stored; proportions are lost.
+    """Small square gray images of every source frame, without rotation and without keeping the aspect ratio.
+
+    Args:
+        path: any file that FFmpeg can read.
+        size: height and width in pixels.
+
+    Yields:
+        Seconds after the start of the container, and gray levels uint8 [size, size].
 
     Raises:
-        MediaError: not a video, no video track, damaged.
+        MediaError: the file is missing, is not a media file, is damaged or has no video track.
     """
     convert = VideoReformatter()
     for frame, time in _timed_frames(path, 0.0):
         yield time, convert.reformat(frame, width=size, height=size, format="gray", interpolation="AREA").to_ndarray()
 
 
-# --------------------------------------------------------------------------- mouth clips
 def rgb_to_gray(rgb: np.ndarray) -> np.ndarray:
-    """uint8 [..., 3] RGB → uint8 [...], by OpenCV's integer weights (ITU-R 601, 14 bits)."""
+    """RGB uint8 [..., 3] to gray uint8 [...], with OpenCV's integer weights (ITU-R 601, 14 bits)."""
     x = rgb.astype(np.int32)
     return ((4899 * x[..., 0] + 9617 * x[..., 1] + 1868 * x[..., 2] + 8192) >> 14).astype(np.uint8)
 
 
 @lru_cache(maxsize=256)
 def _gray_table(u: int, v: int, color_range: int, colorspace: int) -> np.ndarray:
-    """Luma → gray uint8 [256] where the chroma is (u, v): exactly what RGB would give, for a tenth of the time."""
+    """Gray level uint8 [256] of each luma value where the chroma is (u, v).
+
+    Equals the conversion to RGB and then to gray, in a tenth of the time.
+    """
     frame = av.VideoFrame(256, 2, "yuv420p")
     frame.color_range, frame.colorspace = color_range, colorspace
     ramp = np.arange(256, dtype=np.uint8)
@@ -226,17 +260,21 @@ def _gray_table(u: int, v: int, color_range: int, colorspace: int) -> np.ndarray
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
+    """The samples uint8 [H, W] of a plane without the padding of its lines."""
     return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
 def read_gray(path: str | Path) -> np.ndarray:
-    """All frames of a mouth clip as they are stored, uint8 [T, H, W] gray.
+    """Read all frames of a mouth clip as gray levels, at the frame rate of the file.
 
-    The values are those of RGB and OpenCV's luma weights. Where a frame's chroma is one value (our own gray clips)
-    they come from a table on the luma plane.
+    The levels are those of the RGB frames with OpenCV's weights. They are looked up in a table if the chroma of a frame
+    is constant, as in the gray clips that this package writes.
+
+    Returns:
+        uint8 [T, H, W].
 
     Raises:
-        MediaError: not a video, no video track, no frame in it.
+        MediaError: the file is missing, is not a media file, is damaged, has no video track or no frame.
     """
     convert = VideoReformatter()
     frames = []
@@ -244,7 +282,7 @@ def read_gray(path: str | Path) -> np.ndarray:
         if not container.streams.video:
             raise MediaError(f"{path} has no video track", kind="no video track", path=path)
         stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1  # a clip this small is decoded faster by one
+        stream.codec_context.thread_count = 1  # faster than several threads for such small frames
         try:
             for frame in container.decode(stream):
                 if frame.format.name == "yuv420p":
@@ -264,16 +302,29 @@ def read_gray(path: str | Path) -> np.ndarray:
 
 
 def transform(frames: np.ndarray, top: int | None = None, left: int | None = None, flip: bool = False) -> Tensor:
-    """uint8 [T, H, W] → float32 [T, 88, 88]: crop at (top, left) pixels (None: the centre), flip, normalise."""
+    """Crop, flip and normalise a mouth clip for the model.
+
+    Args:
+        frames: gray uint8 [T, H, W], H and W at least 88.
+        top: first row of the crop in pixels; None: the crop is centred.
+        left: first column of the crop in pixels; None: the crop is centred.
+        flip: mirror the frames horizontally.
+
+    Returns:
+        float32 [T, 88, 88], (level / 255 − 0.421) / 0.165.
+
+    Raises:
+        MediaError: the crop does not fit into the frames.
+    """
     height, width = frames.shape[1:]
     top = round((height - CROP_SIZE) / 2) if top is None else top
     left = round((width - CROP_SIZE) / 2) if left is None else left
     if not (0 <= top <= height - CROP_SIZE and 0 <= left <= width - CROP_SIZE):
         raise MediaError(
-            f"a {CROP_SIZE}×{CROP_SIZE} crop at ({top}, {left}) does not fit a picture of {height}×{width} pixels"
+            f"a {CROP_SIZE}×{CROP_SIZE} crop at ({top}, {left}) does not fit a frame of {height}×{width} pixels"
         )
-    cut = frames[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
-    return torch.from_numpy(_normalised_levels().take(cut[:, :, ::-1] if flip else cut))
+    crop = frames[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
+    return torch.from_numpy(_normalised_levels().take(crop[:, :, ::-1] if flip else crop))
 
 
 @lru_cache(maxsize=1)
@@ -282,9 +333,9 @@ def _normalised_levels() -> np.ndarray:
     return ((np.arange(256) / 255 - MEAN) / STD).astype(np.float32)
 
 
-# --------------------------------------------------------------------------- writing
-# x264's AVX-512 code gives pictures as small as mouth clips other bytes from run to run; what every x86-64 has does not
-_SAME_BYTES = {"x264-params": "asm=SSE2"} if platform.machine() in ("x86_64", "AMD64") else {}
+# for frames as small as mouth clips, x264's AVX-512 code writes different bytes in each run; its SSE2 code, which every
+# x86-64 processor can execute, does not
+_REPRODUCIBLE = {"x264-params": "asm=SSE2"} if platform.machine() in ("x86_64", "AMD64") else {}
 
 
 def write_video(
@@ -294,23 +345,34 @@ def write_video(
     audio: np.ndarray | None = None,
     rate: int = FRAME_RATE,
 ) -> int:
-    """Write uint8 frames [H, W] gray or [H, W, 3] RGB as H.264 mp4, with 16 kHz mono int16 `audio` as AAC; returns T.
+    """Write frames as an H.264 mp4 file, atomically. Equal input gives equal bytes on the same machine.
 
-    The same input gives the same bytes: one encoder thread, no times of writing in the file.
+    Args:
+        path: the file to write.
+        frames: uint8 [H, W] gray or [H, W, 3] RGB, all of one size.
+        crf: H.264's constant rate factor; a lower one means better quality.
+        audio: samples int16 [N] at 16 kHz, written as AAC; None: no audio track.
+        rate: frames per second.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        MediaError: there are no frames.
     """
     count = 0
     with (
         atomic_path(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as out,
     ):
-        stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1", **_SAME_BYTES})
+        stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1", **_REPRODUCIBLE})
         stream.pix_fmt = "yuv420p"
-        sound = None
+        audio_stream = None
         if audio is not None:
-            sound = out.add_stream("aac", rate=SAMPLE_RATE)
-            sound.layout = "mono"
-        for picture in frames:
-            rgb = np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture
+            audio_stream = out.add_stream("aac", rate=SAMPLE_RATE)
+            audio_stream.layout = "mono"
+        for image in frames:
+            rgb = np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image
             if count == 0:
                 stream.height, stream.width = rgb.shape[:2]
             out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")))
@@ -318,11 +380,11 @@ def write_video(
         if not count:
             raise MediaError(f"there are no frames to write to {path}", kind="no video frame", path=path)
         out.mux(stream.encode())
-        if sound is not None and audio is not None:
-            for place in range(0, len(audio), 1024):
-                frame = av.AudioFrame.from_ndarray(audio[None, place : place + 1024], format="s16", layout="mono")
+        if audio_stream is not None and audio is not None:
+            for first in range(0, len(audio), 1024):
+                frame = av.AudioFrame.from_ndarray(audio[None, first : first + 1024], format="s16", layout="mono")
                 frame.sample_rate = SAMPLE_RATE
-                frame.pts = place
-                out.mux(sound.encode(frame))
-            out.mux(sound.encode())
+                frame.pts = first
+                out.mux(audio_stream.encode(frame))
+            out.mux(audio_stream.encode())
     return count

@@ -91,7 +91,7 @@ def test_a_wrong_manifest(tmp_path, content: str, sentence: str) -> None:
 
 
 def test_missing_or_unreadable_files(tmp_path) -> None:
-    with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; name a data directory, which"):
+    with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; give a data directory that"):
         read_manifest(tmp_path / "a.tsv")
     (tmp_path / "b.tsv").write_text("/\n")
     with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; prepare the data again"):
@@ -106,10 +106,10 @@ def test_missing_or_unreadable_files(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (clip("a\tb"), "holds a tab, which separates the fields"),
+        (clip("a\tb"), "contains a tab, which separates the fields"),
         (clip("a\nb"), "contains a line break"),
         (clip("a\rb"), "contains a line break"),
-        (Clip("a", Path("/v/\t.mp4"), Path("/a"), 1, 1), "holds a tab"),
+        (Clip("a", Path("/v/\t.mp4"), Path("/a"), 1, 1), "contains a tab"),
         (clip(""), "clip id '' is empty or used twice"),
         (clip("good"), "clip id 'good' is empty or used twice"),
         (clip("\udcff"), "not valid Unicode; rename that file"),
@@ -271,8 +271,8 @@ def test_label_info_round_trip(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("[]", "must hold rate, clusters, source, layer, centroids"),
-        ('{"rate": 25}', "must hold rate, clusters"),
+        ("[]", "must contain the keys rate, clusters, source, layer, centroids"),
+        ('{"rate": 25}', "must contain the keys rate, clusters"),
         ('{"rate": "25", "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate='25' is not"),
         ('{"rate": true, "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate=True is not"),
         ('{"rate": 0, "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate=0 .* must be at least 1"),
@@ -299,10 +299,10 @@ def test_dictionary_round_trip(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "is empty; a model trained with it would learn nothing"),
+        ("", "is empty, so a model cannot be trained with it"),
         ("a 1\nb\n", "line 2: 'b' is not a symbol, a space and a count"),
         ("a one\n", "is not a symbol, a space and a count"),
-        ("a 1\na 2\n", "line 2: 'a' comes twice"),
+        ("a 1\na 2\n", "line 2: 'a' is listed twice"),
     ],
 )
 def test_wrong_dictionary(tmp_path, content: str, sentence: str) -> None:
@@ -323,12 +323,12 @@ def test_noise_list_of_a_file_or_folder(tmp_path) -> None:
 
 def test_wrong_noise_list(tmp_path) -> None:
     with pytest.raises(
-        DataError, match=r"noise list .*test\.tsv is missing; name a folder or list that `avhubert noise` made"
+        DataError, match=r"noise list .*test\.tsv is missing; give a folder or list that `avhubert noise` made"
     ):
         read_noise_list(tmp_path, "test")
     (tmp_path / "test.tsv").write_text("\n")
-    with pytest.raises(DataError, match="names no files; make one with `avhubert noise`"):
+    with pytest.raises(DataError, match="lists no files; make one with `avhubert noise`"):
         read_noise_list(tmp_path, "test")
     (tmp_path / "test.tsv").write_text("gone.wav\n")
-    with pytest.raises(DataError, match=r"names .*gone\.wav, which does not exist"):
+    with pytest.raises(DataError, match=r"lists .*gone\.wav, which does not exist"):
         read_noise_list(tmp_path, "test")

@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(
     ("harm", "words"),
     [
         (lambda tar: tar.unlink(), "cannot read the shard .*: No such file"),
-        (lambda tar: tar.write_bytes(tar.read_bytes()[:5000]), "is cut off; make the shards again"),
+        (lambda tar: tar.write_bytes(tar.read_bytes()[:5000]), "is truncated; make the shards again"),
         (lambda tar: Path(f"{tar}.json").unlink(), "the index .* is missing or damaged"),
         (lambda tar: Path(f"{tar}.json").write_text("{}"), "the index .* is missing or damaged"),
         (lambda tar: tar.write_bytes(bytes(tar.stat().st_size)), "is damaged; make the shards again"),

@@ -140,7 +140,7 @@ def test_no_text() -> None:
 
 
 def test_too_few_symbols_for_the_characters() -> None:
-    with pytest.raises(DataError, match=r"no tokenizer of 10 symbols .* ask for more"):
+    with pytest.raises(DataError, match=r"no tokenizer of 10 symbols .* set a larger number"):
         train_tokenizer(sentences(50), 10)
 
 

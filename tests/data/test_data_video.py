@@ -186,7 +186,7 @@ def test_transform_cuts_where_it_is_told(top: int, left: int, flip: bool) -> Non
 
 
 def test_a_crop_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(MediaError, match=r"88×88 crop at \(9, 0\) does not fit a picture of 96×96"):
+    with pytest.raises(MediaError, match=r"88×88 crop at \(9, 0\) does not fit a frame of 96×96"):
         transform(np.zeros((1, 96, 96), np.uint8), 9, 0)
 
 

@@ -345,5 +345,5 @@ def test_voxceleb2_gives_the_english_clips_and_all(corpus: Path, tmp_path: Path)
         for clip in (*clips["train"], *clips["valid"]):
             assert read_gray(clip.video).shape == (clip.frames, 96, 96)
     (line,) = (tmp_path / "dst" / "rejected.tsv").read_text().splitlines()
-    assert line.startswith(f"{broken}\tthe file cannot be read as a video or sound file")
+    assert line.startswith(f"{broken}\tthe file cannot be read as a video or audio file")
     assert broken in (tmp_path / "dst" / "report.html").read_text()

@@ -162,14 +162,14 @@ def test_what_is_none_of_ours(data_dir: Path, tmp_path: Path) -> None:
     wrong: list[tuple[Path, type[Exception], str]] = [
         (tmp_path / "folder", DataError, "is none of the folders that `avhubert info` tells of: a model"),
         (tmp_path / "nothing", CheckpointError, "does not exist; give a model directory"),
-        (data_dir / "train.tsv", DataError, "cannot be read as a video or sound file"),
+        (data_dir / "train.tsv", DataError, "cannot be read as a video or audio file"),
     ]
     for name, content, sentence in (
         ("resolved.yaml", "a: [", "so the run's settings are not known"),
         ("resolved.yaml", "- a", "does not hold a run's settings"),
         ("resolved.yaml", "train: 1\ndata: {}\nmodel: {}", "does not hold a run's settings"),
         ("iterations.json", "{}", "does not hold a recipe's iterations"),
-        ("labels.json", "{}", "must hold rate, clusters"),
+        ("labels.json", "{}", "must contain the keys rate, clusters"),
         ("train.tsv", "relative\n", "the first line must be an absolute root folder"),
     ):
         folder = tmp_path / f"{len(wrong)}"
