@@ -39,7 +39,7 @@ def read_phones(path: str | Path) -> list[list[str]]:
 
 
 def read_phones_of(path: str | Path, clips: Sequence[Clip]) -> list[list[str]] | None:
-    """True phones of the clips, one per 25 Hz frame; None if the file does not exist.
+    """Read the reference phones of the clips, one per 25 Hz frame; None if the file does not exist.
 
     Raises:
         DataError: the file does not have a line for every clip.

@@ -1,4 +1,4 @@
-"""Examples, collation, order and loading ahead: the published numbers, and the same batches whatever the workers."""
+"""Examples, collation, order and loading: equal to the published values, and independent of the number of workers."""
 
 from __future__ import annotations
 
@@ -80,7 +80,6 @@ def same(first: Batch, second: Batch) -> bool:
     return all(equal(getattr(first, field.name), getattr(second, field.name)) for field in fields(Batch))
 
 
-# --------------------------------------------------------------------------- one clip
 def test_golden_items(golden, tmp_path) -> None:
     media, items = golden("media"), np.load(golden("dataset_items.npz"))
     clips = []
@@ -111,7 +110,7 @@ def test_golden_items(golden, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("modalities", ["av", "a", "v"])
-def test_only_the_modalities_asked_for(clips, modalities: str) -> None:
+def test_only_the_configured_modalities_are_loaded(clips, modalities: str) -> None:
     batch = ClipDataset(clips, config(modalities=modalities), training=True, seed=0).batch([0, 3])
     assert (batch.inputs.audio is None, batch.inputs.video is None) == ("a" not in modalities, "v" not in modalities)
     assert batch.inputs.has_audio.tolist() == [batch.inputs.audio is not None] * 2
@@ -120,53 +119,53 @@ def test_only_the_modalities_asked_for(clips, modalities: str) -> None:
     assert batch.frames == 6 + 9
 
 
-def test_augmentation_is_one_crop_and_flip_of_the_clip(clips) -> None:
+def test_augmentation_uses_one_crop_and_flip_for_all_frames_of_a_clip(clips) -> None:
     dataset = ClipDataset(clips, config(modalities="v"), training=True, seed=3)
     gray = read_gray(clips[2].video)
-    found = set()
+    crops = set()
     for epoch in range(30):
-        shown = dataset.load(2, epoch).video
+        video = dataset.load(2, epoch).video
         choices = [
             (top, left, flip)
             for top in range(9)
             for left in range(9)
             for flip in (False, True)
-            if torch.equal(shown[0], transform(gray[:1], top, left, flip)[0])
+            if torch.equal(video[0], transform(gray[:1], top, left, flip)[0])
         ]
         assert len(choices) == 1
-        assert torch.equal(shown, transform(gray, *choices[0]))
-        found.add(choices[0])
-    assert len({top for top, _, _ in found}) > 4
-    assert len({left for _, left, _ in found}) > 4
-    assert {flip for _, _, flip in found} == {False, True}
+        assert torch.equal(video, transform(gray, *choices[0]))
+        crops.add(choices[0])
+    assert len({top for top, _, _ in crops}) > 4
+    assert len({left for _, left, _ in crops}) > 4
+    assert {flip for _, _, flip in crops} == {False, True}
 
 
 @pytest.mark.parametrize(("training", "augment"), [(False, True), (True, False)])
-def test_the_middle_crop_without_augmentation(clips, training: bool, augment: bool) -> None:
+def test_crop_is_centred_without_augmentation(clips, training: bool, augment: bool) -> None:
     dataset = ClipDataset(clips, config(augment=augment), training, seed=0)
     assert torch.equal(dataset.load(1, 5).video, transform(read_gray(clips[1].video)))
 
 
-def test_the_modality_is_drawn_per_utterance_in_training_alone(clips) -> None:
+def test_modality_is_drawn_per_utterance_in_training_only(clips) -> None:
     settings = FinetuneDataConfig(dir="", draw_av=2, draw_a=1, draw_v=1)
     dataset = ClipDataset(clips[:1], settings, training=True, seed=0)
-    shown = [dataset.augmentation.modality(dataset.clips[0], 0, epoch) for epoch in range(2000)]
-    assert [shown.count(name) / 2000 for name in ("av", "a", "v")] == pytest.approx([0.5, 0.25, 0.25], abs=0.04)
-    example = dataset.load(0, shown.index("a"))
+    drawn = [dataset.augmentation.modality(dataset.clips[0], 0, epoch) for epoch in range(2000)]
+    assert [drawn.count(name) / 2000 for name in ("av", "a", "v")] == pytest.approx([0.5, 0.25, 0.25], abs=0.04)
+    example = dataset.load(0, drawn.index("a"))
     assert (example.audio is None, example.video is None) == (False, True)
     evaluation = ClipDataset(clips, settings, training=False, seed=0).batch(range(12))
     assert evaluation.inputs.has_audio.all()
     assert evaluation.inputs.has_video.all()
 
 
-def test_a_draw_without_a_stream_that_is_loaded_is_not_made(clips) -> None:
+def test_modality_is_drawn_among_the_configured_ones(clips) -> None:
     dataset = ClipDataset(clips, FinetuneDataConfig(dir="", modalities="a", draw_v=1.0), training=True, seed=0)
     assert {dataset.augmentation.modality(dataset.clips[index], index, 0) for index in range(12)} == {"a"}
     dataset = ClipDataset(clips, FinetuneDataConfig(dir="", modalities="v"), training=True, seed=0)
     assert {dataset.augmentation.modality(dataset.clips[index], index, 0) for index in range(12)} == {"v"}
 
 
-def test_a_stream_that_is_not_shown_is_not_read(clips, tmp_path) -> None:
+def test_dropped_stream_is_not_read(clips, tmp_path) -> None:
     clip = Clip("a", tmp_path / "none.mp4", clips[0].audio, 6, clips[0].audio_samples)
     batch = ClipDataset([clip, clips[1]], FinetuneDataConfig(dir="", draw_av=0, draw_a=1), True, 0).batch([0, 1])
     assert batch.inputs.video is None
@@ -197,13 +196,12 @@ def test_golden_transcript_collation(golden) -> None:
     np.testing.assert_array_equal(batch.tokens, arrays["s2s:target"])
 
 
-# --------------------------------------------------------------------------- noise
 def noisy(clips, noise, training: bool = True, seed: int = 0, **values) -> ClipDataset:
     values = {"modalities": "a", "noise_prob": 1.0, **values}
     return ClipDataset(clips, config(**values), training, seed, noise=noise)
 
 
-def test_evaluation_noise_depends_on_the_id_and_the_list_alone(clips, noise) -> None:
+def test_evaluation_noise_depends_on_the_id_and_the_list_only(clips, noise) -> None:
     first = noisy(clips, noise, training=False, noise_snr=[-5, 5])
     second = noisy(clips[::-1], noise, training=False, seed=9, noise_snr=[-5, 5])
     for index, clip in enumerate(clips):
@@ -221,7 +219,7 @@ def test_evaluation_noise_depends_on_the_id_and_the_list_alone(clips, noise) -> 
     )
 
 
-def test_noise_is_mixed_into_the_sound_before_the_features(clips, noise) -> None:
+def test_noise_is_mixed_into_the_audio_before_the_features(clips, noise) -> None:
     from avhubert.data.filterbank import audio_features
 
     dataset = noisy(clips, noise, training=False, noise_snr=[5, 5])
@@ -233,32 +231,31 @@ def test_noise_is_mixed_into_the_sound_before_the_features(clips, noise) -> None
 def test_training_noise_is_drawn_per_epoch_with_its_probability(clips, noise) -> None:
     clean = ClipDataset(clips, config(modalities="a"), True, 0)
     dataset = noisy(clips, noise, noise_prob=0.25)
-    hit = sum(
+    noisy_count = sum(
         not torch.equal(dataset.load(index, epoch).audio, clean.load(index).audio)
         for epoch in range(20)
         for index in range(12)
     )
-    assert 0.15 < hit / 240 < 0.35
+    assert 0.15 < noisy_count / 240 < 0.35
     assert torch.equal(dataset.load(3, 1).audio, noisy(clips, noise, noise_prob=0.25).load(3, 1).audio)
     always = noisy(clips, noise)
-    shown = [always.load(3, epoch).audio for epoch in range(6)]
-    assert not all(torch.equal(shown[0], other) for other in shown[1:])
-    assert not all(torch.equal(shown[0], noisy(clips, noise, seed=seed).load(3, 0).audio) for seed in range(1, 6))
+    epochs = [always.load(3, epoch).audio for epoch in range(6)]
+    assert not all(torch.equal(epochs[0], other) for other in epochs[1:])
+    assert not all(torch.equal(epochs[0], noisy(clips, noise, seed=seed).load(3, 0).audio) for seed in range(1, 6))
 
 
-def test_both_ends_of_the_snr_range_and_several_clips(clips, noise) -> None:
+def test_snr_range_includes_both_ends_and_several_noises_are_distinct(clips, noise) -> None:
     dataset = noisy(clips, noise, noise_snr=[-1, 1], noise_num=3)
     draws = [dataset.augmentation._draw_noise(np.random.default_rng(seed)) for seed in range(60)]
     assert {draw.snr for draw in draws} == {-1, 0, 1}
     assert all(len(set(draw.files)) == 3 for draw in draws)
 
 
-def test_more_noises_than_files(clips, noise) -> None:
+def test_more_noises_than_files_is_an_error(clips, noise) -> None:
     with pytest.raises(ConfigError, match=r"data\.noise_num=6 but the noise list has 5 files"):
         noisy(clips, noise, noise_num=6)
 
 
-# --------------------------------------------------------------------------- collation
 COLLATER = json.loads((Path(__file__).parent / "golden" / "collater.json").read_text())
 
 
@@ -294,9 +291,10 @@ def test_golden_collation(golden, case: str) -> None:
     assert batch.ids == facts["utt_id"]
     target, lengths = arrays[f"{case}:target"], arrays[f"{case}:target_lengths"]
     assert lengths.sum() == facts["ntokens"][0]
-    for row in range(3):  # the published target is at the labels' rate; ours per frame, -1 in padding and where it ends
-        there = [t * rate // 25 < lengths[row] and not batch.inputs.padding_mask[row, t] for t in range(size)]
-        expected = [int(target[row, t * rate // 25]) if there[t] else -1 for t in range(size)]
+    # published targets have the rate of the labels; ours are per frame, -1 at padding and after the end
+    for row in range(3):
+        has_label = [t * rate // 25 < lengths[row] and not batch.inputs.padding_mask[row, t] for t in range(size)]
+        expected = [int(target[row, t * rate // 25]) if has_label[t] else -1 for t in range(size)]
         assert batch.labels[0][row].tolist() == expected
 
 
@@ -309,8 +307,8 @@ def test_golden_collation(golden, case: str) -> None:
     st.sampled_from([25, 50, 100]),
     st.integers(0, 99),
 )
-def test_streams_and_labels_stay_together(lengths, pad, crop_frames, random_crop, rate, seed) -> None:
-    """Frame t of clip i holds the number 1000 i + t in every stream."""
+def test_streams_and_labels_stay_aligned(lengths, pad, crop_frames, random_crop, rate, seed) -> None:
+    """Frame t of clip i has the value 1000 i + t in every stream."""
     examples = []
     for i, length in enumerate(lengths):
         numbers = 1000 * i + torch.arange(length, dtype=torch.float32)
@@ -327,17 +325,17 @@ def test_streams_and_labels_stay_together(lengths, pad, crop_frames, random_crop
     assert batch.inputs.padding_mask.shape == (len(lengths), size)
     assert batch.frames == int((~batch.inputs.padding_mask).sum())
     for i, length in enumerate(lengths):
-        shown = min(length, size)
-        assert (~batch.inputs.padding_mask[i]).tolist() == [True] * shown + [False] * (size - shown)
-        target = batch.labels[0][i, :shown]
+        real = min(length, size)
+        assert (~batch.inputs.padding_mask[i]).tolist() == [True] * real + [False] * (size - real)
+        target = batch.labels[0][i, :real]
         assert target.diff().eq(1).all()
         assert 1000 * i <= target[0]
         assert target[-1] < 1000 * i + length
         assert random_crop or target[0] == 1000 * i
-        torch.testing.assert_close(batch.inputs.audio[i, 0, :shown], target.float())
-        torch.testing.assert_close(batch.inputs.video[i, 0, :shown, 1, 1], target.float())
-        assert batch.labels[0][i, shown:].eq(-1).all()
-        assert not batch.inputs.audio[i, :, shown:].any()
+        torch.testing.assert_close(batch.inputs.audio[i, 0, :real], target.float())
+        torch.testing.assert_close(batch.inputs.video[i, 0, :real, 1, 1], target.float())
+        assert batch.labels[0][i, real:].eq(-1).all()
+        assert not batch.inputs.audio[i, :, real:].any()
 
 
 def test_random_crops_differ_between_epochs_and_cover_the_clip() -> None:
@@ -349,13 +347,13 @@ def test_random_crops_differ_between_epochs_and_cover_the_clip() -> None:
     assert len({evaluation.augmentation.start("a", 20, 5, 0, epoch) for epoch in range(9)}) == 1
 
 
-def test_labels_that_run_out() -> None:
+def test_frames_after_the_last_label_have_none() -> None:
     assert frame_labels(np.array([7, 8, 9]), 25, 1, 4).tolist() == [8, 9, -1, -1]
     assert frame_labels(np.arange(10), 100, 0, 4).tolist() == [0, 4, 8, -1]
     assert frame_labels(np.arange(9), 30, 2, 4).tolist() == [2, 3, 4, 6]
 
 
-def test_batch_to_device(clips, tokenizer) -> None:
+def test_batch_is_moved_to_a_device(clips, tokenizer) -> None:
     labels = [([np.zeros(20, np.int32)] * 12, LabelInfo(25, 5, "", None, ""))]
     batch = ClipDataset(clips, config(), False, 0, labels, TEXTS, tokenizer).batch([0, 1])
     moved = batch.to("meta")
@@ -366,7 +364,6 @@ def test_batch_to_device(clips, tokenizer) -> None:
     assert same(batch.to("cpu"), batch)
 
 
-# --------------------------------------------------------------------------- order
 def test_golden_batches(golden) -> None:
     facts = json.loads(golden("batching.json").read_text())
     for name, expected in facts.items():
@@ -382,7 +379,7 @@ budgets = st.integers(50, 3000)
 
 @settings(max_examples=100, deadline=None)
 @given(lengths_of_clips, budgets, st.integers(0, 2**33), st.one_of(st.none(), st.integers(1, 500)))
-def test_batches_hold_every_clip_once_and_keep_the_budget(lengths, budget, seed, crop) -> None:
+def test_batches_contain_every_clip_once_and_respect_the_maximum(lengths, budget, seed, crop) -> None:
     batches = make_batches(lengths, budget, seed, crop)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     flat = [lengths[i] for batch in batches for i in batch]
@@ -395,11 +392,11 @@ def test_batches_hold_every_clip_once_and_keep_the_budget(lengths, budget, seed,
 
 @settings(max_examples=50, deadline=None)
 @given(lengths_of_clips, budgets, st.integers(1, 5), st.integers(0, 2**32), st.integers(0, 3))
-def test_steps_are_a_pure_function_and_show_every_clip_once_an_epoch(lengths, budget, factor, seed, epoch) -> None:
+def test_steps_are_a_pure_function_and_contain_every_clip_once_per_epoch(lengths, budget, factor, seed, epoch) -> None:
     order = StepOrder(lengths, budget, factor * budget, seed)
     numbers = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
     steps = [order.step(number) for number in numbers]
-    assert {found for found, _ in steps} == {epoch}
+    assert {step_epoch for step_epoch, _ in steps} == {epoch}
     assert sorted(i for _, step in steps for batch in step for i in batch) == list(range(len(lengths)))
     assert all(len(step) == factor for _, step in steps[:-1])
     assert 1 <= len(steps[-1][1]) <= factor
@@ -419,13 +416,12 @@ def test_micro_batches_per_step(step: int, expected: int) -> None:
     assert StepOrder([10], 1000, step, 0).batches_per_step == expected
 
 
-def test_no_clips_left() -> None:
+def test_no_clips_is_an_error() -> None:
     assert make_batches([], 100) == []
     with pytest.raises(DataError, match="no clips are left to train on"):
         StepOrder([], 1000, 1000, 0)
 
 
-# --------------------------------------------------------------------------- loading ahead
 def make_loader(clips, noise, workers: int) -> tuple[Loader, StepOrder]:
     settings_ = FinetuneDataConfig(
         dir="", draw_a=1, draw_v=1, noise_prob=0.5, noise_snr=[-3, 3], crop_frames=12, random_crop=True
@@ -434,36 +430,38 @@ def make_loader(clips, noise, workers: int) -> tuple[Loader, StepOrder]:
     return Loader(dataset, workers), StepOrder([c.video_frames for c in clips], 36, 72, 5, crop_frames=12)
 
 
-def take(loader: Loader, order: StepOrder, count: int, **where) -> list[list[tuple[int, Batch]]]:
-    steps = loader.steps(order, **where)
+def take(loader: Loader, order: StepOrder, count: int, **options) -> list[list[tuple[int, Batch]]]:
+    steps = loader.steps(order, **options)
     taken = [list(next(steps)) for _ in range(count)]
     steps.close()  # type: ignore[attr-defined]
     return taken
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_same_batches_whatever_the_number_of_workers(clips, noise, workers: int) -> None:
+def test_batches_do_not_depend_on_the_number_of_workers(clips, noise, workers: int) -> None:
     inline = take(*make_loader(clips, noise, 0), 6)
     threaded = take(*make_loader(clips, noise, workers), 6)
-    assert [[place for place, _ in step] for step in inline] == [[place for place, _ in step] for step in threaded]
+    assert [[index for index, _ in step] for step in inline] == [[index for index, _ in step] for step in threaded]
     assert all(
-        same(a, b) for one, two in zip(inline, threaded, strict=True) for (_, a), (_, b) in zip(one, two, strict=True)
+        same(a, b)
+        for inline_step, threaded_step in zip(inline, threaded, strict=True)
+        for (_, a), (_, b) in zip(inline_step, threaded_step, strict=True)
     )
     assert len({batch.ids[0] for step in inline for _, batch in step}) > 2
 
 
-def test_resuming_and_sharing_out_give_the_same_batches(clips, noise) -> None:
+def test_resuming_and_distribution_over_ranks_give_the_same_batches(clips, noise) -> None:
     loader, order = make_loader(clips, noise, 0)
     whole = take(loader, order, 5)
     later = take(loader, order, 2, first=3)
     ranks = [take(loader, order, 5, rank=rank, world_size=3) for rank in range(3)]
-    for one, two in zip(whole[3:], later, strict=True):
-        assert all(p == q and same(a, b) for (p, a), (q, b) in zip(one, two, strict=True))
+    for step, resumed_step in zip(whole[3:], later, strict=True):
+        assert all(p == q and same(a, b) for (p, a), (q, b) in zip(step, resumed_step, strict=True))
     for number, step in enumerate(whole):
         shared = sorted((part for rank in ranks for part in rank[number]), key=lambda part: part[0])
-        assert [place for place, _ in shared] == [place for place, _ in step]
+        assert [index for index, _ in shared] == [index for index, _ in step]
         assert all(same(a, b) for (_, a), (_, b) in zip(step, shared, strict=True))
-    assert all(not step for step in ranks[2])  # two micro-batches a step: the third rank has none
+    assert all(not step for step in ranks[2])  # two micro-batches per step: the third rank has none
 
 
 def loader_threads() -> int:
@@ -471,12 +469,12 @@ def loader_threads() -> int:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_clip_is_named_where_its_batch_would_come(clips, tmp_path, workers: int) -> None:
-    bad = Clip("bad one", clips[0].video, tmp_path / "gone.wav", 6, 3840)
+def test_error_of_an_unreadable_clip_is_raised_in_place_of_its_batch(clips, tmp_path, workers: int) -> None:
+    bad = Clip("bad", clips[0].video, tmp_path / "gone.wav", 6, 3840)
     loader = Loader(ClipDataset([*clips[:3], bad], config(), True, 0), workers)
     stream = loader.batches([(0, [0]), (0, [1]), (0, [3]), (0, [2])])
     assert [next(stream).ids, next(stream).ids] == [["c0"], ["c1"]]
-    with pytest.raises(MediaError, match=r"clip 'bad one': cannot read .*gone\.wav: there is no such file"):
+    with pytest.raises(MediaError, match=r"clip 'bad': cannot read .*gone\.wav: there is no such file"):
         next(stream)
     assert loader_threads() == 0
 
@@ -489,8 +487,7 @@ def test_threads_end_when_the_consumer_stops(clips) -> None:
     assert loader_threads() == 0
 
 
-# --------------------------------------------------------------------------- wrong input
-def test_a_video_shorter_than_the_manifest_says(clips) -> None:
+def test_video_shorter_than_in_the_manifest_is_an_error(clips) -> None:
     wrong = Clip("c0", clips[0].video, clips[0].audio, 9, 3840)
     with pytest.raises(DataError, match=r"clip 'c0': .*0\.mp4 has 6 frames but the manifest says 9; prepare"):
         ClipDataset([wrong], config(), False, 0).load(0)
@@ -498,41 +495,39 @@ def test_a_video_shorter_than_the_manifest_says(clips) -> None:
     assert ClipDataset([nearly], config(), False, 0).load(0).frames == 6
 
 
-def test_a_video_that_cannot_be_read(clips, tmp_path) -> None:
+def test_unreadable_video_is_an_error_with_the_id_of_the_clip(clips, tmp_path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(MediaError, match=r"clip 'x': .*x\.mp4"):
         ClipDataset([Clip("x", tmp_path / "x.mp4", clips[0].audio, 6, 3840)], config(), False, 0).load(0)
 
 
-def test_rows_and_texts_that_do_not_fit_the_clips(clips, tokenizer) -> None:
+def test_number_of_labels_or_transcripts_must_match_the_clips(clips, tokenizer) -> None:
     with pytest.raises(DataError, match="there are 1 label rows for 12 clips"):
         ClipDataset(clips, config(), True, 0, labels=[([np.zeros(6)], LabelInfo(25, 5, "", None, ""))])
     with pytest.raises(DataError, match="there are 2 transcripts for 12 clips"):
         ClipDataset(clips, config(), True, 0, texts=TEXTS[:2], tokenizer=tokenizer)
 
 
-# --------------------------------------------------------------------------- time masks of fine-tuning
-def test_time_masks_hide_spans_of_training_clips_only(clips: list[Clip]) -> None:
+def test_time_masks_are_applied_to_training_clips_only(clips: list[Clip]) -> None:
     config = FinetuneDataConfig(dir="x", augment=False, time_mask_rate=2.0, time_mask_frames=4)
     plain = ClipDataset(clips, FinetuneDataConfig(dir="x", augment=False), training=True, seed=1)
     masked = ClipDataset(clips, config, training=True, seed=1)
-    hidden = {"audio": 0, "video": 0}
+    masked_frames = {"audio": 0, "video": 0}
     for index in range(len(clips)):
         for epoch in range(8):
             before, after = plain.load(index, epoch), masked.load(index, epoch)
-            gone = {}
-            for stream in hidden:
-                one, other = getattr(before, stream), getattr(after, stream)
-                gone[stream] = [t for t in range(len(one)) if not torch.equal(one[t], other[t])]
-                assert all(not other[t].any() for t in gone[stream])
-                hidden[stream] += len(gone[stream])
+            for stream in masked_frames:
+                x, y = getattr(before, stream), getattr(after, stream)
+                changed = [t for t in range(len(x)) if not torch.equal(x[t], y[t])]
+                assert all(not y[t].any() for t in changed)
+                masked_frames[stream] += len(changed)
             again = masked.load(index, epoch)
             assert torch.equal(again.audio, after.audio)
             assert torch.equal(again.video, after.video)
     frames = 8 * sum(clip.frames for clip in clips)
-    for count in hidden.values():  # 2 spans a second of 2.5 frames on average, some of them overlapping
+    for count in masked_frames.values():  # 2 spans per second of 2.5 frames on average; some overlap
         assert 0.1 < count / frames < 0.21
-    assert hidden["audio"] != hidden["video"]  # drawn apart
+    assert masked_frames["audio"] != masked_frames["video"]  # drawn separately
     evaluated = ClipDataset(clips, config, training=False, seed=1).load(11)
     assert torch.equal(evaluated.audio, plain.load(11).audio)
     assert torch.equal(evaluated.video, plain.load(11).video)
@@ -541,14 +536,14 @@ def test_time_masks_hide_spans_of_training_clips_only(clips: list[Clip]) -> None
 def test_video_corruption_is_drawn_in_training_only(clips: list[Clip]) -> None:
     config = FinetuneDataConfig(dir="x", augment=False, faults=["freeze", "occlusion"], fault_prob=0.5)
     plain = ClipDataset(clips, FinetuneDataConfig(dir="x", augment=False), training=True, seed=1)
-    faulty = ClipDataset(clips, config, training=True, seed=1)
+    corrupted = ClipDataset(clips, config, training=True, seed=1)
     changed = 0
     for index in range(len(clips)):
         for epoch in range(6):
-            one, other = plain.load(index, epoch), faulty.load(index, epoch)
-            changed += not torch.equal(one.video, other.video)
-            assert torch.equal(one.audio, other.audio)
-            assert torch.equal(faulty.load(index, epoch).video, other.video)
+            before, after = plain.load(index, epoch), corrupted.load(index, epoch)
+            changed += not torch.equal(before.video, after.video)
+            assert torch.equal(before.audio, after.audio)
+            assert torch.equal(corrupted.load(index, epoch).video, after.video)
     assert 0.2 < changed / (6 * len(clips)) < 0.8
     evaluated = ClipDataset(clips, config, training=False, seed=1)
     assert torch.equal(evaluated.load(0).video, plain.load(0).video)
@@ -556,7 +551,7 @@ def test_video_corruption_is_drawn_in_training_only(clips: list[Clip]) -> None:
         ClipDataset(clips, FinetuneDataConfig(dir="x", faults=["blurred"]), training=True, seed=1)
 
 
-def test_a_time_mask_is_no_longer_than_its_clip(clips: list[Clip]) -> None:
+def test_time_mask_is_not_longer_than_its_clip(clips: list[Clip]) -> None:
     config = FinetuneDataConfig(dir="x", time_mask_rate=50.0, time_mask_frames=1000)
     example = ClipDataset(clips, config, training=True, seed=1).load(0)
     assert example.audio.shape == (6, 104)

@@ -1,4 +1,4 @@
-"""Manifests, labels, dictionaries, phones, noise lists: round trips, published filters, one sentence per mistake."""
+"""Manifests, labels, dictionaries, phones, noise lists: round trips, published selection, messages of errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ def clip(name: str, frames: int = 50) -> Clip:
     return Clip(name, Path(f"/v/{name}.mp4"), Path(f"/a/{name}.wav"), frames, frames * 640)
 
 
-# --------------------------------------------------------------------------- manifests
 names = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r\0/"), min_size=1, max_size=20
 ).filter(lambda name: name not in (".", ".."))
@@ -62,12 +61,12 @@ def test_manifest_round_trip(ids: list[str], data) -> None:
         assert path.read_text().startswith("/root\n")
 
 
-def test_paths_below_the_root_are_relative_to_it_in_the_file(tmp_path) -> None:
+def test_paths_below_the_root_are_written_relative_to_it(tmp_path) -> None:
     write_manifest(tmp_path / "a.tsv", [Clip("x", Path("/r/v/x.mp4"), Path("/elsewhere/x.wav"), 5, 3200)], "/r")
     assert (tmp_path / "a.tsv").read_text() == "/r\nx\tv/x.mp4\t/elsewhere/x.wav\t5\t3200\n"
 
 
-def test_a_published_manifest_with_windows_line_ends(tmp_path) -> None:
+def test_manifest_with_windows_line_ends_is_read(tmp_path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"/\r\nx\t/v/x.mp4\t/a/x.wav\t50\t32000\r\n")
     assert read_manifest(tmp_path / "a.tsv") == [clip("x")]
 
@@ -84,13 +83,13 @@ def test_a_published_manifest_with_windows_line_ends(tmp_path) -> None:
         ("/\nx\tv\ta\t5\t1\nx\tv\ta\t5\t1\n", "line 3: clip 'x' is listed twice"),
     ],
 )
-def test_a_wrong_manifest(tmp_path, content: str, sentence: str) -> None:
+def test_invalid_manifest_is_an_error(tmp_path, content: str, sentence: str) -> None:
     (tmp_path / "a.tsv").write_text(content)
     with pytest.raises(DataError, match=sentence):
         read_manifest(tmp_path / "a.tsv")
 
 
-def test_missing_or_unreadable_files(tmp_path) -> None:
+def test_missing_or_unreadable_manifest_is_an_error(tmp_path) -> None:
     with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; give a data directory that"):
         read_manifest(tmp_path / "a.tsv")
     (tmp_path / "b.tsv").write_text("/\n")
@@ -115,7 +114,7 @@ def test_missing_or_unreadable_files(tmp_path) -> None:
         (clip("\udcff"), "not valid Unicode; rename that file"),
     ],
 )
-def test_a_clip_that_cannot_be_written(tmp_path, wrong: Clip, sentence: str) -> None:
+def test_invalid_clip_is_not_written(tmp_path, wrong: Clip, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         write_manifest(tmp_path / "a.tsv", [clip("good"), wrong], "/")
     assert list(tmp_path.iterdir()) == []
@@ -126,22 +125,21 @@ def test_golden_selection(golden) -> None:
     lengths = expected["frames_and_labels_at_25hz"]
     clips = [clip(f"u{i}", frames) for i, (frames, _) in enumerate(lengths)]
     labels = [np.zeros(count, np.int32) for _, count in lengths]
-    kept, left_out = select(clips, expected["min_keep"], expected["max_keep"], [(labels, 25)])
-    assert kept == expected["kept_indices"]
-    assert [clips[i].video_frames for i in kept] == expected["sizes"]
+    selected, left_out = select(clips, expected["min_keep"], expected["max_keep"], [(labels, 25)])
+    assert selected == expected["kept_indices"]
+    assert [clips[i].video_frames for i in selected] == expected["sizes"]
     assert left_out == {
         "labels and frames differ by 0.1 s or more": ["u2", "u4"],
         "shorter than 5 frames": ["u5"],
         "longer than 500 frames": ["u8"],
     }
-    assert len(kept) + sum(map(len, left_out.values())) == expected["tot"]
+    assert len(selected) + sum(map(len, left_out.values())) == expected["tot"]
 
 
 def test_selection_without_a_limit() -> None:
     assert select([clip("a", 10_000), clip("b", 1)], 1, None) == ([0, 1], {})
 
 
-# --------------------------------------------------------------------------- transcripts, phones
 lines = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r")), max_size=5)
 
 
@@ -154,7 +152,7 @@ def test_transcript_round_trip(texts: list[str]) -> None:
         assert read_transcripts(path, [clip(str(i)) for i in range(len(texts))]) == texts
 
 
-def test_wrong_transcripts(tmp_path) -> None:
+def test_invalid_transcripts_are_an_error(tmp_path) -> None:
     path = tmp_path / "train.wrd"
     with pytest.raises(DataError, match=r"transcripts .*train\.wrd is missing"):
         read_transcripts(path, [])
@@ -166,7 +164,7 @@ def test_wrong_transcripts(tmp_path) -> None:
     assert path.read_text() == "one\n"
 
 
-def test_phones(tmp_path) -> None:
+def test_phones_round_trip_and_invalid_phones(tmp_path) -> None:
     rows = [["ɪ", "ɪ", "t"], [], ["sil"]]
     write_phones(tmp_path / "a.phn", rows)
     assert read_phones(tmp_path / "a.phn") == rows
@@ -175,15 +173,14 @@ def test_phones(tmp_path) -> None:
             write_phones(tmp_path / "a.phn", [[wrong]])
 
 
-# --------------------------------------------------------------------------- labels
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=8), max_size=4))
 def test_label_round_trip(rows: list[list[int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_labels(Path(folder) / "a.km", [np.array(row, np.int64) for row in rows])
-        found = read_labels(Path(folder) / "a.km")
-    assert [row.tolist() for row in found] == rows
-    assert all(row.dtype == np.int32 for row in found)
+        labels = read_labels(Path(folder) / "a.km")
+    assert [row.tolist() for row in labels] == rows
+    assert all(row.dtype == np.int32 for row in labels)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +192,7 @@ def test_label_round_trip(rows: list[list[int]]) -> None:
         ("3 -1", "line 2: cluster id -1 is negative"),
     ],
 )
-def test_wrong_labels(tmp_path, line: str, sentence: str) -> None:
+def test_invalid_labels_are_an_error(tmp_path, line: str, sentence: str) -> None:
     (tmp_path / "a.km").write_text(f"1 2\n{line}\n")
     with pytest.raises(DataError, match=sentence):
         read_labels(tmp_path / "a.km")
@@ -229,7 +226,7 @@ def test_golden_dictionary_and_labels(golden, tmp_path) -> None:
         np.testing.assert_array_equal(row, items[f"item{index}:label"])
 
 
-def test_one_drifting_clip_is_left_to_selection(tmp_path) -> None:
+def test_single_clip_with_drifting_labels_is_left_out_by_select(tmp_path) -> None:
     rows = [[0] * 50, [1] * 48, [2] * 40]
     clips = [clip(name) for name in "abc"]
     classes, info = load_labels(label_folder(tmp_path, rows), "train", clips)
@@ -238,12 +235,12 @@ def test_one_drifting_clip_is_left_to_selection(tmp_path) -> None:
     assert select(clips, 1, None, [([[0] * 50] * 3, 25), (classes, info.rate)]) == ([0, 1], left_out)
 
 
-def test_a_stream_of_length_0_is_not_there() -> None:
-    both, sound = clip("both", 50), Clip("sound", Path("none"), Path("s.wav"), 0, 33_000)
-    assert (both.frames, sound.frames) == (50, 52)
-    assert (both.streams(["audio", "video"]), sound.streams(["audio", "video"])) == (["audio", "video"], ["audio"])
-    assert select([both, sound], 52, 60) == ([1], {"shorter than 52 frames": ["both"]})
-    assert select([both, sound], 1, None, streams=["video"]) == ([0], {"without video": ["sound"]})
+def test_length_0_marks_a_missing_stream() -> None:
+    both, audio = clip("both", 50), Clip("audio", Path("none"), Path("s.wav"), 0, 33_000)
+    assert (both.frames, audio.frames) == (50, 52)
+    assert (both.streams(["audio", "video"]), audio.streams(["audio", "video"])) == (["audio", "video"], ["audio"])
+    assert select([both, audio], 52, 60) == ([1], {"shorter than 52 frames": ["both"]})
+    assert select([both, audio], 1, None, streams=["video"]) == ([0], {"without video": ["audio"]})
 
 
 @pytest.mark.parametrize(
@@ -257,7 +254,7 @@ def test_a_stream_of_length_0_is_not_there() -> None:
         ([[0] * 50] * 2, INFO, "", r"dict\.km\.txt is empty"),
     ],
 )
-def test_labels_that_do_not_fit(tmp_path, rows, info, symbols, sentence: str) -> None:
+def test_labels_that_do_not_match_the_manifest_are_an_error(tmp_path, rows, info, symbols, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         load_labels(label_folder(tmp_path, rows, info, symbols), "train", [clip("a"), clip("b")])
 
@@ -273,24 +270,23 @@ def test_label_info_round_trip(tmp_path) -> None:
     [
         ("[]", "must contain the keys rate, clusters, source, layer, centroids"),
         ('{"rate": 25}', "must contain the keys rate, clusters"),
-        ('{"rate": "25", "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate='25' is not"),
-        ('{"rate": true, "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate=True is not"),
+        ('{"rate": "25", "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate='25' has the wrong"),
+        ('{"rate": true, "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate=True has the wrong"),
         ('{"rate": 0, "clusters": 3, "source": "m", "layer": null, "centroids": ""}', "rate=0 .* must be at least 1"),
         ("{", "is not valid JSON"),
     ],
 )
-def test_wrong_label_info(tmp_path, content: str, sentence: str) -> None:
+def test_invalid_label_info_is_an_error(tmp_path, content: str, sentence: str) -> None:
     (tmp_path / "labels.json").write_text(content)
     with pytest.raises(DataError, match=sentence):
         read_label_info(tmp_path)
 
 
-def test_missing_label_info(tmp_path) -> None:
+def test_missing_label_info_is_an_error(tmp_path) -> None:
     with pytest.raises(DataError, match=r"labels\.json is missing, so the rate"):
         read_label_info(tmp_path)
 
 
-# --------------------------------------------------------------------------- dictionaries
 def test_dictionary_round_trip(tmp_path) -> None:
     write_dictionary(tmp_path / "dict.wrd.txt", {"▁the": 3, "a b": 1, "x": 0})
     assert read_dictionary(tmp_path / "dict.wrd.txt") == ["▁the", "a b", "x"]
@@ -305,14 +301,13 @@ def test_dictionary_round_trip(tmp_path) -> None:
         ("a 1\na 2\n", "line 2: 'a' is listed twice"),
     ],
 )
-def test_wrong_dictionary(tmp_path, content: str, sentence: str) -> None:
+def test_invalid_dictionary_is_an_error(tmp_path, content: str, sentence: str) -> None:
     (tmp_path / "dict.km.txt").write_text(content)
     with pytest.raises(DataError, match=sentence):
         read_dictionary(tmp_path / "dict.km.txt")
 
 
-# --------------------------------------------------------------------------- noise
-def test_noise_list_of_a_file_or_folder(tmp_path) -> None:
+def test_noise_list_is_read_from_a_file_or_folder(tmp_path) -> None:
     for name in ("a.wav", "b.wav"):
         (tmp_path / name).touch()
     (tmp_path / "train.tsv").write_text(f"{tmp_path}/a.wav\nb.wav\n")
@@ -321,7 +316,7 @@ def test_noise_list_of_a_file_or_folder(tmp_path) -> None:
     assert read_noise_list(tmp_path / "train.tsv", "test") == expected
 
 
-def test_wrong_noise_list(tmp_path) -> None:
+def test_invalid_noise_list_is_an_error(tmp_path) -> None:
     with pytest.raises(
         DataError, match=r"noise list .*test\.tsv is missing; give a folder or list that `avhubert noise` made"
     ):

@@ -1,4 +1,4 @@
-"""Every media file is opened in one place, whatever the release of PyAV."""
+"""Media files can be opened with every supported release of PyAV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.quick
 
 
 def _with_latin1_title(path: Path) -> Path:
-    """A wav whose title is Latin-1, as old recorders write it."""
+    """Write a wav with a title in Latin-1, as old recorders do."""
     title = "Café".encode("latin-1") + b"\0"
     info = b"INFOINAM" + len(title).to_bytes(4, "little") + title + b"\0" * (len(title) % 2)
     samples = (1000 * np.sin(np.arange(8000))).astype("<i2").tobytes()
@@ -29,7 +29,7 @@ def _with_latin1_title(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["old.wave", "12:30.wave", "http:x.wave"])
-def test_any_title_and_any_name_are_opened(tmp_path: Path, name: str) -> None:
+def test_any_title_and_any_file_name_can_be_opened(tmp_path: Path, name: str) -> None:
     path = _with_latin1_title(tmp_path / name)
     with open_container(path) as container:
         assert len(container.streams.audio) == 1
@@ -42,7 +42,7 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
         open_container(tmp_path / "nothing.mp4")
 
 
-def test_text_is_no_media(tmp_path: Path) -> None:
+def test_text_file_is_an_ffmpeg_error(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(av.FFmpegError):
         open_container(tmp_path / "text.mp4")

@@ -1,4 +1,4 @@
-"""Shards give the batches that files give; damaged ones are refused; a killed run goes on."""
+"""Shards: batches equal those of files, damage is an error, an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def tensors(batch: Batch) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_batches_are_those_of_the_files(data_dir: Path, sharded: Path, training: bool) -> None:
-    found = []
+def test_batches_equal_those_of_the_original_files(data_dir: Path, sharded: Path, training: bool) -> None:
+    batches = []
     for folder in (data_dir, sharded):
         clips = read_manifest(folder / "train.tsv")
         dataset = ClipDataset(clips, DataConfig(), training=training, seed=3)
         order = StepOrder([clip.frames for clip in clips], 100, 150, 3, None)
         steps = Loader(dataset, 0).steps(order, 2)
-        found.append([batch for _, parts in zip(range(5), steps, strict=False) for _, batch in parts])
-    assert len(found[0]) == len(found[1]) >= 5
-    for one, other in zip(*found, strict=True):
-        assert one.ids == other.ids
-        for ours, theirs in zip(tensors(one), tensors(other), strict=True):
-            assert torch.equal(ours, theirs)
+        batches.append([batch for _, parts in zip(range(5), steps, strict=False) for _, batch in parts])
+    assert len(batches[0]) == len(batches[1]) >= 5
+    for original, sharded_batch in zip(*batches, strict=True):
+        assert original.ids == sharded_batch.ids
+        for x, y in zip(tensors(original), tensors(sharded_batch), strict=True):
+            assert torch.equal(x, y)
 
 
-def test_the_data_directory_is_whole(data_dir: Path, sharded: Path) -> None:
+def test_data_directory_is_complete(data_dir: Path, sharded: Path) -> None:
     assert len(list((sharded / "shards").glob("train-*.tar"))) >= 3
     for split in ("train", "valid", "test"):
         ours, theirs = (read_manifest(folder / f"{split}.tsv") for folder in (data_dir, sharded))
@@ -70,73 +70,73 @@ def test_the_data_directory_is_whole(data_dir: Path, sharded: Path) -> None:
     assert (sharded / "tokenizer.model").is_file()
 
 
-def test_any_tar_reader_and_webdataset_read_them(data_dir: Path, sharded: Path) -> None:
+def test_shards_are_readable_as_tar_files_and_by_webdataset(data_dir: Path, sharded: Path) -> None:
     clips = read_manifest(data_dir / "train.tsv")
     texts = read_transcripts(data_dir / "train.wrd", clips)
     tars = sorted((sharded / "shards").glob("train-*.tar"))
     with tarfile.open(tars[0]) as tar:
         assert tar.getnames()[:4] == ["000000.json", "000000.npy", "000000.wav", "000000.txt"]
     webdataset = pytest.importorskip("webdataset", reason="webdataset is not installed (pip install webdataset)")
-    found = list(webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode())
-    assert [sample["txt"] for sample in found] == texts
-    assert [sample["json"]["id"] for sample in found] == [clip.id for clip in clips]
-    for sample, clip in zip(found, clips, strict=True):
+    samples = list(webdataset.WebDataset([str(tar) for tar in tars], shardshuffle=False).decode())
+    assert [sample["txt"] for sample in samples] == texts
+    assert [sample["json"]["id"] for sample in samples] == [clip.id for clip in clips]
+    for sample, clip in zip(samples, clips, strict=True):
         assert np.array_equal(sample["npy"], shards.clip_frames(clip.video))
         assert sample["wav"][44:] == shards.clip_samples(clip.audio).tobytes()
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_bytes(
+def test_interrupted_run_resumes_and_gives_the_same_bytes(
     data_dir: Path, sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "data"
     written: list[Path] = []
     real = shards._write_shard
 
-    def dies_at_the_third(tar: Path, *rest) -> None:
+    def interrupted_at_the_third(tar: Path, *rest) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(tar)
         real(tar, *rest)
 
-    monkeypatch.setattr(shards, "_write_shard", dies_at_the_third)
+    monkeypatch.setattr(shards, "_write_shard", interrupted_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         shards.make_shards(data_dir, out, 1)
     assert not (out / "train.tsv").exists()
-    done = {tar: tar.stat().st_mtime_ns for tar in written}
+    modified = {tar: tar.stat().st_mtime_ns for tar in written}
     monkeypatch.setattr(shards, "_write_shard", real)
     shards.make_shards(data_dir, out, 1)
-    assert {tar: tar.stat().st_mtime_ns for tar in written} == done
+    assert {tar: tar.stat().st_mtime_ns for tar in written} == modified
     assert content(out) == content(sharded)
 
 
 @pytest.mark.parametrize(
-    ("harm", "words"),
+    ("damage", "message"),
     [
         (lambda tar: tar.unlink(), "cannot read the shard .*: No such file"),
         (lambda tar: tar.write_bytes(tar.read_bytes()[:5000]), "is truncated; make the shards again"),
         (lambda tar: Path(f"{tar}.json").unlink(), "the index .* is missing or damaged"),
         (lambda tar: Path(f"{tar}.json").write_text("{}"), "the index .* is missing or damaged"),
         (lambda tar: tar.write_bytes(bytes(tar.stat().st_size)), "is damaged; make the shards again"),
-        (lambda tar: forget(Path(f"{tar}.json")), r"has no 000000\.\w+; make the shards again"),
+        (lambda tar: remove_members(Path(f"{tar}.json")), r"has no 000000\.\w+; make the shards again"),
     ],
 )
 @pytest.mark.parametrize("stream", ["video", "audio"])
-def test_damaged_shards_are_refused_in_one_sentence(sharded: Path, tmp_path: Path, harm, words: str, stream) -> None:
+def test_damaged_shard_is_an_error(sharded: Path, tmp_path: Path, damage, message: str, stream) -> None:
     shutil.copytree(sharded / "shards", tmp_path / "shards")
     tar = tmp_path / "shards" / "train-000000.tar"
-    harm(tar)
+    damage(tar)
     shards._index.cache_clear()
     read, name = {"video": (shards.clip_frames, "000000.npy"), "audio": (shards.clip_samples, "000000.wav")}[stream]
-    with pytest.raises(MediaError, match=words):
+    with pytest.raises(MediaError, match=message):
         read(tar / name)
 
 
-def forget(index: Path) -> None:
-    kept = json.loads(index.read_text())
-    index.write_text(json.dumps(kept | {"members": {}}))
+def remove_members(index: Path) -> None:
+    content = json.loads(index.read_text())
+    index.write_text(json.dumps(content | {"members": {}}))
 
 
-def test_what_cannot_be_made_is_said(data_dir: Path, tmp_path: Path) -> None:
+def test_missing_manifest_or_unreadable_clip_is_an_error(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no train.tsv, valid.tsv or test.tsv"):
         shards.make_shards(tmp_path, tmp_path / "out")
     root = tmp_path / "data"

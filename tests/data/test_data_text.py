@@ -1,4 +1,4 @@
-"""Tokenizer: the published ids, the same bytes every time, and what goes wrong in one sentence."""
+"""Tokenizer and text normalisation: published ids, reproducible bytes, messages of errors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_golden_ids_and_texts(golden) -> None:
         assert tokenizer.decode(example["ids"]) == example["decoded"]
 
 
-def test_golden_symbols_are_those_of_the_published_dictionary(golden) -> None:
+def test_golden_symbols_equal_the_published_dictionary(golden) -> None:
     from avhubert.data.labels import read_dictionary
 
     assert Tokenizer(golden("spm_unigram200.model")).symbols == [
@@ -75,14 +75,14 @@ def test_golden_symbols_are_those_of_the_published_dictionary(golden) -> None:
     ]
 
 
-def test_the_same_text_gives_the_same_bytes(tokenizer: Tokenizer) -> None:
+def test_equal_text_gives_equal_bytes(tokenizer: Tokenizer) -> None:
     again = train_tokenizer(texts := sentences(200), 80)
     assert again.serialized == tokenizer.serialized
     assert train_tokenizer([text.upper() for text in texts], 80).serialized == tokenizer.serialized
     assert train_tokenizer(sentences(200, seed=1), 80).serialized != tokenizer.serialized
 
 
-def test_the_file_alone_gives_the_ids(tokenizer: Tokenizer, tmp_path) -> None:
+def test_tokenizer_is_restored_from_its_file(tokenizer: Tokenizer, tmp_path) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes(tokenizer.serialized)
     again = Tokenizer(path)
@@ -91,7 +91,7 @@ def test_the_file_alone_gives_the_ids(tokenizer: Tokenizer, tmp_path) -> None:
     assert again.encode(sentences(1)[0]) == tokenizer.encode(sentences(1)[0])
 
 
-def test_ids_are_ours_whatever_the_model_calls_its_specials() -> None:
+def test_ids_do_not_depend_on_the_special_symbols_of_the_model() -> None:
     import io
 
     model = io.BytesIO()
@@ -106,7 +106,7 @@ def test_ids_are_ours_whatever_the_model_calls_its_specials() -> None:
     assert tokenizer.decode(tokenizer.encode("bin blue")) == "bin blue"
 
 
-def test_the_vocabulary_is_no_larger_than_the_text_supports(tokenizer: Tokenizer) -> None:
+def test_vocabulary_is_limited_by_the_text(tokenizer: Tokenizer) -> None:
     assert train_tokenizer(sentences(200), 5000).vocab_size < 80 * 3
     assert tokenizer.vocab_size <= 80
 
@@ -121,31 +121,31 @@ def test_round_trip(tokenizer: Tokenizer, words: list[str]) -> None:
 
 
 @given(st.text())
-def test_normalised_text_stays_as_it_is(text: str) -> None:
-    once = normalise_text(text)
-    assert once == " ".join(once.split())
+def test_normalised_text_has_single_spaces_and_lower_case(text: str) -> None:
+    normalised = normalise_text(text)
+    assert normalised == " ".join(normalised.split())
     assert normalise_text("  Hello\tWORLD \n") == "hello world"
 
 
-def test_a_long_transcript_is_not_left_out() -> None:
+def test_long_transcript_is_used() -> None:
     long = " ".join(sentences(200)) + " zyx" * 3
     assert len(long) > 4192
     tokenizer = train_tokenizer([long], 60)
     assert UNK not in tokenizer.encode("zyx")
 
 
-def test_no_text() -> None:
+def test_empty_text_is_an_error() -> None:
     with pytest.raises(DataError, match="every transcript is empty"):
         train_tokenizer(["", "  "], 100)
 
 
-def test_too_few_symbols_for_the_characters() -> None:
+def test_too_few_symbols_for_the_characters_is_an_error() -> None:
     with pytest.raises(DataError, match=r"no tokenizer of 10 symbols .* set a larger number"):
         train_tokenizer(sentences(50), 10)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model"])
-def test_not_a_tokenizer(content: bytes, tmp_path) -> None:
+def test_file_that_is_not_a_tokenizer_is_an_error(content: bytes, tmp_path) -> None:
     with pytest.raises(DataError, match="the tokenizer is not a SentencePiece model"):
         Tokenizer(content)
     path = tmp_path / "tokenizer.model"
@@ -154,12 +154,11 @@ def test_not_a_tokenizer(content: bytes, tmp_path) -> None:
         Tokenizer(path)
 
 
-def test_missing_tokenizer(tmp_path) -> None:
+def test_missing_tokenizer_is_an_error(tmp_path) -> None:
     with pytest.raises(DataError, match=r"cannot read tokenizer .*No such file"):
         Tokenizer(tmp_path / "tokenizer.model")
 
 
-# --------------------------------------------------------------------------- any language
 LANGUAGES = {
     "Russian": "привет мир съешь ещё этих мягких французских булок",
     "Greek": "καλημέρα κόσμε ξεσκεπάζω την ψυχοφθόρα",
@@ -176,28 +175,28 @@ LANGUAGES = {
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_character_of_any_language_comes_back(language: str) -> None:
+def test_every_character_of_any_language_round_trips(language: str) -> None:
     text = LANGUAGES[language]
-    said = [*text.split(), text]
-    tokenizer = train_tokenizer(said, 200)
-    for sentence in said:
+    texts = [*text.split(), text]
+    tokenizer = train_tokenizer(texts, 200)
+    for sentence in texts:
         assert tokenizer.decode(tokenizer.encode(sentence)) == normalise_text(sentence)
-    assert not unknown_characters(said, tokenizer, "x")
-    assert train_tokenizer(said, 200).serialized == tokenizer.serialized
+    assert not unknown_characters(texts, tokenizer, "x")
+    assert train_tokenizer(texts, 200).serialized == tokenizer.serialized
 
 
-def test_one_way_to_write_a_character() -> None:
+def test_equivalent_characters_have_one_form() -> None:
     assert normalise_text("e\u0301té") == normalise_text("ÉTÉ") == "été"
     assert normalise_text("ＡＢＣ１") == "abc1"
     assert normalise_text("ｶﾞ") == "ガ"
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing(text: str) -> None:
+def test_normalisation_is_idempotent(text: str) -> None:
     assert normalise_text(normalise_text(text)) == normalise_text(text)
 
 
-def test_unknown_characters_are_counted_and_too_many_refused(tokenizer: Tokenizer) -> None:
+def test_unknown_characters_are_counted_and_too_many_are_an_error(tokenizer: Tokenizer) -> None:
     known = ["bin blue at"] * 1000  # 9 characters each
     few = unknown_characters([*known, "Ж é Ж"], tokenizer, "train.wrd")
     assert few == {"ж": 2, "é": 1}
@@ -214,18 +213,18 @@ def test_unknown_characters_are_counted_and_too_many_refused(tokenizer: Tokenize
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_which_languages_have_no_spaces(language: str) -> None:
+def test_unspaced_languages_are_recognised(language: str) -> None:
     assert is_unspaced([LANGUAGES[language]]) == (language in ("Chinese", "Japanese", "Thai"))
 
 
-def test_spacing_goes_by_most_letters() -> None:
+def test_spacing_depends_on_most_letters() -> None:
     assert is_unspaced(["我用 wifi 上网看书写字吃饭"])
     assert not is_unspaced(["the word 世界 means world"])
     assert not is_unspaced(["", "12 34"])
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "after"),
+    ("name", "text", "normalised"),
     [
         ("basic", "It’s  “Well-known”, OK?", "it’s “well-known”, ok?"),
         ("plain", "It’s  “Well-known”, OK? 'quoted' -- 5 % …", "it's well-known ok quoted 5"),
@@ -234,19 +233,19 @@ def test_spacing_goes_by_most_letters() -> None:
         ("english", "Mr. Smith's colour isn't twenty-one, um.", "mister smith is color is not 21"),
     ],
 )
-def test_normalisers_by_name(name: str, text: str, after: str) -> None:
+def test_normalisers_by_name(name: str, text: str, normalised: str) -> None:
     if name == "english":
         pytest.importorskip("whisper_normalizer")
-    assert normaliser(name)(text) == after
+    assert normaliser(name)(text) == normalised
 
 
 @given(st.text(), st.sampled_from(["basic", "plain"]))
-def test_a_normalised_text_stays_as_it_is(text: str, name: str) -> None:
-    clean = normaliser(name)
-    assert clean(clean(text)) == clean(text)
+def test_every_normaliser_is_idempotent(text: str, name: str) -> None:
+    normalise = normaliser(name)
+    assert normalise(normalise(text)) == normalise(text)
 
 
-def test_a_normaliser_that_does_not_exist_or_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_or_missing_normaliser_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"no text normaliser 'latin'; choose one of basic, plain, english"):
         normaliser("latin")
     monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)

@@ -1,3 +1,5 @@
+"""AVHubert: layers, padding, missing streams, fusion, initialisation, messages of errors."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -21,7 +23,7 @@ LENGTHS = (20, 13, 16)
 @pytest.mark.parametrize("layer", [None, 0, 1, 3])
 @pytest.mark.parametrize("modality", ["av", "a", "v"])
 @pytest.mark.parametrize("norm_first", [True, False])
-def test_an_utterance_alone_and_in_a_batch_are_equal(small, batch, layer, modality, norm_first):
+def test_features_of_an_utterance_are_equal_alone_and_in_a_batch(small, batch, layer, modality, norm_first):
     model = small(layer_norm_first=norm_first).eval()
     audio, video, padding = batch
     audio, video = audio if "a" in modality else None, video if "v" in modality else None
@@ -37,7 +39,7 @@ def test_an_utterance_alone_and_in_a_batch_are_equal(small, batch, layer, modali
 
 @settings(max_examples=15, deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=3), extra=st.integers(0, 6), seed=st.integers(0, 99))
-def test_any_padding_is_without_effect(lengths, extra, seed):
+def test_padding_has_no_effect(lengths, extra, seed):
     torch.manual_seed(seed)
     config = ModelConfig(visual_width=2, visual_blocks=[1, 1], encoder_layers=1, encoder_embed_dim=16)
     model = AVHubert(
@@ -52,7 +54,7 @@ def test_any_padding_is_without_effect(lengths, extra, seed):
         torch.testing.assert_close(together[row, :length], alone[0], atol=1e-5, rtol=0)
 
 
-def test_a_stream_that_an_utterance_lacks_is_as_if_left_out(small, batch):
+def test_missing_stream_of_an_utterance_equals_a_call_without_the_stream(small, batch):
     model = small().eval()
     audio, video, padding = batch
     has_audio, has_video = torch.tensor([True, False, True]), torch.tensor([True, True, False])
@@ -63,22 +65,22 @@ def test_a_stream_that_an_utterance_lacks_is_as_if_left_out(small, batch):
     torch.testing.assert_close(mixed[2], model.extract_features(audio, None, padding)[2])
 
 
-def test_absent_video_does_not_touch_the_trunk(small, batch):
+def test_missing_video_does_not_update_batch_norm_statistics(small, batch):
     model = small().train()
     before = model.visual.stem_norm.running_mean.clone()
-    nothing = torch.zeros(3, dtype=torch.bool)
-    model(*batch, has_video=nothing)
+    no_video = torch.zeros(3, dtype=torch.bool)
+    model(*batch, has_video=no_video)
     torch.testing.assert_close(model.visual.stem_norm.running_mean, before, atol=0, rtol=0)
 
 
-def test_silence_is_not_a_missing_stream(small, batch):
+def test_silence_differs_from_missing_audio(small, batch):
     model = small().eval()
     audio, video, padding = batch
     silent = model.extract_features(torch.zeros_like(audio), video, padding)
     assert (silent - model.extract_features(None, video, padding)).abs().max() > 1e-3
 
 
-def test_layers_end_with_the_output_before_its_final_norm(small, batch):
+def test_last_layer_is_the_output_before_the_final_norm(small, batch):
     model = small().eval()
     last = model.extract_features(*batch, layer=3)
     with torch.no_grad():
@@ -88,7 +90,7 @@ def test_layers_end_with_the_output_before_its_final_norm(small, batch):
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
-def test_a_layer_equals_pytorchs_own(small, norm_first):
+def test_layer_equals_pytorchs(small, norm_first):
     config = small(layer_norm_first=norm_first).config
     layer = EncoderLayer(config).eval()
     theirs = nn.TransformerEncoderLayer(32, 4, 48, 0.0, "gelu", batch_first=True, norm_first=norm_first).eval()
@@ -116,7 +118,7 @@ def test_a_layer_equals_pytorchs_own(small, norm_first):
         )
 
 
-def test_post_norm_comes_after_the_position_convolution(small, batch):
+def test_post_norm_follows_the_position_convolution(small, batch):
     model = small(layer_norm_first=False, encoder_layers=1).eval()
     fused = model.extract_features(*batch[:2], layer=0)
     with torch.no_grad():
@@ -150,7 +152,7 @@ def test_add_fusion_sums_the_streams(small, batch):
     assert both.shape == (3, 20, 32)
 
 
-def test_numpy_in_torch_out_and_the_mode_stays(small, batch):
+def test_extract_features_accepts_numpy_and_keeps_the_mode(small, batch):
     model = small().train()
     out = model.extract_features(*(tensor.numpy() for tensor in batch))
     assert model.training
@@ -158,7 +160,7 @@ def test_numpy_in_torch_out_and_the_mode_stays(small, batch):
     torch.testing.assert_close(out, model.extract_features(*batch), atol=0, rtol=0)
 
 
-def test_wrong_input_is_named(small, batch):
+def test_invalid_input_is_an_error(small, batch):
     model = small()
     audio, video, padding = batch
     with pytest.raises(ConfigError, match="layer 4 does not exist: this model has layers 0 to 3"):
@@ -207,8 +209,8 @@ def test_gradient_scale_of_the_front_ends(small, batch):
             model.encoder.position.bias.grad,
         ]
     assert gradients[0.0][:2] == [None, None]
-    for tenth, whole in zip(gradients[0.1][:2], gradients[1.0][:2], strict=True):
-        torch.testing.assert_close(tenth, whole * 0.1, rtol=1e-3, atol=1e-5)
+    for scaled, unscaled in zip(gradients[0.1][:2], gradients[1.0][:2], strict=True):
+        torch.testing.assert_close(scaled, unscaled * 0.1, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(gradients[0.0][2], gradients[1.0][2], rtol=1e-4, atol=1e-5)
 
 
@@ -251,7 +253,7 @@ def test_initialisation():
     assert model.visual.stem_activation.weight.unique().tolist() == [0.25]
 
 
-def test_mask_vector_fits_the_masking_type(small):
+def test_mask_embedding_has_the_width_of_the_masking_type(small):
     assert small(masking_type="input").mask_embedding.shape == (104,)
     assert small(masking_type="feature").mask_embedding.shape == (32,)
     assert small(num_classes=[]).mask_embedding is None

@@ -1,3 +1,5 @@
+"""The visual front end equals its definition with PyTorch's modules."""
+
 from __future__ import annotations
 
 import pytest
@@ -10,7 +12,7 @@ pytestmark = pytest.mark.quick
 
 
 def reference(visual: VisualFrontEnd, video: torch.Tensor) -> torch.Tensor:
-    """The same layers one after the other with PyTorch's own modules, not folded, not rearranged."""
+    """The same layers with PyTorch's modules, without folding or rearranging."""
 
     def prelu(x, activation):
         return nn.functional.prelu(x, activation.weight)
@@ -34,7 +36,7 @@ def visual(small):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_equals_its_definition(visual, training):
+def test_output_equals_the_definition(visual, training):
     visual.train(training)
     video = torch.randn(2, 1, 5, 24, 24, dtype=torch.double)
     torch.testing.assert_close(visual(video), reference(visual, video))
@@ -63,18 +65,18 @@ def test_sizes_come_from_the_configuration():
 
 
 @torch.no_grad()
-def test_padding_goes_through_the_trunk_once(visual):
+def test_trunk_processes_one_padding_frame(visual):
     visual.eval()
     lengths = torch.tensor([9, 2, 5])
     video = torch.randn(3, 1, 9, 24, 24, dtype=torch.double)
     video[torch.arange(9)[None].expand(3, 9).ge(lengths[:, None])[:, None]] = 0
-    seen = []
-    visual.stages[0].register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    frame_counts = []
+    visual.stages[0].register_forward_hook(lambda module, inputs, output: frame_counts.append(len(inputs[0])))
     torch.testing.assert_close(visual(video, lengths), visual(video))
-    assert seen == [9 + 4 + 7 + 1, 27]  # each clip, two frames that still see it, and one blank frame for all
+    assert frame_counts == [9 + 4 + 7 + 1, 27]  # each clip, two frames that depend on it, one blank frame for all
 
 
-def test_it_learns_in_bfloat16_on_a_cpu(small):
+def test_gradients_are_finite_in_bfloat16_on_a_cpu(small):
     visual = small().visual.train()
     with torch.autocast("cpu", torch.bfloat16):
         out = visual(torch.randn(1, 1, 4, 24, 24))

@@ -1,3 +1,5 @@
+"""Span masks, replacement frames and modality dropout."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -25,7 +27,7 @@ def padding(lengths) -> torch.Tensor:
 
 @settings(deadline=None)
 @given(lengths=rows, prob=st.floats(0.05, 1), span=st.integers(1, 12), seed=seeds)
-def test_spans(lengths, prob, span, seed):
+def test_spans_are_within_the_row_and_have_the_expected_length(lengths, prob, span, seed):
     mask = span_mask(lengths, max(lengths), prob, span, False, np.random.default_rng(seed))
     for row, length in zip(mask, lengths, strict=True):
         assert not row[length:].any()
@@ -40,16 +42,16 @@ def test_spans(lengths, prob, span, seed):
 
 @settings(deadline=None)
 @given(lengths=rows, prob=st.floats(0.05, 1), span=st.integers(1, 12), seed=seeds)
-def test_thinning_gives_all_rows_the_count_of_the_least_masked(lengths, prob, span, seed):
-    thick = span_mask(lengths, max(lengths), prob, span, False, np.random.default_rng(seed))
+def test_thinning_gives_all_rows_the_smallest_count(lengths, prob, span, seed):
+    full = span_mask(lengths, max(lengths), prob, span, False, np.random.default_rng(seed))
     thin = span_mask(lengths, max(lengths), prob, span, True, np.random.default_rng(seed))
-    assert (thin <= thick).all()
-    assert set(thin.sum(1)) == {thick.sum(1).min()}
+    assert (thin <= full).all()
+    assert set(thin.sum(1)) == {full.sum(1).min()}
 
 
 @settings(deadline=None)
 @given(lengths=rows, selection=st.sampled_from(["same_seq", "same_other_seq"]), seed=seeds)
-def test_sources(lengths, selection, seed):
+def test_replacement_frames_are_allowed_ones(lengths, selection, seed):
     rng = np.random.default_rng(seed)
     mask = span_mask(lengths, max(lengths), 0.3, 5, True, rng)
     source = replacement(mask, selection, rng)
@@ -82,7 +84,8 @@ def test_every_allowed_start_is_drawn_equally_often():
     rng = np.random.default_rng(0)
     starts = [int(replacement(mask, "same_seq", rng)[0, 5]) for _ in range(3000)]
     counts = np.bincount(starts, minlength=12)
-    assert np.flatnonzero(counts).tolist() == [0, 1, 8, 9, 10, 11]  # ends before frame 4, or starts from 8 on
+    # the span ends before frame 4, or starts at frame 8 or later
+    assert np.flatnonzero(counts).tolist() == [0, 1, 8, 9, 10, 11]
     assert counts[counts > 0].min() > 0.8 * 3000 / 6
 
 
@@ -109,12 +112,12 @@ def test_video_is_drawn_before_audio():
     assert audio_only.audio.any()
 
 
-def test_feature_masking_needs_one_setting():
+def test_feature_masking_needs_equal_settings_of_both_streams():
     with pytest.raises(ConfigError, match=r"set masking\.prob_video and masking\.length_video"):
         draw_masks(padding([30]), CONFIG, "feature", np.random.default_rng(0))
 
 
-def test_union_leaves_out_what_an_utterance_lacks():
+def test_union_ignores_missing_streams():
     masks = Masks(torch.eye(3, dtype=torch.bool), ~torch.eye(3, dtype=torch.bool), torch.zeros(3, 3, dtype=torch.long))
     assert masks.union().all()
     has_audio, has_video = torch.tensor([True, False, True]), torch.tensor([True, True, False])
@@ -122,7 +125,7 @@ def test_union_leaves_out_what_an_utterance_lacks():
     assert torch.equal(masks.union(has_audio, has_video), expected)
 
 
-def test_replacing_video_reads_the_clip_as_it_was():
+def test_video_is_replaced_by_frames_before_masking():
     video = torch.arange(6.0).view(2, 1, 3, 1, 1)
     mask = torch.tensor([[True, True, False], [False, True, False]])
     source = torch.tensor([[1, 0, BLANK], [BLANK, BLANK, BLANK]])
@@ -131,17 +134,17 @@ def test_replacing_video_reads_the_clip_as_it_was():
     assert video.flatten().tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_replacing_audio():
+def test_audio_is_replaced_by_the_embedding():
     audio, embedding = torch.ones(2, 4, 3), torch.full((4,), 7.0, requires_grad=True)
     mask = torch.tensor([[True, False, False], [False, False, True]])
     out = Masks(audio=mask).replace_audio(audio, embedding)
     assert out[:, 0].tolist() == [[7, 1, 1], [1, 1, 7]]
     alone = Masks(audio=mask[:1]).replace_audio(audio[:1], embedding)
-    assert alone[0, 0].tolist() == [0, 1, 1], "a batch of one is blanked, as published"
+    assert alone[0, 0].tolist() == [0, 1, 1], "in a batch of one, masked frames are 0, as published"
 
 
 @given(batch=st.integers(1, 6), per_utterance=st.booleans(), seed=seeds)
-def test_modality_dropout_never_takes_both(batch, per_utterance, seed):
+def test_modality_dropout_never_drops_both_streams(batch, per_utterance, seed):
     config = dataclasses.replace(CONFIG, dropout_per_utterance=per_utterance)
     audio, video = draw_modality_dropout(batch, config, np.random.default_rng(seed))
     assert audio.shape == video.shape == (batch,)

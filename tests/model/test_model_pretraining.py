@@ -1,3 +1,5 @@
+"""The pre-training loss: its terms, missing targets and streams, padding."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -35,7 +37,7 @@ def test_head_is_cosine_similarity(small, untied):
         torch.testing.assert_close(logits, F.cosine_similarity(part[:, None], embeddings[None], dim=-1) / 0.2)
 
 
-def test_loss_is_the_sum_of_its_parts(small, batch, masks, labels):
+def test_loss_is_the_sum_of_its_terms(small, batch, masks, labels):
     model = small().eval()
     loss = pretrain_loss(model, *batch, None, None, [labels], masks, ObjectiveConfig(1.0, 0.5, 3.0))
     counted = int((labels >= 0).sum())
@@ -62,7 +64,7 @@ def test_frames_without_a_target_do_not_count(small, batch, masks, labels):
         torch.testing.assert_close(partly.metrics[name] + rest.metrics[name], whole.metrics[name])
 
 
-def test_a_batch_without_targets_has_loss_zero(small, batch, masks, labels):
+def test_batch_without_targets_has_loss_zero(small, batch, masks, labels):
     loss = pretrain_loss(small(), *batch, None, None, [torch.full_like(labels, -1)], masks, OBJECTIVE)
     assert loss.sample_size == 0
     assert loss.loss.item() == 0
@@ -94,8 +96,8 @@ def test_short_labels_cut_the_features(small, batch, labels):
     torch.testing.assert_close(short.metrics["features_pen"], expected.detach())
 
 
-def test_padding_and_batch_mates_do_not_change_the_cross_entropy(small, batch, labels):
-    """With the same masks; the penalty is a mean over padding too, as published."""
+def test_padding_and_other_rows_do_not_change_the_cross_entropy(small, batch, labels):
+    """With equal masks. The penalty is a mean that includes padding, as published."""
     model = small().eval()
     audio, video, padding = batch
     masks = draw_masks(padding, dataclasses.replace(MaskingConfig(), prob_video=0.0), "input", np.random.default_rng(0))
@@ -109,7 +111,7 @@ def test_padding_and_batch_mates_do_not_change_the_cross_entropy(small, batch, l
     torch.testing.assert_close(together.metrics["loss_masked"], pairs[0] + pairs[1] / 2, rtol=1e-5, atol=1e-4)
 
 
-def test_a_dropped_stream_has_gradients_of_zero_and_moving_statistics(small, batch, masks, labels):
+def test_dropped_stream_has_zero_gradients_and_updates_statistics(small, batch, masks, labels):
     model = small().train()
     before = model.visual.stem_norm.running_mean.clone()
     keep = (torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool))
@@ -126,7 +128,7 @@ def test_the_only_stream_of_an_utterance_is_not_dropped(small, batch, masks, lab
     kept = pretrain_loss(model, audio, None, padding, None, None, [labels], masks, OBJECTIVE)
     dropped = pretrain_loss(model, audio, None, padding, None, None, [labels], masks, OBJECTIVE, drop_audio)
     torch.testing.assert_close(dropped.loss, kept.loss)
-    assert kept.sample_size == int((masks.audio & (labels >= 0)).sum()), "video that is not there masks nothing"
+    assert kept.sample_size == int((masks.audio & (labels >= 0)).sum()), "missing video masks nothing"
 
 
 def test_one_stream_per_utterance(small, batch, masks, labels):
@@ -139,7 +141,7 @@ def test_one_stream_per_utterance(small, batch, masks, labels):
 
 
 @pytest.mark.parametrize("kind", ["input", "feature"])
-def test_it_can_be_learned(small, batch, labels, kind):
+def test_training_reduces_the_loss(small, batch, labels, kind):
     config = MaskingConfig(prob_video=0.8, length_video=10)
     model = small(masking_type=kind, dropout=0, attention_dropout=0, dropout_input=0, encoder_layerdrop=0).train()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
@@ -154,7 +156,7 @@ def test_it_can_be_learned(small, batch, labels, kind):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_wrong_input_is_named(small, batch, masks, labels):
+def test_invalid_input_is_an_error(small, batch, masks, labels):
     with pytest.raises(ConfigError, match=r"model\.num_classes"):
         pretrain_loss(small(num_classes=[]), *batch, None, None, [labels], masks, OBJECTIVE)
     with pytest.raises(DataError, match="2 label sets were given to a model with 1"):

@@ -1,4 +1,4 @@
-"""Decoder, recognizer and their loss."""
+"""The decoder, the recognizer and the fine-tuning loss."""
 
 from __future__ import annotations
 
@@ -40,34 +40,34 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return tokens, audio, video, mask
 
 
-def test_shift_starts_with_the_end_and_keeps_padding() -> None:
+def test_shift_starts_with_eos_and_keeps_padding() -> None:
     tokens = torch.tensor([[4, 5, EOS], [6, EOS, PAD]])
     assert shift(tokens).tolist() == [[EOS, 4, 5], [EOS, 6, PAD]]
 
 
-def test_positions_are_sines_then_cosines_of_falling_rates() -> None:
-    found = sinusoid(torch.tensor([0, 2, 7]), 6)
+def test_positions_are_sines_then_cosines_of_decreasing_frequencies() -> None:
+    positions = sinusoid(torch.tensor([0, 2, 7]), 6)
     rates = torch.tensor([1.0, 10_000**-0.5, 10_000**-1.0])
     angles = torch.tensor([0.0, 2.0, 7.0])[:, None] * rates
-    assert torch.allclose(found, torch.cat([angles.sin(), angles.cos()], 1), atol=1e-6)
+    assert torch.allclose(positions, torch.cat([angles.sin(), angles.cos()], 1), atol=1e-6)
     assert sinusoid(torch.tensor([3]), 5).shape == (1, 5)
 
 
 @torch.no_grad()
-def test_one_token_at_a_time_gives_what_all_at_once_gives(recognizer: Recognizer) -> None:
+def test_steps_equal_the_forward_pass(recognizer: Recognizer) -> None:
     decoder = recognizer.eval().decoder
     tokens, audio, video, mask = inputs()
     encoded = recognizer.encode(audio, video, mask)
-    seen = shift(tokens)[:, :, None].expand(-1, -1, 3)  # three equal beams
+    inputs_of_beams = shift(tokens)[:, :, None].expand(-1, -1, 3)  # three equal beams
     together = decoder(shift(tokens), encoded, mask)
     cache = decoder.start(encoded, mask, 3)
-    for place in range(tokens.shape[1]):
-        scores = decoder.step(seen[:, place], cache)
-        assert torch.allclose(scores, together[:, place, None].expand(-1, 3, -1), atol=1e-5)
+    for position in range(tokens.shape[1]):
+        scores = decoder.step(inputs_of_beams[:, position], cache)
+        assert torch.allclose(scores, together[:, position, None].expand(-1, 3, -1), atol=1e-5)
 
 
 @torch.no_grad()
-def test_later_tokens_and_padding_frames_change_nothing(recognizer: Recognizer) -> None:
+def test_later_tokens_and_padding_frames_have_no_effect(recognizer: Recognizer) -> None:
     recognizer.eval()
     tokens, audio, video, mask = inputs()
     scores = recognizer(shift(tokens), audio, video, mask)
@@ -119,7 +119,7 @@ def test_ctc_is_the_sum_over_alignments() -> None:
     ) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_a_target_too_long_for_its_frames_counts_nothing() -> None:
+def test_target_too_long_for_its_frames_has_loss_zero() -> None:
     scores = torch.randn(1, 2, 6, requires_grad=True)
     loss = ctc_loss(scores, TextTargets.of(torch.tensor([[4, 5, 4, EOS]])), [2])
     loss.backward()
@@ -128,7 +128,7 @@ def test_a_target_too_long_for_its_frames_counts_nothing() -> None:
     assert not scores.grad.any()
 
 
-def test_a_frozen_encoder_is_still(recognizer: Recognizer) -> None:
+def test_frozen_encoder_gets_no_gradient_and_no_update(recognizer: Recognizer) -> None:
     tokens, audio, video, mask = inputs()
     present = torch.tensor([True, True])
     recognizer.train()
@@ -138,7 +138,7 @@ def test_a_frozen_encoder_is_still(recognizer: Recognizer) -> None:
     recognizer_loss(recognizer, *arguments)[0].backward()
     assert all(parameter.grad is None for parameter in recognizer.encoder.parameters())
     assert all(p.grad is not None for name, p in recognizer.named_parameters() if not name.startswith("encoder."))
-    assert all(torch.equal(before[name], now) for name, now in recognizer.encoder.state_dict().items())
+    assert all(torch.equal(before[name], after) for name, after in recognizer.encoder.state_dict().items())
     assert not recognizer.encoder.training
     assert recognizer.decoder.training
     recognizer.freeze_encoder(False)
@@ -147,7 +147,7 @@ def test_a_frozen_encoder_is_still(recognizer: Recognizer) -> None:
     assert any(parameter.grad is not None for parameter in recognizer.encoder.parameters())
 
 
-def test_sizes_that_do_not_go_together_are_named() -> None:
+def test_sizes_that_do_not_match_are_an_error() -> None:
     encoder = AVHubert(SMALL)
     with pytest.raises(ConfigError, match=r"attention_heads=5 must divide the encoder's width 32"):
         Recognizer.from_encoder(encoder, DecoderConfig(attention_heads=5, vocab_size=12))
@@ -159,7 +159,7 @@ def test_sizes_that_do_not_go_together_are_named() -> None:
         recognizer_loss(plain, tokens, audio, video, mask, None, None, FinetuneObjectiveConfig(ctc_weight=0.3))
 
 
-def test_ctc_alone_gives_the_decoder_no_gradient(recognizer: Recognizer) -> None:
+def test_ctc_only_gives_the_decoder_no_gradient(recognizer: Recognizer) -> None:
     tokens, audio, video, mask = inputs()
     recognizer.eval()
     both = FinetuneObjectiveConfig(ctc_weight=0.25)
@@ -178,7 +178,7 @@ def test_ctc_alone_gives_the_decoder_no_gradient(recognizer: Recognizer) -> None
     assert parts.keys() == {"nll", "correct", "total", "ctc"}
 
 
-def test_ctc_best_path_drops_repeats_then_blanks() -> None:
+def test_ctc_best_path_removes_repeats_then_blanks() -> None:
     path = torch.tensor([[5, 5, 0, 5, 6, 0, 7], [0, 8, 8, 0, 9, 9, 9]])
     mask = torch.arange(7) >= torch.tensor([7, 4])[:, None]
     assert ctc_best_path(F.one_hot(path, 10).float(), (~mask).sum(1).tolist()) == [[5, 5, 6, 7], [8]]
