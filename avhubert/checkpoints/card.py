@@ -1,6 +1,6 @@
-"""The card of a model directory: `README.md` as the Hugging Face Hub shows it, and as plain text.
+"""The card of a model directory: `README.md`, which is readable as text and shown by the Hugging Face Hub.
 
-Its first lines (YAML between dashes) are for the Hub; licence, training data and results are said only where known.
+The first lines (YAML between dashes) are for the Hub. Licence, training data and results are stated only if known.
 """
 
 from __future__ import annotations
@@ -15,11 +15,7 @@ from avhubert.config.validate import to_dict
 from avhubert.model.metadata import LabelSet, ModelMetadata
 
 UNKNOWN = "unknown"
-
-
 _OWN_ROWS = {"license", "data", "results"}  # keys of the metadata that are not in the table of the others
-
-
 _LABELS = ("clusters", "source", "layer", "rate")  # the fields of a label set that the card shows
 
 
@@ -37,14 +33,14 @@ def card(config: ModelFile, parameters: int, name: str | None = None) -> str:
         _front_matter(metadata, recognizer),
         f"# {'Audio-visual speech recognizer' if recognizer else 'AV-HuBERT, pre-trained'}",
         _table(["", ""], [*_sizes(config, parameters), *_decoding(config), *_provenance(metadata)]),
-        "Input: 25 fps gray mouth clips of 88×88 and 16 kHz sound. Load it with "
+        "Input: 25 fps gray mouth clips of 88×88 and 16 kHz audio. Load it with "
         f"`avhubert.load({json.dumps(name) if name else 'directory'})`.",
         f"**Licence.** {_licence(metadata)}",
         *_results(metadata.results),
-        "**Intended use.** Research, and tools that the people shown agreed to: captioning, assistance.",
-        "**Sensitive.** Lip reading can take words from people who are not heard and did not consent. Do not use it\n"
-        "on recordings made without consent, nor for decisions about people: it errs often, unevenly between\n"
-        "speakers, and much more often far from its training data (other languages, angles, light).",
+        "**Intended use.** Research, and captioning or assistance with the consent of the recorded people.",
+        "**Sensitive.** Lip reading can transcribe people who cannot be heard and did not consent. Do not use it on\n"
+        "recordings made without consent, nor for decisions about people: it makes many errors, unevenly between\n"
+        "speakers, and many more on data unlike its training data (other languages, angles, light).",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -63,13 +59,13 @@ def licence(metadata: ModelMetadata) -> str:
 
 def _licence(metadata: ModelMetadata) -> str:
     if metadata.license:
-        return f"These weights: {metadata.license}. The data that they learned from has its own terms."
+        return f"These weights: {metadata.license}. The training data has its own terms."
     if metadata.converted_from is not None:
         return (
-            "These weights were converted from a published checkpoint, whose licence they keep (Meta's AV-HuBERT "
-            "weights: non-commercial research)."
+            "These weights were converted from a published checkpoint and keep its licence (Meta's AV-HuBERT weights: "
+            "non-commercial research)."
         )
-    return "Not stated: ask who trained it. The data that it learned from has its own terms."
+    return "Not stated: ask the author of the model. The training data has its own terms."
 
 
 def _sizes(config: ModelFile, parameters: int) -> list[tuple[str, Any]]:
@@ -115,12 +111,12 @@ def _results(results: list[dict[str, Any]] | None) -> list[str]:
     rows = []
     for row in results:
         condition = "clean" if row.get("snr") is None else f"{row['snr']} dB {row.get('noise') or 'noise'}"
-        condition += f", picture: {row['fault']}" if row.get("fault") else ""
+        condition += f", video: {row['fault']}" if row.get("fault") else ""
         low, high = row.get("interval") or (None, None)
-        between = "" if low is None else f"{low:.1f} to {high:.1f}"
+        interval = "" if low is None else f"{low:.1f} to {high:.1f}"
         wer = f"{row['wer']:.1f}" if isinstance(row.get("wer"), (int, float)) else UNKNOWN
-        on = PurePath(str(row.get("data", UNKNOWN))).name + f", {row.get('split', 'test')}"
-        rows.append((on, row.get("modality", UNKNOWN), condition, wer, between, row.get("clips", "")))
+        data = PurePath(str(row.get("data", UNKNOWN))).name + f", {row.get('split', 'test')}"
+        rows.append((data, row.get("modality", UNKNOWN), condition, wer, interval, row.get("clips", "")))
     head = ["data", "modality", "condition", "WER, %", "95 % interval", "clips"]
     return ["**Results.** Word error rates, measured by `avhubert evaluate`:", _table(head, rows)]
 

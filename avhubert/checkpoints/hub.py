@@ -1,7 +1,7 @@
-"""Models on the Hugging Face Hub: fetch by name (or take from its cache), and push.
+"""Models on the Hugging Face Hub: download by name, from the cache if offline, and upload.
 
-Needs the extra `hub`. What is fetched is only a model directory's own files, and its `config.json` first: nothing large
-comes from a repository of another kind, and nothing in it is ever run.
+Needs the extra `hub`. Only the files of a model directory are downloaded, `config.json` before the weights, and no code
+of a repository is ever run.
 """
 
 from __future__ import annotations
@@ -22,44 +22,39 @@ from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-
-
 _NAME = re.compile(rf"({_PART}/{_PART})(?:@([^\s@]+))?")
-
-
-_CHECKPOINTS = (".pt", ".pth")
-
-
+_CHECKPOINT_SUFFIXES = (".pt", ".pth")
 _LOG_IN = "`hf auth login` or HF_TOKEN"
+_RESULT_KEYS = ("modality", "noise", "snr", "fault", "wer", "interval", "cer", "words", "clips")
 
 
 def is_name(source: str | Path) -> bool:
     """Whether `source` looks like "org/name" or "org/name@revision"; a path to a checkpoint (.pt) does not."""
-    return bool(_NAME.fullmatch(str(source))) and Path(source).suffix not in _CHECKPOINTS
+    return bool(_NAME.fullmatch(str(source))) and Path(source).suffix not in _CHECKPOINT_SUFFIXES
 
 
 def fetch(source: str) -> Path:
     """The model directory of "org/name" or "org/name@revision" (branch, tag or commit) in the Hub's cache.
 
-    Asks the Hub what is newest, and takes what the cache has where it cannot be reached or HF_HUB_OFFLINE is set.
+    Downloads the newest commit; without internet access, or with HF_HUB_OFFLINE set, the cache is used.
 
     Raises:
-        CheckpointError: the extra is not installed, there is no such model or none that may be seen, the Hub cannot be
-            reached and the cache has not got it, or it is a model of another kind.
+        CheckpointError: The extra is not installed, there is no such model or no permission to read it, it is neither
+            in the cache nor can the Hub be reached, or it is a model of another library.
     """
     name, revision = _split(source)
-    with _sentences(name, revision, CheckpointError):
+    with _hub_errors(name, revision, CheckpointError):
         from huggingface_hub import snapshot_download
 
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG]))
+        snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG]))
         try:
-            read_config(found)
+            read_config(snapshot)
         except CheckpointError as error:
             raise CheckpointError(
-                f"{name} on the Hugging Face Hub is no model that this version reads: {error}"
+                f"{name} on the Hugging Face Hub is not a model that this version reads: {error}"
             ) from error
-        # the commit that was read, so that all files are of one state
-        return Path(snapshot_download(name, revision=found.name, allow_patterns=[WEIGHTS, CONFIG, TOKENIZER, CARD]))
+        # the commit of that config.json, so that all files belong together
+        return Path(snapshot_download(name, revision=snapshot.name, allow_patterns=[WEIGHTS, CONFIG, TOKENIZER, CARD]))
 
 
 def push_to_hub(
@@ -71,15 +66,25 @@ def push_to_hub(
     private: bool | None = None,
     message: str = "Model of avhubert",
 ) -> str:
-    """Write `model` to the repository "org/name" or "org/name@branch", made if needed; the address of the commit.
+    """Upload a model to the Hugging Face Hub.
 
-    `license`: the Hub's identifier for these weights, such as "apache-2.0"; without it what the model's metadata say.
-    `results`: a `results.json` of `avhubert evaluate`, for the card. `private`: who sees a repository made here; None
-    leaves it to the organisation. Folders of this machine in the metadata are cut to their last part.
+    Absolute paths in the metadata are shortened to their last part.
+
+    Args:
+        model: The model.
+        name: "org/name" or "org/name@branch"; the repository and the branch are made if needed.
+        license: The Hub's identifier for the weights, such as "apache-2.0"; None: the one of the model's metadata.
+        results: A `results.json` of `avhubert evaluate`, for the card.
+        private: Whether a new repository is private; None: the default of the organisation.
+        message: The commit message.
+
+    Returns:
+        The address of the commit.
 
     Raises:
-        ConfigError: not a name, the extra is not installed, a recognizer without tokenizer.
-        CheckpointError: the Hub cannot be reached or refuses. DataError: `results` are none.
+        ConfigError: Not a name, the extra is not installed, or a recognizer without tokenizer.
+        CheckpointError: The Hub cannot be reached or refuses the upload.
+        DataError: `results` has no word error rates.
     """
     if not is_name(name):
         raise ConfigError(f"'{name}' is not a name on the Hugging Face Hub: give org/name or org/name@branch")
@@ -92,15 +97,15 @@ def push_to_hub(
         metadata.results = _results(Path(results))
     with tempfile.TemporaryDirectory() as scratch:
         save_model(scratch, model, tokenizer, metadata, name=name)
-        with _sentences(repository, branch, ConfigError):
+        with _hub_errors(repository, branch, ConfigError):
             from huggingface_hub import HfApi
 
             hub = HfApi()
             hub.create_repo(repository, private=private, exist_ok=True)
             if branch is not None:
                 hub.create_branch(repository, branch=branch, exist_ok=True)
-            done = hub.upload_folder(repo_id=repository, folder_path=scratch, revision=branch, commit_message=message)
-    return str(done.commit_url)
+            commit = hub.upload_folder(repo_id=repository, folder_path=scratch, revision=branch, commit_message=message)
+    return str(commit.commit_url)
 
 
 def _split(source: str) -> tuple[str, str | None]:
@@ -110,11 +115,11 @@ def _split(source: str) -> tuple[str, str | None]:
 
 
 def _public(value: Any) -> Any:
-    """`value` without the folders of this machine: of an absolute path only the last part."""
+    """A JSON value in which absolute paths are shortened to their last part."""
     if isinstance(value, Mapping):
-        return {key: _public(one) for key, one in value.items()}
+        return {key: _public(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_public(one) for one in value]
+        return [_public(item) for item in value]
     return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
@@ -124,19 +129,17 @@ def _results(path: Path) -> list[dict[str, Any]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "wer" in row for row in rows):
         raise DataError(f"{path} has no word error rates: give the results.json that `avhubert evaluate --out` wrote")
     shared = {key: _public(content[key]) for key in ("data", "split") if key in content}
-    kept = ("modality", "noise", "snr", "fault", "wer", "interval", "cer", "words", "clips")
-    return [shared | {key: row[key] for key in kept if key in row} for row in rows]
+    return [shared | {key: row[key] for key in _RESULT_KEYS if key in row} for row in rows]
 
 
 @contextmanager
-def _sentences(name: str, revision: str | None, without_extra: type[AvhubertError]) -> Iterator[None]:
-    """The client's errors as one sentence each."""
+def _hub_errors(name: str, revision: str | None, without_extra: type[AvhubertError]) -> Iterator[None]:
+    """Turns the errors of the Hub's client into ours, each one sentence."""
     try:
         from huggingface_hub import errors
     except ImportError as error:
         raise without_extra(
-            f"'{name}' is not here, and to ask the Hugging Face Hub for it needs its client: "
-            "pip install 'avhubert[hub]'"
+            f"'{name}' is not a local folder, and the Hugging Face Hub needs its client: pip install 'avhubert[hub]'"
         ) from error
     try:
         yield
@@ -158,7 +161,7 @@ def _sentences(name: str, revision: str | None, without_extra: type[AvhubertErro
         ) from error
     except errors.HfHubHTTPError as error:
         raise CheckpointError(_refusal(name, error)) from error
-    except (errors.HTTPError, ConnectionError) as error:  # no answer at all, or HF_HUB_OFFLINE
+    except (errors.HTTPError, ConnectionError) as error:  # no answer, or HF_HUB_OFFLINE
         raise CheckpointError(f"the Hugging Face Hub cannot be reached for {name}: {_first_line(error)}") from error
 
 

@@ -47,7 +47,7 @@ def load(
 
 def _load(source: str | Path) -> AVHubert | Recognizer:
     if not isinstance(source, (str, Path)) or not str(source):
-        raise CheckpointError(f"{source!r} is no model's name; {WHAT_TO_GIVE}")
+        raise CheckpointError(f"{source!r} is not the name of a model; {WHAT_TO_GIVE}")
     path = Path(source)
     if not path.exists() and hub.is_name(source):
         path = hub.fetch(str(source))
@@ -58,10 +58,10 @@ def _load(source: str | Path) -> AVHubert | Recognizer:
         if isinstance(model, Recognizer):
             model.tokenizer = _tokenizer(path, model.decoder_config.vocab_size)
         return model
-    what = "is a folder without a config.json" if path.is_dir() else "does not exist"
+    problem = "is a folder without a config.json" if path.is_dir() else "does not exist"
     if path.is_file():
-        what = "is a file of another kind"
-    raise CheckpointError(f"{source} {what}; {WHAT_TO_GIVE}")
+        problem = "is a file of another kind"
+    raise CheckpointError(f"{source} {problem}; {WHAT_TO_GIVE}")
 
 
 def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:
@@ -78,34 +78,34 @@ def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:
 
 
 def load_recognizer(source: str | Path | AVHubert | Recognizer) -> Recognizer:
-    """A recognizer, from where `load` finds it or as it is; CheckpointError names a pre-trained model as such."""
+    """A recognizer: the given one, or the one that `load` reads. CheckpointError for a pre-trained model."""
     model = source if isinstance(source, (AVHubert, Recognizer)) else load(source)
     if not isinstance(model, Recognizer):
-        what = "the model" if isinstance(source, AVHubert) else source
+        name = "the model" if isinstance(source, AVHubert) else source
         raise CheckpointError(
-            f"{what} is a pre-trained model without a decoder, and a recognizer is needed; fine-tune it first "
+            f"{name} is a pre-trained model without a decoder, and a recognizer is needed; fine-tune it first "
             "(`avhubert finetune`) and give the result"
         )
     return model
 
 
 def load_encoder(source: str | Path) -> AVHubert:
-    """A pre-trained model; CheckpointError names a fine-tuned one as such."""
+    """A pre-trained model, read with `load`. CheckpointError for a fine-tuned one."""
     model = load(source)
     if not isinstance(model, AVHubert):
         raise CheckpointError(
             f"{source} is a fine-tuned recognizer, and a pre-trained model is needed; "
-            "give the one that it was made from"
+            "give the one that it was fine-tuned from"
         )
     return model
 
 
 def describe(source: str | Path | AVHubert | Recognizer) -> dict[str, Any]:
-    """What a model is, in a few figures."""
+    """The sizes, decoding settings and metadata of a model: name to value, the kind first."""
     model = load(source) if isinstance(source, (str, Path)) else source
     encoder = model.encoder if isinstance(model, Recognizer) else model
     config = encoder.config
-    told: dict[str, Any] = {
+    properties: dict[str, Any] = {
         "kind": "recognizer" if isinstance(model, Recognizer) else "pre-trained model",
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "encoder": f"{config.encoder_layers} layers of {config.encoder_embed_dim}",
@@ -114,9 +114,9 @@ def describe(source: str | Path | AVHubert | Recognizer) -> dict[str, Any]:
     }
     if isinstance(model, Recognizer):
         settings = model.decode_settings
-        told["decoder"] = f"{model.decoder_config.layers} layers, {model.decoder_config.vocab_size} symbols"
-        told["CTC head"] = "yes" if model.ctc is not None else "no"
-        told["decoding"] = f"beam {settings.beam}, length penalty {settings.lenpen:g}"
+        properties["decoder"] = f"{model.decoder_config.layers} layers, {model.decoder_config.vocab_size} symbols"
+        properties["CTC head"] = "yes" if model.ctc is not None else "no"
+        properties["decoding"] = f"beam {settings.beam}, length penalty {settings.lenpen:g}"
     elif config.num_classes:
-        told["classes"] = ", ".join(map(str, config.num_classes))
-    return told | {name: value for name, value in model.metadata.to_dict().items() if value not in ({}, [], None)}
+        properties["classes"] = ", ".join(map(str, config.num_classes))
+    return properties | {name: value for name, value in model.metadata.to_dict().items() if value not in ({}, [], None)}

@@ -194,18 +194,18 @@ def test_the_card_says_what_is_known_and_what_is_not(small, tmp_path):
         "| data | lrs3 |",
         "| labels | clusters 50, source iter1, layer 9, rate 25 |",
         "| 433h, test | v | clean | 42.2 | 40.0 to 44.5 | 54 |",
-        "| unknown, test | av | -5 dB babble, picture: blur | 12.0 |  |  |",
-        "**Licence.** These weights: mit. The data that they learned from has its own terms.",
+        "| unknown, test | av | -5 dB babble, video: blur | 12.0 |  |  |",
+        "**Licence.** These weights: mit. The training data has its own terms.",
     ):
         assert line in card.splitlines()
     save_model(tmp_path, small(), name="org/name")
     card = (tmp_path / "README.md").read_text()
     assert 'license: "unknown"' in card
     assert "| data | unknown |" in card
-    assert "Not stated: ask who trained it" in card
+    assert "Not stated: ask the author of the model" in card
     assert 'avhubert.load("org/name")' in card
     assert "Results" not in card
     save_model(tmp_path, small(), metadata=ModelMetadata(converted_from="base.pt"))
     card = (tmp_path / "README.md").read_text()
     assert 'license: "other"' in card
-    assert "whose licence they keep" in card
+    assert "keep its licence" in card

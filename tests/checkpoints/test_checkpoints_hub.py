@@ -130,7 +130,7 @@ def test_a_model_of_another_kind_is_named_before_its_weights_are_asked_for(cache
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
     lay_out(cache, "some/bert", tmp_path / "other")
-    with pytest.raises(CheckpointError, match=r"some/bert on the .* is no model that this version reads") as raised:
+    with pytest.raises(CheckpointError, match=r"some/bert on the .* is not a model that this version reads") as raised:
         avhubert.load("some/bert")
     assert "\n" not in str(raised.value)
 
@@ -337,7 +337,7 @@ def test_answers_of_the_hub_as_one_sentence(hub: Hub, recognizer: Recognizer, tm
     hub.files["lips/empty"] = {"README.md": b""}
     for name, sentence in (
         ("lips/none", "'lips/none' is neither a folder here nor a model that the Hugging Face Hub shows you"),
-        ("lips/empty", "lips/empty on the Hugging Face Hub is no model that this version reads"),
+        ("lips/empty", "lips/empty on the Hugging Face Hub is not a model that this version reads"),
         ("lips/empty@v9", "lips/empty on the Hugging Face Hub has no revision 'v9'"),
     ):
         refused(name, sentence)

@@ -128,7 +128,7 @@ def test_a_pretrained_model_is_no_recognizer(places: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["run", "recognizer.pt"])
 def test_a_recognizer_is_no_pretrained_model(places: Path, name: str) -> None:
-    with pytest.raises(CheckpointError, match="give the one that it was made from") as raised:
+    with pytest.raises(CheckpointError, match="give the one that it was fine-tuned from") as raised:
         load_encoder(places / name)
     assert str(raised.value).startswith(f"{places / name} is a fine-tuned recognizer")
     assert "\n" not in str(raised.value)
@@ -240,7 +240,7 @@ def test_loading_is_part_of_the_package(places: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", None, 5])
 def test_what_can_be_no_name_is_told_as_such(name: Any) -> None:
-    with pytest.raises(CheckpointError, match=f"{name!r} is no model's name; give a model directory"):
+    with pytest.raises(CheckpointError, match=f"{name!r} is not the name of a model; give a model directory"):
         load(name)
 
 
