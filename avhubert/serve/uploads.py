@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -86,7 +86,10 @@ class Checker:
 def _serve_checks(pipe: Connection) -> None:
     """The main loop of the process: receives paths, sends errors (status, message) or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends this process
-    resource.setrlimit(resource.RLIMIT_DATA, (CHECK_MEMORY, CHECK_MEMORY))
+    if sys.platform != "win32":  # Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (CHECK_MEMORY, CHECK_MEMORY))
     while True:
         try:
             path, max_seconds = pipe.recv()
