@@ -143,7 +143,7 @@ def configuration_page() -> str:
             if rows:
                 title = f"### {command}: {group.prefix or 'top level'}"
                 header = ("key", "type", "default", "allowed values, unit", "meaning")
-                parts += [title, _cell(group.help), _table(header, rows)]
+                parts += [title, *([_cell(group.help)] if group.prefix else []), _table(header, rows)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The blocks of the documents about transcribing, serving and evaluating run."""
+"""The blocks of the documents about devices, transcribing, serving and evaluating run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-DOCUMENTS = ["docs/how-to/transcribe.md", "docs/how-to/serve.md", "docs/how-to/evaluate.md"]
+DOCUMENTS = [
+    "docs/how-to/choose-a-device.md",
+    "docs/how-to/transcribe.md",
+    "docs/how-to/serve.md",
+    "docs/how-to/evaluate.md",
+]
 
 
 @pytest.mark.slow
