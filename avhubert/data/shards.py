@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -85,7 +84,8 @@ def _member(path: Path) -> bytes | None:
     try:
         offset, size = _index(tar)[path.name]
         with open(tar, "rb") as file:
-            content = os.pread(file.fileno(), size, offset)
+            file.seek(offset)  # not os.pread, which Windows lacks
+            content = file.read(size)
     except KeyError as error:
         raise MediaError(f"the shard {tar} has no {path.name}; make the shards again") from error
     except OSError as error:

@@ -13,7 +13,8 @@ from avhubert.report import progress
 class Signals:
     """A context in which the first SIGTERM, SIGINT or SIGUSR1 is only recorded; a second one has its usual effect."""
 
-    KINDS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    # Windows has no SIGUSR1
+    KINDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 
     def __init__(self) -> None:
         self.received = False
