@@ -40,8 +40,8 @@ def pictures(size: int, count: int) -> Iterator[np.ndarray]:
 
 def one(source: Path, scratch: Path, start: float = 0.0, end: float | None = None) -> None:
     torch.set_num_threads(1)
-    done = prepare_clip(SourceClip("clip", source, "", start, end), scratch)
-    assert not done.reason, done.reason
+    result = prepare_clip(SourceClip("clip", source, "", start, end), scratch)
+    assert result.rejection is None, result.rejection
 
 
 def peak(source: Path, scratch: Path, long: bool = False) -> float:

@@ -1,4 +1,4 @@
-"""Cuts long videos between scenes and where the audio is quietest."""
+"""Cuts long videos without a transcript: between scenes, and where the audio is quietest."""
 
 from __future__ import annotations
 
@@ -19,42 +19,35 @@ from avhubert.errors import MediaError
 from avhubert.files import cache_directory, write_text
 from avhubert.report import progress
 
-LONGEST_SECONDS = 15.0  # a video without transcript that lasts longer is cut between scenes, and a longer scene …
-
-SHORTEST_SECONDS = 5.0  # … into pieces of this length and more …
-
-WINDOW_SECONDS = 0.2  # … where this long a stretch is quietest
-
-THUMBNAIL = 32  # pixels of the side of the pictures in which scenes are told apart
-
-SCENE_CHANGE = 12.0  # mean change in gray levels from frame to frame that may be a new scene …
-
-SCENE_RATIO = 4.0  # … if it exceeds what is usual so many times as well
-
-CUTTING = 1  # counts up when the above changes, so that cuts in the cache are made again
-
-BLOCK_SECONDS = 600  # of sound that is looked at in one go
-
+LONGEST_SECONDS = 15.0  # longer videos are cut between scenes, and longer scenes …
+SHORTEST_SECONDS = 5.0  # … into pieces of at least this length …
+WINDOW_SECONDS = 0.2  # … where a window of this length is quietest
+THUMBNAIL = 32  # pixels; width and height of the frames in which scene changes are detected
+SCENE_CHANGE = 12.0  # mean change in gray levels between two frames that can be a scene change …
+SCENE_RATIO = 4.0  # … if it also exceeds the usual change by this factor
+CACHE_VERSION = 1  # increase it when the above changes, so that cached cuts are not reused
+BLOCK_SECONDS = 600  # of audio that is read at once
 LEVELS_PER_SECOND = 25
 
+Cut = tuple[float, float | None]  # start and end in seconds; None: until the end of the video
 
-# --------------------------------------------------------------------------- long videos
-def cuts(videos: Sequence[Path]) -> dict[Path, list[tuple[float, float | None]]]:
-    """`cut` of each video that is long, several at a time; kept in the user's cache, since it reads the whole video.
 
-    Videos that cannot be read are not in it: preparation will say why.
+def cut_long_videos(videos: Sequence[Path]) -> dict[Path, list[Cut]]:
+    """`cut` of each long video, several in parallel; cached in the user's cache folder, since it reads whole videos.
+
+    Videos that cannot be read are not in the result: preparation reports the reason.
     """
-    long = [video for video in videos if _is_long(video)]
-    if not long:
+    long_videos = [video for video in videos if _is_long(video)]
+    if not long_videos:
         return {}
-    found = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress() as bar:  # decoding needs no interpreter
-        task = bar.add_task("cutting long videos", total=len(long), unit="videos")
-        for video, pieces in zip(long, pool.map(_kept_cut, long), strict=True):
+    cuts = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress() as bar:  # decoding releases the interpreter lock
+        task = bar.add_task("cutting long videos", total=len(long_videos), unit="videos")
+        for video, pieces in zip(long_videos, pool.map(_cached_cut, long_videos), strict=True):
             bar.advance(task)
             if pieces is not None:
-                found[video] = pieces
-    return found
+                cuts[video] = pieces
+    return cuts
 
 
 def _is_long(video: Path) -> bool:
@@ -65,78 +58,78 @@ def _is_long(video: Path) -> bool:
     return media.has_video and media.duration_seconds > LONGEST_SECONDS
 
 
-def _kept_cut(video: Path) -> list[tuple[float, float | None]] | None:
+def _cached_cut(video: Path) -> list[Cut] | None:
     status = video.stat()
-    name = hashlib.sha256(f"{CUTTING} {video.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
-    kept = cache_directory("cuts") / f"{name[:32]}.json"
-    if kept.is_file():
-        return [(start, end) for start, end in json.loads(kept.read_text(encoding="utf-8"))]
+    key = f"{CACHE_VERSION} {video.resolve()} {status.st_size} {status.st_mtime_ns}"
+    cached = cache_directory("cuts") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if cached.is_file():
+        return [(start, end) for start, end in json.loads(cached.read_text(encoding="utf-8"))]
     try:
         pieces = cut(video)
     except MediaError:
         return None
-    write_text(kept, json.dumps(pieces))
+    write_text(cached, json.dumps(pieces))
     return pieces
 
 
-def cut(video: Path) -> list[tuple[float, float | None]]:
-    """(start, end) in seconds of the pieces of a long video; the last one's end is None.
+def cut(video: Path) -> list[Cut]:
+    """(start, end) in seconds of the pieces of a long video; the end of the last one is None.
 
-    Cut at every change of scene; a scene of more than 15 s also where its sound is quietest, into pieces of 5 to 15 s.
-    Memory is that of a few frames and 25 figures a second.
+    A video is cut at every scene change. A scene of more than 15 s is also cut where its audio is quietest, into
+    pieces of 5 to 15 s. Memory: a few frames and 25 numbers per second.
 
     Raises:
-        MediaError: the video or its sound can't be read.
+        MediaError: The video or its audio cannot be read.
     """
     media = probe(video)
     scenes, length = _scenes(video)
-    quiet = _quietness(video, max(length, media.duration_seconds)) if media.has_audio else np.zeros(0)
+    power = _audio_power(video, max(length, media.duration_seconds)) if media.has_audio else np.zeros(0)
     starts: list[float] = []
     for start, end in itertools.pairwise([*scenes, length]):
         starts.append(start)
         while end - starts[-1] > LONGEST_SECONDS:
-            # what is left over must not be too short either
+            # the rest of the scene must not be too short either
             latest = min(starts[-1] + LONGEST_SECONDS, end - SHORTEST_SECONDS)
             first, last = (round(time * LEVELS_PER_SECOND) for time in (starts[-1] + SHORTEST_SECONDS, latest))
-            part = quiet[first : last + 1]
-            at = first + int(part.argmin()) if len(part) else last
-            starts.append(at / LEVELS_PER_SECOND)
+            candidates = power[first : last + 1]
+            quietest = first + int(candidates.argmin()) if len(candidates) else last
+            starts.append(quietest / LEVELS_PER_SECOND)
     return list(zip(starts, [*starts[1:], None], strict=True))
 
 
 def _scenes(video: Path) -> tuple[list[float], float]:
-    """Seconds at which scenes begin, the first at 0, and the video's length.
+    """Start times of the scenes in seconds, the first 0, and the length of the video.
 
-    A new scene changes most of the picture at once: by far more than the frames just before it did.
+    At a scene change most of the frame changes at once, by much more than between the frames just before.
     """
-    begins, last, usual = [0.0], 0.0, 0.0
-    before: np.ndarray | None = None
-    for time, picture in thumbnails(video, THUMBNAIL):
-        now = picture.astype(np.int16)
-        if before is not None:
-            change = float(np.abs(now - before).mean())
-            if change > SCENE_CHANGE + SCENE_RATIO * usual and time > begins[-1]:
-                begins.append(round(time, 3))
+    starts, last_time, usual_change = [0.0], 0.0, 0.0
+    previous: np.ndarray | None = None
+    for time, thumbnail in thumbnails(video, THUMBNAIL):
+        current = thumbnail.astype(np.int16)
+        if previous is not None:
+            change = float(np.abs(current - previous).mean())
+            if change > SCENE_CHANGE + SCENE_RATIO * usual_change and time > starts[-1]:
+                starts.append(round(time, 3))
             else:
-                usual += (change - usual) / LEVELS_PER_SECOND
-        before, last = now, time
-    return begins, last + 1 / LEVELS_PER_SECOND
+                usual_change += (change - usual_change) / LEVELS_PER_SECOND
+        previous, last_time = current, time
+    return starts, last_time + 1 / LEVELS_PER_SECOND
 
 
-def _quietness(video: Path, seconds: float) -> np.ndarray:
-    """Power of the sound, mean over 0.2 s, 25 figures a second."""
+def _audio_power(video: Path, seconds: float) -> np.ndarray:
+    """Power of the audio, mean over 0.2 s, 25 numbers per second."""
     step = SAMPLE_RATE // LEVELS_PER_SECOND
-    levels: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     start = 0
     while start < seconds:
         try:
             samples = read_audio(video, start, start + BLOCK_SECONDS).astype(np.float32)
         except MediaError:
-            if not levels:
+            if not blocks:
                 raise
-            break  # the sound ends before the picture
+            break  # the audio ends before the video
         samples = samples[: len(samples) // step * step]
-        levels.append(np.square(samples).reshape(-1, step).mean(1))
+        blocks.append(np.square(samples).reshape(-1, step).mean(1))
         start += BLOCK_SECONDS
     width = round(WINDOW_SECONDS * LEVELS_PER_SECOND)
-    return np.convolve(np.concatenate(levels), np.ones(width) / width, "same")
+    return np.convolve(np.concatenate(blocks), np.ones(width) / width, "same")

@@ -1,82 +1,90 @@
-"""Any tree of videos, with or without transcripts: `.txt`, `.srt` or `.vtt` beside a video, or one transcripts.csv."""
+"""Any tree of videos, with or without transcripts; long videos without a transcript are cut."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from avhubert.constants import SPLITS
-from avhubert.corpora.cuts import cuts
-from avhubert.corpora.sources import Rejected, SourceClip, phone_file, read_text, some, videos
-from avhubert.corpora.transcripts import Piece, read_subtitles, read_table
-from avhubert.data.text import normalise_text
+from avhubert.corpora.cuts import cut_long_videos
+from avhubert.corpora.sources import Listing, Rejection, SourceClip, list_videos, phone_file, require_clips
+from avhubert.corpora.transcripts import Piece, read_table, read_transcript
 from avhubert.errors import DataError
 
 TABLE = "transcripts.csv"  # in the root: columns file, text and, for pieces of a video, start and end in seconds
+FACE = re.compile(r"_face\d+$")  # the end of the id of another face's clip
 
-FACE = re.compile(r"_face\d+$")  # the end of the name of another face's clip
+
+@dataclass(frozen=True)
+class _Video:
+    """A usable video: its path below the root with '/', and its transcribed pieces (None: no transcript)."""
+
+    path: Path
+    name: str
+    pieces: list[Piece] | None
+
+    @property
+    def stem(self) -> str:
+        return self.name.removesuffix(self.path.suffix)
 
 
-def find(src: str | Path) -> tuple[list[SourceClip], list[Rejected]]:
-    """All videos below `src`, long ones in pieces, and those whose name or transcript can't be used.
+class _Ids:
+    """Unique clip ids."""
 
-    Those below train/, valid/ or test/ keep that split; the rest is '' (to be drawn).
+    def __init__(self) -> None:
+        self._used: set[str] = set()
 
-    Raises:
-        DataError: `src` isn't a folder, or holds no videos; transcripts.csv is wrong.
-    """
-    src = Path(src)
-    found = videos(src)
-    table = read_table(src / TABLE) if (src / TABLE).is_file() else {}
-    clips: list[SourceClip] = []
-    rejected: list[Rejected] = []
-    taken: set[str] = set()
-    named: list[tuple[Path, str, list[Piece] | None]] = []  # video, its name, what is said where
-
-    def unused(name: str) -> str:
-        while name in taken or FACE.search(name):
+    def unique(self, name: str) -> str:
+        """`name`, with underscores appended until it is unused and no id of another face's clip."""
+        while name in self._used or FACE.search(name):
             name += "_"
-        taken.add(name)
+        self._used.add(name)
         return name
 
-    for video in found:
-        name = video.relative_to(src).as_posix()
-        shown = name.encode("utf-8", "backslashreplace").decode().translate({9: "\\t", 10: "\\n", 13: "\\r"})
-        if shown != name:
-            rejected.append(Rejected(shown, "its name holds a tab, a line break or what is not Unicode; rename it"))
+
+def find(src: str | Path) -> Listing:
+    """All videos below `src`, long ones in pieces, and those whose name or transcript cannot be used.
+
+    Clips below train/, valid/ or test/ have that split, all others have '' (preparation draws their splits).
+
+    Raises:
+        DataError: `src` is not a folder, or contains no videos; transcripts.csv is malformed.
+    """
+    src = Path(src)
+    paths = list_videos(src)
+    table = read_table(src / TABLE) if (src / TABLE).is_file() else {}
+    ids = _Ids()
+    videos: list[_Video] = []
+    rejections: list[Rejection] = []
+    for path in paths:
+        name = path.relative_to(src).as_posix()
+        escaped = name.encode("utf-8", "backslashreplace").decode().translate({9: "\\t", 10: "\\n", 13: "\\r"})
+        if escaped != name:
+            reason = "its name holds a tab, a line break or what is not Unicode; rename it"
+            rejections.append(Rejection(escaped, reason, reason))
             continue
-        identifier = name.removesuffix(video.suffix)
         try:
-            named.append((video, name, table.pop(name, None) or _transcribed(video)))
+            videos.append(_Video(path, name, table.pop(name, None) or read_transcript(path)))
         except DataError as error:
-            rejected.append(Rejected(unused(identifier), str(error)))
-    long = cuts([video for video, _, pieces in named if pieces is None])
-    for video, name, said in named:
-        identifier = name.removesuffix(video.suffix)
-        pieces = said or [Piece(start, end) for start, end in long.get(video, [(0.0, None)])]
-        top = name.split("/")[0]
+            rejections.append(Rejection.from_error(ids.unique(name.removesuffix(path.suffix)), error))
+    clips = _clips(videos, ids)
+    reason = f"{TABLE} names it, but there is no such video"
+    rejections += [Rejection(name, reason, reason) for name in sorted(table)]
+    return require_clips(clips, rejections, src, "no videos")
+
+
+def _clips(videos: list[_Video], ids: _Ids) -> list[SourceClip]:
+    cuts = cut_long_videos([video.path for video in videos if video.pieces is None])
+    clips = []
+    for video in videos:
+        pieces = video.pieces or [Piece(start, end) for start, end in cuts.get(video.path, [(0.0, None)])]
+        top_folder = video.name.split("/")[0]
+        split = top_folder if top_folder in SPLITS else ""
         for number, piece in enumerate(pieces):
-            one = unused(identifier if len(pieces) == 1 else f"{identifier}_{number:03d}")
-            split = top if top in SPLITS else ""
+            identifier = ids.unique(video.stem if len(pieces) == 1 else f"{video.stem}_{number:03d}")
+            phones = phone_file(video.path)
             clips.append(
-                SourceClip(one, video, split, piece.start, piece.end, piece.text, phone_file(video), every_face=True)
+                SourceClip(identifier, video.path, split, piece.start, piece.end, piece.text, phones, every_face=True)
             )
-    rejected += [Rejected(name, f"{TABLE} names it, but there is no such video") for name in sorted(table)]
-    if not clips and rejected:
-        raise DataError(f"none of the {len(rejected)} videos of {src} can be used; the first: {rejected[0].reason}")
-    return some(clips, src, "no videos"), rejected
-
-
-def _transcribed(video: Path) -> list[Piece] | None:
-    """What the files beside a video say of it; None if there are none."""
-    for suffix in (".srt", ".vtt"):
-        if video.with_suffix(suffix).is_file():
-            return read_subtitles(video.with_suffix(suffix))
-    beside = video.with_suffix(".txt")
-    if beside.is_file():
-        written = read_text(beside).strip()
-        # a transcript in LRS3's form keeps its text in the first line
-        first = written.splitlines()[0] if written else ""
-        text = normalise_text(first.removeprefix("Text:") if first.startswith("Text:") else written)
-        return [Piece(text=text or None)]
-    return None
+    return clips

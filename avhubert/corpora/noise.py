@@ -1,7 +1,7 @@
 """Noise clips and their train, valid and test lists: babble of many voices, single voices, MUSAN.
 
-A noise folder holds CATEGORY/{train,valid,test}/*.wav, where CATEGORY is one of babble, speech, music, noise, and
-{train,valid,test}.tsv, which list one absolute path a line and join all categories that are there (Interspeech 2022,
+A noise folder contains CATEGORY/{train,valid,test}/*.wav, where CATEGORY is one of babble, speech, music, noise, and
+{train,valid,test}.tsv, which list one absolute path per line and join all categories of the folder (Interspeech 2022,
 § 4). The same source and seed give the same bytes.
 """
 
@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,21 +23,30 @@ from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.files import atomic_directory, output_directory, write_text
 from avhubert.report import progress
 
+KINDS = ("babble", "speech", "musan")
 CATEGORIES = ("babble", "speech", "music", "noise")
 SUFFIXES = {".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
 VOICES = 30  # recordings in a babble mixture
 LEAST_VOICES = 2
 BABBLE_SECONDS = 10  # longest mixture
-SPEECH_SECONDS = 20  # a single voice is cut to this
-PIECE_SECONDS = 10  # music and noise are cut in pieces of this
-LEAST_SECONDS = 3  # shorter pieces are left out
+SPEECH_SECONDS = 20  # single voices are cut to this length
+PIECE_SECONDS = 10  # music and noise are cut into pieces of this length
+LEAST_SECONDS = 3  # shorter pieces are not used
 LEAST_COUNT, MOST_COUNT = 20, 10_000  # clips of all splits together
-BALANCED = 20_000  # entries of each category in a training list of several
+BALANCED = 20_000  # entries of each category in a training list of several categories
+
+Item = TypeVar("Item")
 
 
 @dataclass
 class NoiseSummary:
-    """What `make_noise` wrote: clips per category and split, and what is worth knowing about them."""
+    """The result of `make_noise`.
+
+    Attributes:
+        folder: The noise folder.
+        clips: Number of clips by category and split.
+        notes: Messages for the user.
+    """
 
     folder: Path
     clips: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -50,105 +60,118 @@ class NoiseSummary:
         return "\n".join([*lines, *self.notes, f"noise lists in {self.folder}"])
 
 
+@dataclass(frozen=True)
+class _Clips:
+    """The noise clips of one split: an iterator over their samples, and their number."""
+
+    samples: Iterator[np.ndarray]
+    number: int
+
+
 def make_noise(kind: str, src: str | Path, dst: str | Path, seed: int = 0, count: int | None = None) -> NoiseSummary:
-    """Make noise clips of a kind in `dst` and (re)write the lists there.
+    """Make noise clips of one kind in the folder `dst` and write its lists.
 
-    `babble`: means of 30 recordings; the recordings are split 8:1:1 first, so no split hears another's. `speech`:
-    single recordings of at least 3 s, the longest ones, cut to 20 s, split 6:2:2. Both take the *training* split of a
-    data directory, or every sound file below `src`. `musan`: `music` and `noise` in pieces of 3 to 10 s, split 8:1:1,
-    and babble of `speech`. A category that was in `dst` is replaced as a whole, the others stay in the lists.
+    A category that `dst` already has is replaced as a whole; the other categories stay in the lists.
 
-    `count` is the number of clips of babble or speech over all splits; by default half as many as there are
-    recordings, at least 20 and at most 10 000.
+    Args:
+        kind: `babble`: means of 30 recordings; the recordings are split 8:1:1 first, so that the splits share no
+            recording. `speech`: single recordings of at least 3 s, the longest ones, cut to 20 s, split 6:2:2.
+            `musan`: `music` and `noise` in pieces of 3 to 10 s, split 8:1:1, and babble of `speech`.
+        src: A data directory, of which only the *training* split is used, or a folder of audio files; for `musan`
+            the root of the corpus.
+        dst: The noise folder.
+        seed: Seed of all random choices.
+        count: Number of clips of babble or speech over all splits; by default half the number of recordings, at
+            least 20 and at most 10 000.
 
     Raises:
-        ConfigError: unknown kind, `count` below 3, `dst` cannot be written.
-        DataError: no or too few recordings in `src`.
-        MediaError: a recording cannot be read.
+        ConfigError: Unknown kind, `count` below 3, or `dst` cannot be written.
+        DataError: No or too few recordings in `src`.
+        MediaError: A recording cannot be read.
     """
-    if kind not in ("babble", "speech", "musan"):
-        raise ConfigError(one_of("kind of noise", kind, ("babble", "speech", "musan")))
+    if kind not in KINDS:
+        raise ConfigError(one_of("kind of noise", kind, KINDS))
     if count is not None and count < len(SPLITS):
         raise ConfigError(f"count={count} is too small: train, valid and test need a clip each")
     src, dst = Path(src), Path(dst).absolute()
     if kind == "musan":
-        sources = {name: _recordings(src / name, dst) for name in ("music", "noise", "speech")}
+        recordings = {name: _list_recordings(src / name, dst) for name in ("music", "noise", "speech")}
     else:
-        sources = {"speech": _recordings(src, dst)}
+        recordings = {"speech": _list_recordings(src, dst)}
     output_directory(dst)
     summary = NoiseSummary(dst)
     if kind in ("babble", "musan"):
-        _babble(sources["speech"], dst, seed, count, summary)
+        _make_babble(recordings["speech"], dst, seed, count, summary)
     if kind == "speech":
-        _speech(sources["speech"], dst, seed, count, summary)
+        _make_speech(recordings["speech"], dst, seed, count, summary)
     if kind == "musan":
-        _pieces("music", sources["music"], dst, seed, summary)
-        _pieces("noise", sources["noise"], dst, seed, summary)
+        _make_pieces("music", recordings["music"], dst, seed, summary)
+        _make_pieces("noise", recordings["noise"], dst, seed, summary)
     _write_lists(dst, seed)
     return summary
 
 
-def _recordings(src: Path, dst: Path) -> list[Path]:
-    """Sound files of a data directory's training split, or below a folder (what we wrote ourselves left aside)."""
+def _list_recordings(src: Path, dst: Path) -> list[Path]:
+    """Audio files of a data directory's training split, or below a folder except below `dst`."""
     if not src.is_dir():
-        raise DataError(f"{src} is not a folder; name a data directory or a folder of sound files")
-    manifests = [split for split in SPLITS if (src / f"{split}.tsv").exists()]
-    if manifests:
-        found = [clip.audio for clip in read_manifest(src / "train.tsv")]
+        raise DataError(f"{src} is not a folder; name a data directory or a folder of audio files", path=src)
+    if any((src / f"{split}.tsv").exists() for split in SPLITS):
+        recordings = [clip.audio for clip in read_manifest(src / "train.tsv")]
     else:
-        found = sorted(path for path in src.rglob("*") if path.suffix.lower() in SUFFIXES)
-        found = [path for path in found if dst not in path.absolute().parents]
-    if not found:
-        raise DataError(f"{src} has no sound files ({', '.join(sorted(SUFFIXES))})")
-    return found
+        recordings = sorted(path for path in src.rglob("*") if path.suffix.lower() in SUFFIXES)
+        recordings = [path for path in recordings if dst not in path.absolute().parents]
+    if not recordings:
+        raise DataError(f"{src} has no audio files ({', '.join(sorted(SUFFIXES))})", path=src)
+    return recordings
 
 
 def _default_count(recordings: int) -> int:
     return min(MOST_COUNT, max(LEAST_COUNT, recordings // 2))
 
 
-def _shares(count: int, share: float, least: int) -> tuple[int, int, int]:
+def _split_sizes(count: int, share: float, least: int) -> tuple[int, int, int]:
     """How many of `count` go to train, valid and test; `share` is that of valid and of test."""
     held_out = max(least, round(count * share))
     return count - 2 * held_out, held_out, held_out
 
 
-def _parts(paths: Sequence, sizes: Sequence[int], rng: np.random.Generator) -> dict[str, list]:
-    """Deal out shuffled items by split."""
-    order = iter(rng.permutation(len(paths)).tolist())
+def _split(items: Sequence[Item], sizes: Sequence[int], rng: np.random.Generator) -> dict[str, list[Item]]:
+    """Randomly distribute items over the splits; each split keeps the order of the items."""
+    order = iter(rng.permutation(len(items)).tolist())
     return {
-        split: [paths[place] for place in sorted(itertools.islice(order, size))]
+        split: [items[index] for index in sorted(itertools.islice(order, size))]
         for split, size in zip(SPLITS, sizes, strict=True)
     }
 
 
 # --------------------------------------------------------------------------- categories
-def _babble(recordings: list[Path], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
+def _make_babble(recordings: list[Path], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
     if len(recordings) < len(SPLITS) * LEAST_VOICES:
         raise DataError(
             f"babble needs at least {len(SPLITS) * LEAST_VOICES} recordings ({LEAST_VOICES} each for train, valid "
             f"and test), and there are {len(recordings)}; give more speech"
         )
-    parts = _parts(recordings, _shares(len(recordings), 0.1, LEAST_VOICES), np.random.default_rng((seed, 0)))
-    counts = _shares(_default_count(len(recordings)) if count is None else count, 0.1, 1)
+    voices = _split(recordings, _split_sizes(len(recordings), 0.1, LEAST_VOICES), np.random.default_rng((seed, 0)))
+    counts = _split_sizes(_default_count(len(recordings)) if count is None else count, 0.1, 1)
 
-    def clips(split: str, number: int) -> Iterator[np.ndarray]:
+    def mixtures(split: str, number: int) -> Iterator[np.ndarray]:
         for index in range(number):
-            yield _mixture(parts[split], np.random.default_rng((seed, 1, SPLITS.index(split), index)))
+            yield _mixture(voices[split], np.random.default_rng((seed, 1, SPLITS.index(split), index)))
 
-    streams = {split: (clips(split, number), number) for split, number in zip(SPLITS, counts, strict=True)}
-    _write_category("babble", dst, streams, summary)
+    clips = {split: _Clips(mixtures(split, number), number) for split, number in zip(SPLITS, counts, strict=True)}
+    _write_category("babble", dst, clips, summary)
     for split in SPLITS:
-        if len(parts[split]) < VOICES:
+        if len(voices[split]) < VOICES:
             summary.notes.append(
-                f"babble, {split}: {len(parts[split])} voices in a mixture, not {VOICES}: no more there"
+                f"babble, {split}: {len(voices[split])} voices in a mixture instead of {VOICES}, "
+                "because there are no more recordings"
             )
 
 
 def _mixture(recordings: list[Path], rng: np.random.Generator) -> np.ndarray:
-    """Mean of up to 30 recordings, each from a place of its own and repeated to the length of the longest (≤ 10 s)."""
+    """Mean of up to 30 recordings, each rotated randomly and repeated to the length of the longest (at most 10 s)."""
     chosen = rng.choice(len(recordings), size=min(VOICES, len(recordings)), replace=False)
-    voices = [clip_samples(recordings[place]) for place in chosen]
+    voices = [clip_samples(recordings[index]) for index in chosen]
     length = min(max(map(len, voices)), BABBLE_SECONDS * SAMPLE_RATE)
     total = np.zeros(length, np.float64)
     for voice in voices:
@@ -156,12 +179,12 @@ def _mixture(recordings: list[Path], rng: np.random.Generator) -> np.ndarray:
     return np.floor(total / len(voices)).astype(np.int16)
 
 
-def _speech(recordings: list[Path], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
-    lengths = [len(clip_samples(path)) for path in _watched(recordings, "reading speech")]
+def _make_speech(recordings: list[Path], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
+    lengths = [len(clip_samples(path)) for path in _with_progress(recordings, "reading speech")]
     long_enough = [index for index, length in enumerate(lengths) if length >= LEAST_SECONDS * SAMPLE_RATE]
     summary.notes.append(
         f"speech: {len(recordings) - len(long_enough)} of {len(recordings)} recordings are shorter than "
-        f"{LEAST_SECONDS} s and left out"
+        f"{LEAST_SECONDS} s and not used"
     )
     wanted = _default_count(len(recordings)) if count is None else count
     chosen = sorted(sorted(long_enough, key=lambda index: -lengths[index])[:wanted])
@@ -170,63 +193,64 @@ def _speech(recordings: list[Path], dst: Path, seed: int, count: int | None, sum
             f"speech noise needs {len(SPLITS)} recordings of at least {LEAST_SECONDS} s, and there are {len(chosen)}; "
             "give longer ones"
         )
-    parts = _parts(
-        [recordings[index] for index in chosen], _shares(len(chosen), 0.2, 1), np.random.default_rng((seed, 2))
+    parts = _split(
+        [recordings[index] for index in chosen], _split_sizes(len(chosen), 0.2, 1), np.random.default_rng((seed, 2))
     )
     limit = SPEECH_SECONDS * SAMPLE_RATE
-    streams = {split: ((clip_samples(path)[:limit] for path in paths), len(paths)) for split, paths in parts.items()}
-    _write_category("speech", dst, streams, summary)
+    clips = {
+        split: _Clips((clip_samples(path)[:limit] for path in paths), len(paths)) for split, paths in parts.items()
+    }
+    _write_category("speech", dst, clips, summary)
 
 
-def _pieces(category: str, recordings: list[Path], dst: Path, seed: int, summary: NoiseSummary) -> None:
+def _make_pieces(category: str, recordings: list[Path], dst: Path, seed: int, summary: NoiseSummary) -> None:
     size, least = PIECE_SECONDS * SAMPLE_RATE, LEAST_SECONDS * SAMPLE_RATE
-    places: list[tuple[Path, int]] = []
-    left_out = 0
-    for path in _watched(recordings, f"reading {category}"):
+    pieces: list[tuple[Path, int]] = []  # file and first sample
+    too_short = 0
+    for path in _with_progress(recordings, f"reading {category}"):
         length = len(clip_samples(path))
         for start in range(0, length, size):
             if min(size, length - start) >= least:
-                places.append((path, start))
+                pieces.append((path, start))
             else:
-                left_out += 1
-    summary.notes.append(f"{category}: {left_out} pieces shorter than {LEAST_SECONDS} s left out")
-    if len(places) < len(SPLITS):
+                too_short += 1
+    summary.notes.append(f"{category}: {too_short} pieces shorter than {LEAST_SECONDS} s not used")
+    if len(pieces) < len(SPLITS):
         raise DataError(
-            f"{category} needs {len(SPLITS)} pieces of at least {LEAST_SECONDS} s, and there are {len(places)}; "
+            f"{category} needs {len(SPLITS)} pieces of at least {LEAST_SECONDS} s, and there are {len(pieces)}; "
             "give more"
         )
-    parts = _parts(places, _shares(len(places), 0.1, 1), np.random.default_rng((seed, 3, CATEGORIES.index(category))))
+    rng = np.random.default_rng((seed, 3, CATEGORIES.index(category)))
+    parts = _split(pieces, _split_sizes(len(pieces), 0.1, 1), rng)
 
-    def clips(chosen: list[tuple[Path, int]]) -> Iterator[np.ndarray]:
-        for path, pieces in itertools.groupby(chosen, key=lambda place: place[0]):
+    def samples_of(chosen: list[tuple[Path, int]]) -> Iterator[np.ndarray]:
+        for path, group in itertools.groupby(chosen, key=lambda piece: piece[0]):
             samples = clip_samples(path)
-            for _, start in pieces:
+            for _, start in group:
                 yield samples[start : start + size]
 
-    streams = {split: (clips(chosen), len(chosen)) for split, chosen in parts.items()}
-    _write_category(category, dst, streams, summary)
+    clips = {split: _Clips(samples_of(chosen), len(chosen)) for split, chosen in parts.items()}
+    _write_category(category, dst, clips, summary)
 
 
 # --------------------------------------------------------------------------- writing
-def _watched(paths: list[Path], what: str) -> Iterator[Path]:
+def _with_progress(paths: list[Path], task_name: str) -> Iterator[Path]:
     with progress() as bar:
-        task = bar.add_task(what, total=len(paths), unit="files")
+        task = bar.add_task(task_name, total=len(paths), unit="files")
         for path in paths:
             yield path
             bar.advance(task)
 
 
-def _write_category(
-    category: str, dst: Path, streams: Mapping[str, tuple[Iterator[np.ndarray], int]], summary: NoiseSummary
-) -> None:
+def _write_category(category: str, dst: Path, clips: Mapping[str, _Clips], summary: NoiseSummary) -> None:
     with atomic_directory(dst / category) as folder, progress() as bar:
-        task = bar.add_task(category, total=sum(number for _, number in streams.values()), unit="clips")
-        for split, (clips, _) in streams.items():
+        task = bar.add_task(category, total=sum(part.number for part in clips.values()), unit="clips")
+        for split, part in clips.items():
             (folder / split).mkdir()
-            for index, samples in enumerate(clips):
+            for index, samples in enumerate(part.samples):
                 write_wav(folder / split / f"{category}_{index:05}.wav", samples)
                 bar.advance(task)
-    summary.clips[category] = {split: number for split, (_, number) in streams.items()}
+    summary.clips[category] = {split: part.number for split, part in clips.items()}
 
 
 def _write_lists(dst: Path, seed: int) -> None:
@@ -236,10 +260,10 @@ def _write_lists(dst: Path, seed: int) -> None:
         lists = [sorted((dst / category / split).glob("*.wav")) for category in present]
         if split == "train" and len(lists) > 1:
             rng = np.random.default_rng((seed, 4))
-            lists = [_repeated(paths, rng) for paths in lists]
+            lists = [_balanced(paths, rng) for paths in lists]
         write_text(dst / f"{split}.tsv", "".join(f"{path}\n" for paths in lists for path in paths))
 
 
-def _repeated(paths: list[Path], rng: np.random.Generator) -> list[Path]:
-    times, rest = divmod(BALANCED, len(paths))
-    return paths * times + [paths[place] for place in sorted(rng.permutation(len(paths))[:rest])]
+def _balanced(paths: list[Path], rng: np.random.Generator) -> list[Path]:
+    repeats, rest = divmod(BALANCED, len(paths))
+    return paths * repeats + [paths[index] for index in sorted(rng.permutation(len(paths))[:rest])]

@@ -1,4 +1,4 @@
-"""What every corpus gives to preparation: clips to cut, with their text, and what could not be used."""
+"""What a corpus passes to preparation: source clips with their text, and rejected inputs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from avhubert.constants import FRAME_RATE
-from avhubert.errors import DataError
+from avhubert.errors import AvhubertError, DataError
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"))
 
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A piece of a video to prepare.
+    """A video, or a part of one, that becomes a clip.
 
-    id: unique, with '/' between folder names, no suffix; start, end: seconds in the video (None: to its end);
-    text: what is said, None where the corpus has none; phones: a JSON of true phone times, synthetic corpus only;
-    every_face: whether other faces than the speaker's become clips too.
+    Attributes:
+        id: Unique name: a path with '/' and without suffix.
+        path: The video file.
+        split: The split that the corpus assigns; '' if preparation draws it.
+        start: Seconds from the start of the video.
+        end: Seconds from the start of the video; None: until its end.
+        text: The transcript; None if the corpus has none.
+        phones: JSON file of the true phone times (synthetic corpus only).
+        every_face: Whether faces other than the active speaker's become clips too.
     """
 
     id: str
@@ -33,41 +40,62 @@ class SourceClip:
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """An input that is left out, and why."""
+class Rejection:
+    """An input that cannot be used.
+
+    Attributes:
+        id: Id of the clip, or the name of the file if it does not become a clip.
+        reason: The reason in one line, for the user.
+        kind: The reason without names and numbers; rejections are counted by it.
+    """
 
     id: str
     reason: str
+    kind: str
+
+    @classmethod
+    def from_error(cls, identifier: str, error: AvhubertError, path: Path | None = None) -> Rejection:
+        """The rejection that an error means; in its reason, 'the file' replaces the path of the clip's own video."""
+        reason = error.with_path_as("the file") if path is not None and error.path == path else str(error)
+        reason = " ".join(reason.split())
+        return cls(identifier, reason, error.kind or reason)
 
 
-def videos(folder: Path) -> list[Path]:
-    """All video files below `folder`, sorted. DataError if it isn't a folder."""
+class Listing(NamedTuple):
+    """The contents of a corpus: clips to prepare, and inputs that are rejected before they are read."""
+
+    clips: list[SourceClip]
+    rejections: list[Rejection]
+
+
+def list_videos(folder: Path) -> list[Path]:
+    """All video files below `folder`, sorted. DataError if it is not a folder."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; name the folder that holds the videos")
+        raise DataError(f"{folder} is not a folder; name the folder that holds the videos", path=folder)
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
 
 
 def read_text(path: Path) -> str:
-    """Text of a small file beside the videos; DataError if it can't be read or isn't UTF-8."""
+    """The text of a small file. DataError if it cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}", kind="cannot be read", path=path) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is not UTF-8 text; convert it") from error
+        raise DataError(f"{path.name} is not UTF-8 text; convert it", kind="not UTF-8 text", path=path) from error
 
 
 def read_ids(path: Path) -> set[str]:
-    """Ids of videos, one a line: paths below the corpus without suffix (one that is there is dropped)."""
+    """Ids of videos from a list, one per line: paths below the corpus; a video suffix is removed."""
     lines = (line.strip() for line in read_text(path).splitlines())
     ids = {line[: -len(suffix)] if (suffix := Path(line).suffix) in VIDEO_SUFFIXES else line for line in lines if line}
     if not ids:
-        raise DataError(f"{path} names no ids; it must hold one a line")
+        raise DataError(f"{path} contains no ids; write one per line", path=path)
     return ids
 
 
 def phone_file(video: Path) -> Path | None:
-    """The phone times beside a video of the synthetic corpus."""
+    """The file of phone times beside a video of the synthetic corpus; None for other videos."""
     path = video.with_suffix(".phones.json")
     return path if path.is_file() else None
 
@@ -82,9 +110,12 @@ def phones_per_frame(path: Path, frames: int, start: float = 0.0) -> list[str]:
     return row
 
 
-def some(clips: Iterable[SourceClip], src: Path, what: str) -> list[SourceClip]:
-    """The clips as a list; DataError if there are none."""
-    found = list(clips)
-    if not found:
-        raise DataError(f"{src} holds {what}")
-    return found
+def require_clips(clips: Iterable[SourceClip], rejections: list[Rejection], src: Path, missing: str) -> Listing:
+    """The listing of the corpus `src`. DataError if it has no clips; `missing` names what it lacks."""
+    listing = Listing(list(clips), rejections)
+    if listing.clips:
+        return listing
+    if rejections:
+        first = rejections[0].reason
+        raise DataError(f"none of the {len(rejections)} videos of {src} can be used; the first: {first}", path=src)
+    raise DataError(f"{src} contains {missing}", path=src)

@@ -1,4 +1,4 @@
-"""Transcripts beside videos: subtitles, and the table transcripts.csv."""
+"""Transcripts of a folder of videos: `.txt`, `.srt` or `.vtt` beside a video, or one table transcripts.csv."""
 
 from __future__ import annotations
 
@@ -12,47 +12,88 @@ from avhubert.corpora.sources import read_text
 from avhubert.data.text import normalise_text
 from avhubert.errors import DataError
 
-CUE_GAP_SECONDS = 0.4  # subtitles with a shorter gap between them belong together
-
+CUE_GAP_SECONDS = 0.4  # subtitles with a shorter gap between them are joined
 TIME = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a video: seconds (None: to its end), and what is said there."""
+    """A part of a video with its transcript.
+
+    Attributes:
+        start: Seconds from the start of the video.
+        end: Seconds from the start of the video; None: until its end.
+        text: The transcript; None if there is none.
+    """
 
     start: float = 0.0
     end: float | None = None
     text: str | None = None
 
 
-# --------------------------------------------------------------------------- transcripts
+@dataclass(frozen=True, order=True)
+class _Cue:
+    """A subtitle: times in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+def read_transcript(video: Path) -> list[Piece] | None:
+    """The pieces of a video from the transcript beside it; None if there is no transcript."""
+    for suffix in (".srt", ".vtt"):
+        if video.with_suffix(suffix).is_file():
+            return read_subtitles(video.with_suffix(suffix))
+    path = video.with_suffix(".txt")
+    if path.is_file():
+        content = read_text(path).strip()
+        # a transcript in LRS3's format has its text in the first line
+        first_line = content.splitlines()[0] if content else ""
+        text = normalise_text(first_line.removeprefix("Text:") if first_line.startswith("Text:") else content)
+        return [Piece(text=text or None)]
+    return None
+
+
 def read_subtitles(path: Path) -> list[Piece]:
-    """Pieces of a `.srt` or `.vtt`: cues with hardly a gap between them joined, up to 15 s. DataError if wrong."""
-    cues: list[tuple[float, float, str]] = []
-    for block in re.split(r"\n\s*\n", read_text(path).replace("\r\n", "\n")):
-        lines = block.strip().split("\n")
-        at = next((i for i, line in enumerate(lines) if "-->" in line), None)
-        if at is None:  # the header, a note or a style
-            continue
-        times = [TIME.match(side.strip()) for side in lines[at].split("-->", 1)]
-        if times[0] is None or times[1] is None:
-            raise DataError(f"the subtitles {path.name}: '{lines[at]}' is not START --> END")
-        start, end = (_seconds(time) for time in times if time)
-        text = normalise_text(re.sub(r"<[^>]*>|\{[^}]*\}", "", " ".join(lines[at + 1 :])))
-        if end <= start:
-            raise DataError(f"the subtitles {path.name}: '{lines[at]}' does not end after its start")
-        if text:
-            cues.append((start, end, text))
+    """Pieces of a `.srt` or `.vtt`: cues with a gap under 0.4 s between them are joined, up to 15 s.
+
+    Raises:
+        DataError: The file is malformed or has no text.
+    """
+    blocks = re.split(r"\n\s*\n", read_text(path).replace("\r\n", "\n"))
+    cues = [cue for block in blocks if (cue := _read_cue(path, block.strip().split("\n"))) is not None]
     if not cues:
-        raise DataError(f"the subtitles {path.name} hold no text")
-    joined: list[tuple[float, float, str]] = []
-    for start, end, text in sorted(cues):
-        if joined and start - joined[-1][1] < CUE_GAP_SECONDS and end - joined[-1][0] <= LONGEST_SECONDS:
-            before = joined.pop()
-            start, end, text = before[0], max(before[1], end), f"{before[2]} {text}"
-        joined.append((start, end, text))
-    return [Piece(*one) for one in joined]
+        raise DataError(f"the subtitles {path.name} hold no text", kind="empty subtitles", path=path)
+    joined: list[_Cue] = []
+    for cue in sorted(cues):
+        before = joined[-1] if joined else None
+        if before and cue.start - before.end < CUE_GAP_SECONDS and cue.end - before.start <= LONGEST_SECONDS:
+            joined[-1] = _Cue(before.start, max(before.end, cue.end), f"{before.text} {cue.text}")
+        else:
+            joined.append(cue)
+    return [Piece(cue.start, cue.end, cue.text) for cue in joined]
+
+
+def _read_cue(path: Path, lines: list[str]) -> _Cue | None:
+    """The cue in a block of lines; None for a header, a note, a style or a cue without text."""
+    index = next((i for i, line in enumerate(lines) if "-->" in line), None)
+    if index is None:
+        return None
+    sides = [TIME.match(side.strip()) for side in lines[index].split("-->", 1)]
+    if sides[0] is None or sides[1] is None:
+        raise DataError(
+            f"the subtitles {path.name}: '{lines[index]}' is not START --> END", kind="malformed subtitles", path=path
+        )
+    start, end = (_seconds(side) for side in sides if side)
+    if end <= start:
+        raise DataError(
+            f"the subtitles {path.name}: '{lines[index]}' does not end after its start",
+            kind="malformed subtitles",
+            path=path,
+        )
+    text = normalise_text(re.sub(r"<[^>]*>|\{[^}]*\}", "", " ".join(lines[index + 1 :])))
+    return _Cue(start, end, text) if text else None
 
 
 def _seconds(time: re.Match[str]) -> float:
@@ -61,18 +102,24 @@ def _seconds(time: re.Match[str]) -> float:
 
 
 def read_table(path: Path) -> dict[str, list[Piece]]:
-    """Pieces by file of a table with the columns file, text and perhaps start, end. DataError names a wrong line."""
+    """Pieces by file, from a table with the columns file, text and optionally start, end.
+
+    Raises:
+        DataError: The columns or a line are wrong; the message names the line.
+    """
     rows = csv.DictReader(read_text(path).lstrip("\ufeff").splitlines())
     if not {"file", "text"} <= set(rows.fieldnames or ()):
-        raise DataError(f"{path} must begin with a line that names its columns: file,text or file,text,start,end")
+        raise DataError(
+            f"{path} must begin with a line that names its columns: file,text or file,text,start,end", path=path
+        )
     pieces: dict[str, list[Piece]] = {}
     for row in rows:
         where = f"{path}, line {rows.line_num}"
         try:
             start, end = float(row.get("start") or 0), float(row["end"]) if row.get("end") else None
         except ValueError as error:
-            raise DataError(f"{where}: start and end must be numbers of seconds") from error
+            raise DataError(f"{where}: start and end must be numbers of seconds", path=path) from error
         if not row["file"] or not row["text"] or start < 0 or (end is not None and end <= start):
-            raise DataError(f"{where}: needs a file, a text, and an end after its start")
+            raise DataError(f"{where}: needs a file, a text, and an end after its start", path=path)
         pieces.setdefault(row["file"], []).append(Piece(start, end, normalise_text(row["text"])))
     return pieces

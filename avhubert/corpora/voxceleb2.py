@@ -1,31 +1,31 @@
-"""VoxCeleb2: `dev/` and `test/` trees of mp4 files, no text; a list of the English ones."""
+"""VoxCeleb2: `dev/` and `test/` trees of mp4 files without text, and a list of the English clips."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from avhubert.corpora.sources import Rejected, SourceClip, read_ids, some, videos
+from avhubert.corpora.sources import Listing, SourceClip, list_videos, read_ids, require_clips
 from avhubert.errors import DataError
 
-ENGLISH_LIST = "english.txt"  # beside dev/ and test/, unless another list is named
+ENGLISH_LIST = "english.txt"  # beside dev/ and test/; used if no other list is given
 
 
-def find(src: str | Path, english_ids: Path | None = None) -> tuple[list[SourceClip], list[Rejected]]:
-    """All clips below `src`; split 'en' for those on the list `english_ids` or `english.txt`, 'other' for the rest.
+def find(src: str | Path, english_ids: Path | None = None) -> Listing:
+    """All clips below `src`: split 'en' for those on the list `english_ids` or `english.txt`, 'other' for the rest.
 
     Raises:
-        DataError: no videos, or an English list that is missing or none of whose ids exist.
+        DataError: There are no videos, or the list of English ids is missing or none of its ids exists.
     """
     src = Path(src)
-    listed = english_ids or src / ENGLISH_LIST
-    english = read_ids(listed) if english_ids or listed.is_file() else set()
+    path = english_ids or src / ENGLISH_LIST
+    english = read_ids(path) if english_ids or path.is_file() else set()
     clips = []
-    for video in videos(src):
+    for video in list_videos(src):
         identifier = video.relative_to(src).with_suffix("").as_posix()
         clips.append(SourceClip(identifier, video, "en" if identifier in english else "other"))
-    found = some(clips, src, "no videos")
-    if english and not any(clip.split == "en" for clip in found):
+    listing = require_clips(clips, [], src, "no videos")
+    if english and not any(clip.split == "en" for clip in clips):
         raise DataError(
-            f"none of the {len(english)} ids of {listed} is a video below {src}; ids are paths without suffix"
+            f"none of the {len(english)} ids of {path} is a video below {src}; ids are paths without suffix", path=path
         )
-    return found, []
+    return listing

@@ -10,10 +10,16 @@ TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>\.\w+)")  # the n
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
-    """Remove what a killed run left of these files under their temporary names; called before any worker starts."""
-    wanted = set(files)
-    for place in {path.parent for path in wanted}:
-        for found in place.glob(".*.part.*"):
-            match = TEMPORARY.fullmatch(found.name)
-            if match and place / (match["stem"] + match["suffix"]) in wanted:
-                found.unlink(missing_ok=True)
+    """Remove the temporary files of these files; to be called before any worker starts."""
+    targets = set(files)
+    for folder in {path.parent for path in targets}:
+        for temporary in folder.glob(".*.part.*"):
+            match = TEMPORARY.fullmatch(temporary.name)
+            if match and folder / (match["stem"] + match["suffix"]) in targets:
+                temporary.unlink(missing_ok=True)
+
+
+def remove_directory_leftovers(dst: Path) -> None:
+    """Remove the temporary files of the output folder and its data directories; only if no other shard is running."""
+    for temporary in (*dst.glob(".*.part.*"), *dst.glob("*/.*.part.*")):
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""Geometry of the mouth crop: stabilisation on the mean face, and the 96 × 96 window around the mouth."""
+"""Geometry of the mouth crop: stabilisation on the mean face, and the 96 × 96 window around the mouth.
+
+Coordinates are (x, y) in pixels. T frames at 25 fps.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,23 @@ from avhubert.constants import MOUTH_SIZE
 from avhubert.data.video import rgb_to_gray
 
 MEAN_FACE_SIZE = 256
-
-SMOOTHING = 12  # frames whose mean landmarks decide a frame's transform, from the frame itself on
-
-
+SMOOTHING = 12  # frames whose mean landmarks decide a frame's transform: the frame itself and those after it
 # the mean face's stable points: nose base, eye corners (iBUG 33, 36, 39, 42, 45)
 MEAN_FACE = np.array(
     [[128.870, 137.303], [92.522, 94.369], [112.772, 94.944], [145.525, 94.535], [166.677, 93.566]], np.float64
 )
 
 
-# --------------------------------------------------------------------------- geometry
 def interpolate(index: np.ndarray, values: np.ndarray, frames: int) -> np.ndarray:
-    """values [n, …] known at frames `index` → [frames, …]: gaps filled linearly, ends copied."""
+    """Fill gaps linearly: values [n, …] known at the frames `index` → [frames, …]; both ends are repeated."""
     flat = values.reshape(len(values), -1).astype(np.float64)
-    every = np.arange(frames)
-    filled = np.stack([np.interp(every, index, column) for column in flat.T], axis=1)
+    all_frames = np.arange(frames)
+    filled = np.stack([np.interp(all_frames, index, column) for column in flat.T], axis=1)
     return filled.reshape(frames, *values.shape[1:])
 
 
 def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The similarity [2, 3] (rotation, scale, shift) that brings points [n, 2] onto target [n, 2]: least squares."""
+    """The similarity [2, 3] (rotation, scale, shift) that maps points [n, 2] onto target [n, 2]: least squares."""
     z, w = points @ np.array([1, 1j]), target @ np.array([1, 1j])
     z_mean, w_mean = z.mean(), w.mean()
     a = np.vdot(z - z_mean, w - w_mean) / np.vdot(z - z_mean, z - z_mean)
@@ -39,36 +38,38 @@ def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
 def stabilise(stable: np.ndarray, smoothing: int = SMOOTHING) -> np.ndarray:
     """Transforms [T, 2, 3] onto the mean face from stable points [T, 5, 2].
 
-    Frame i uses the mean of frames i … i + smoothing − 1; the last ones reuse the last transform.
+    Frame i uses the mean of frames i … i + smoothing − 1; the last frames reuse the last transform.
     """
     frames = len(stable)
     window = min(smoothing, frames)
     full = frames - window + 1
-    found = [similarity(stable[i : i + window].mean(0), MEAN_FACE) for i in range(full)]
-    return np.stack(found + [found[-1]] * (frames - full))
+    transforms = [similarity(stable[i : i + window].mean(0), MEAN_FACE) for i in range(full)]
+    return np.stack(transforms + [transforms[-1]] * (frames - full))
 
 
-def turned(stable: np.ndarray) -> np.ndarray:
-    """How far the nose lies from the middle of the eyes, along their line, in their distance: [T], 0 from the front."""
+def head_turn(stable: np.ndarray) -> np.ndarray:
+    """How far the nose is from the middle of the eyes along their line, in eye distances: [T], 0 in frontal view."""
     line = stable[:, 4] - stable[:, 1]
     nose = stable[:, 0] - (stable[:, 1] + stable[:, 4]) / 2
-    return np.einsum("ti,ti->t", nose, line) / np.maximum(np.einsum("ti,ti->t", line, line), 1e-9)
+    turn: np.ndarray = np.einsum("ti,ti->t", nose, line) / np.maximum(np.einsum("ti,ti->t", line, line), 1e-9)
+    return turn
 
 
 def window_corners(transforms: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The crop's corners in the picture, [T, 4, 2]: top left, top right, bottom right, bottom left."""
+    """The crop's corners in the frame, [T, 4, 2]: top left, top right, bottom right, bottom left."""
     half = MOUTH_SIZE // 2
     middle = np.clip(np.rint(centres), half, MEAN_FACE_SIZE - half)
     corners = middle[:, None] + half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    back = np.linalg.inv(np.concatenate([transforms, np.tile([[[0.0, 0, 1]]], (len(transforms), 1, 1))], 1))
-    return np.einsum("tij,tnj->tni", back[:, :2, :2], corners) + back[:, None, :2, 2]
+    inverse = np.linalg.inv(np.concatenate([transforms, np.tile([[[0.0, 0, 1]]], (len(transforms), 1, 1))], 1))
+    in_frame: np.ndarray = np.einsum("tij,tnj->tni", inverse[:, :2, :2], corners) + inverse[:, None, :2, 2]
+    return in_frame
 
 
-def crop(picture: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """uint8 [96, 96] gray: the picture, uint8 [H, W, 3] RGB or [H, W], after `transform`, around `centre`.
+def crop(frame: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """uint8 [96, 96] gray: the frame, uint8 [H, W, 3] RGB or [H, W], after `transform`, around `centre`.
 
-    The centre is rounded half to even and clamped so that the window stays inside the 256 × 256 mean-face picture;
-    bilinear, zeros outside the picture, truncated. Only the window is computed.
+    The centre is rounded half to even and clamped so that the window stays inside the 256 × 256 mean-face image;
+    bilinear, zeros outside the frame, truncated. Only the window is computed.
     """
     half = MOUTH_SIZE // 2
     x, y = (int(np.clip(round(float(value)), half, MEAN_FACE_SIZE - half)) for value in centre)
@@ -78,17 +79,18 @@ def crop(picture: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.n
     source_y = inverse[1, 0] * column + inverse[1, 1] * row + inverse[1, 2]
     left, top = int(np.floor(source_x.min())), int(np.floor(source_y.min()))
     right, bottom = int(np.floor(source_x.max())) + 2, int(np.floor(source_y.max())) + 2
-    seen = picture[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-    gray = rgb_to_gray(seen) if seen.ndim == 3 else seen
-    # the part of the window that lies outside the picture is 0
+    visible = frame[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    gray = rgb_to_gray(visible) if visible.ndim == 3 else visible
+    # the part of the window outside the frame is 0
     window = np.zeros((bottom - top, right - left), np.float32)
-    at_y, at_x = max(top, 0) - top, max(left, 0) - left
-    window[at_y : at_y + gray.shape[0], at_x : at_x + gray.shape[1]] = gray
+    first_row, first_column = max(top, 0) - top, max(left, 0) - left
+    window[first_row : first_row + gray.shape[0], first_column : first_column + gray.shape[1]] = gray
     column0, row0 = np.floor(source_x).astype(np.intp), np.floor(source_y).astype(np.intp)
     fx, fy = (source_x - column0).astype(np.float32), (source_y - row0).astype(np.float32)
     flat = window.reshape(-1)
-    at = (row0 - top) * window.shape[1] + (column0 - left)
-    upper = flat[at] * (1 - fx) + flat[at + 1] * fx
-    at += window.shape[1]
-    lower = flat[at] * (1 - fx) + flat[at + 1] * fx
-    return (upper * (1 - fy) + lower * fy).astype(np.uint8)
+    index = (row0 - top) * window.shape[1] + (column0 - left)
+    upper = flat[index] * (1 - fx) + flat[index + 1] * fx
+    index += window.shape[1]
+    lower = flat[index] * (1 - fx) + flat[index + 1] * fx
+    cropped: np.ndarray = (upper * (1 - fy) + lower * fy).astype(np.uint8)
+    return cropped

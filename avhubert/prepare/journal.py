@@ -1,27 +1,77 @@
-"""The journal of a preparation: one line per finished clip, so that a killed run can resume."""
+"""The journal of a preparation, `DST/journal/I-of-N.jsonl`: one line per clip, so that a killed run can resume."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from avhubert.corpora.sources import SourceClip
-from avhubert.prepare.records import Done
+from avhubert.corpora.sources import Rejection, SourceClip
+from avhubert.prepare.records import ClipResult
 
 
-def read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, Done]:
-    """The last record of every clip; a torn last line (killed while writing) doesn't count."""
+@contextlib.contextmanager
+def open_journal(dst: Path, shard: tuple[int, int]) -> Iterator[Callable[[ClipResult], None]]:
+    """Yield a function that appends a result to the journal of a shard (index, count) and flushes it."""
+    index, count = shard
+    (dst / "journal").mkdir(exist_ok=True)
+    with open(dst / "journal" / f"{index}-of-{count}.jsonl", "a", encoding="utf-8") as file:
+
+        def append(result: ClipResult) -> None:
+            file.write(json.dumps(_to_json(result), ensure_ascii=False) + "\n")
+            file.flush()
+
+        yield append
+
+
+def read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, ClipResult]:
+    """The latest result of every clip by id, from the journals of all shards; a rejection never replaces a success.
+
+    A last line that is torn, because the run was killed while writing, is ignored.
+    """
     wanted = {clip.id for clip in clips}
-    found: dict[str, Done] = {}
+    results: dict[str, ClipResult] = {}
     for journal in sorted((dst / "journal").glob("*.jsonl")):
         for line in journal.read_text(encoding="utf-8").splitlines():
             try:
-                kept = json.loads(line)
+                result = _from_json(json.loads(line))
             except ValueError:
                 continue
-            if kept["id"] in wanted and not (kept["reason"] and kept["id"] in found and not found[kept["id"]].reason):
-                found[kept["id"]] = Done(
-                    **{**kept, "warnings": tuple(kept["warnings"]), "others": tuple(kept.get("others", ()))}
-                )
-    return found
+            before = results.get(result.id)
+            succeeded = before is not None and before.rejection is None
+            if result.id in wanted and not (result.rejection is not None and succeeded):
+                results[result.id] = result
+    return results
+
+
+# the keys are those of the first version, so that every journal stays readable
+def _to_json(result: ClipResult) -> dict[str, Any]:
+    return {
+        "id": result.id,
+        "reason": result.rejection.reason if result.rejection else "",
+        "kind": result.rejection.kind if result.rejection else "",
+        "frames": result.frames,
+        "samples": result.samples,
+        "found_share": result.face_share,
+        "warnings": result.warnings,
+        "source": result.fingerprint,
+        "others": result.other_face_shares,
+    }
+
+
+def _from_json(entry: dict[str, Any]) -> ClipResult:
+    reason = entry["reason"]
+    # entries without a kind are of an earlier version: its reasons began with the kind
+    kind = entry.get("kind") or reason.split(" (", 1)[0].split(": ", 1)[0]
+    return ClipResult(
+        id=entry["id"],
+        rejection=Rejection(entry["id"], reason, kind) if reason else None,
+        frames=entry["frames"],
+        samples=entry["samples"],
+        face_share=entry["found_share"],
+        warnings=tuple(entry["warnings"]),
+        fingerprint=entry["source"],
+        other_face_shares=tuple(entry.get("others", ())),
+    )

@@ -1,45 +1,48 @@
-"""Mouth clips: landmarks → stabilised on the mean face → 96 × 96 gray pictures around the mouth, as published.
+"""Mouth clips: landmarks → stabilised on the mean face → 96 × 96 gray frames around the mouth, as published.
 
-Two passes over a video: the first keeps a few landmarks per frame, the second cuts; memory doesn't grow with pixels.
-Coordinates are (x, y) in pixels. T frames at 25 fps.
+Two passes over a video: the first keeps a few landmarks per frame, the second cuts; memory does not grow with the
+number of pixels. Coordinates are (x, y) in pixels. T frames at 25 fps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from avhubert.data.video import read_frames
 from avhubert.errors import MediaError
-from avhubert.prepare.detectors.blazeface import BlazeFace
 from avhubert.prepare.detectors.interface import LandmarkModel
-from avhubert.prepare.geometry import crop, interpolate, stabilise, turned
-from avhubert.prepare.rejection import MAX_FACES, MIN_FOUND, Watch
-from avhubert.prepare.speaker import speaking
-from avhubert.prepare.tracking import Track, stored_track, track
+from avhubert.prepare.detectors.selection import default_model
+from avhubert.prepare.detectors.stored import stored_track
+from avhubert.prepare.geometry import crop, head_turn, interpolate, stabilise
+from avhubert.prepare.rejection import MAX_FACES, MIN_FACE_SHARE, FrameMonitor
+from avhubert.prepare.speaker import ActiveSpeaker, active_speaker
+from avhubert.prepare.tracking import Track, track_faces
 
-MIN_EYES = 24.0  # pixels between the eyes' outer corners below which the mouth is too small to read
-
-MOST_TURNED = 0.22  # of the eyes' distance: a nose further from their middle belongs to a face half in profile
-
-STILL_GAP = 0.01  # lip movement (standard deviation) relative to the eyes' distance that counts as none
+MIN_EYE_DISTANCE = 24.0  # pixels between the eyes' outer corners; below it the mouth is too small to read
+MAX_HEAD_TURN = 0.22  # `head_turn` beyond which the face is in half profile
+STILL_GAP = 0.01  # standard deviation of the lip gap, in eye distances, below which the mouth does not move
 
 
 @dataclass(frozen=True)
 class MouthTrack:
-    """Where the mouth is: per frame a transform onto the mean face [T, 2, 3] and the mouth's centre after it [T, 2].
+    """Where a mouth is in each frame.
 
-    found_share: share of frames in which the face was found; lip_gap float [T]; box float [T, 4] around the face;
-    warnings: what a user should know about this video.
+    Attributes:
+        transforms: [T, 2, 3], from the frame onto the mean face.
+        centres: [T, 2], the mouth's centre after the transform.
+        face_share: Share of frames in which the face was detected.
+        lip_gap: float [T].
+        box: float [T, 4], around the face.
+        warnings: Messages for the user about this video.
     """
 
     transforms: np.ndarray
     centres: np.ndarray
-    found_share: float
+    face_share: float
     lip_gap: np.ndarray
     box: np.ndarray
     warnings: tuple[str, ...]
@@ -47,24 +50,25 @@ class MouthTrack:
 
 @dataclass(frozen=True)
 class MouthClip:
-    """Mouth pictures uint8 [T, 96, 96] gray, and where they come from."""
+    """Frames of a mouth.
+
+    Attributes:
+        frames: uint8 [T, 96, 96] gray.
+        track: Where the mouth is in the frames of the video.
+    """
 
     frames: np.ndarray
     track: MouthTrack
 
     @property
-    def found_share(self) -> float:
-        return self.track.found_share
+    def face_share(self) -> float:
+        """Share of frames in which the face was detected."""
+        return self.track.face_share
 
     @property
     def warnings(self) -> tuple[str, ...]:
+        """Messages for the user about this video."""
         return self.track.warnings
-
-
-@cache
-def default_model() -> LandmarkModel:
-    """One detector per process."""
-    return BlazeFace()
 
 
 def mouth_clip(
@@ -72,11 +76,17 @@ def mouth_clip(
 ) -> MouthClip:
     """The speaker's mouth in a video, between `start` and `end` seconds.
 
+    Args:
+        path: A video file.
+        start: Seconds from the start of the video.
+        end: Seconds from the start of the video; None: until its end.
+        model: A face detector instead of the default one.
+
     Raises:
-        MediaError: not a video, or no face in it.
+        MediaError: The file is not a video, or there is no face in it.
     """
-    found = find_mouth(path, start, end, model)
-    return MouthClip(np.stack(list(crops(path, found, start, end))), found)
+    track = find_mouth(path, start, end, model)
+    return MouthClip(np.stack(list(crops(path, track, start, end))), track)
 
 
 def find_mouth(
@@ -84,14 +94,20 @@ def find_mouth(
     start: float = 0.0,
     end: float | None = None,
     model: LandmarkModel | None = None,
-    watch: Watch | None = None,
-    sound: np.ndarray | None = None,
+    monitor: FrameMonitor | None = None,
+    audio: np.ndarray | None = None,
 ) -> MouthTrack:
-    """First pass: the speaker's landmarks in every frame, gaps filled, turned into transforms and centres.
+    """First pass: the speaker's landmarks in every frame, gaps filled, as transforms and centres.
 
-    `watch` sees every picture; `sound`, int16 [N] of the same piece, tells which of several faces speaks.
+    Args:
+        path: A video file.
+        start: Seconds from the start of the video.
+        end: Seconds from the start of the video; None: until its end.
+        model: A face detector instead of the default one.
+        monitor: Gets every frame.
+        audio: int16 [N] of the same part; selects the speaker among several faces.
     """
-    return find_mouths(path, start, end, model, watch, sound)[0]
+    return find_mouths(path, start, end, model, monitor, audio)[0]
 
 
 def find_mouths(
@@ -99,74 +115,98 @@ def find_mouths(
     start: float = 0.0,
     end: float | None = None,
     model: LandmarkModel | None = None,
-    watch: Watch | None = None,
-    sound: np.ndarray | None = None,
+    monitor: FrameMonitor | None = None,
+    audio: np.ndarray | None = None,
     points: Sequence[np.ndarray | None] | None = None,
-    every: bool = False,
+    all_faces: bool = False,
 ) -> list[MouthTrack]:
-    """The same of every face: the speaker's first, then those seen in `MIN_FOUND` of the frames, longest and largest
-    first, at most `MAX_FACES` in all. `points`: known landmarks of each frame instead, as `read_landmarks` gives them.
-    `every`: all of them are wanted, so there is no warning that others were seen, and each has to be seen so long.
+    """First pass for every face: the speaker's first, then the others, longest and largest first, at most `MAX_FACES`.
 
-    Raises MediaError too if `points` are of another number of frames.
+    Faces other than the speaker's are included if they are detected in at least `MIN_FACE_SHARE` of the frames.
+
+    Args:
+        path: A video file.
+        start: Seconds from the start of the video.
+        end: Seconds from the start of the video; None: until its end.
+        model: A face detector instead of the default one.
+        monitor: Gets every frame.
+        audio: int16 [N] of the same part; selects the speaker among several faces.
+        points: Known landmarks of each frame instead of a detector, as `read_landmarks` returns them.
+        all_faces: Do not select a speaker: the share of frames applies to every face, and no warning mentions the
+            other faces.
+
+    Raises:
+        MediaError: The file is not a video, there is no face in it, or `points` have another number of frames.
     """
-    pictures = read_frames(path, start, end)
-    passing = pictures if watch is None else watch.over(pictures)
+    frames = read_frames(path, start, end)
+    monitored = frames if monitor is None else monitor.watch(frames)
     if points is None:
-        tracks, frames = track(passing, model or default_model())
+        tracks, count = track_faces(monitored, model or default_model())
     else:
-        frames = sum(1 for _ in passing)
-        if abs(frames - len(points)) > 1:
-            raise MediaError(f"the landmarks are of {len(points)} frames, the video has {frames} (at 25 fps)")
-        known = stored_track(points[:frames])
-        tracks = [known] if known.frames else []
+        count = sum(1 for _ in monitored)
+        if abs(count - len(points)) > 1:
+            raise MediaError(
+                f"the landmarks are of {len(points)} frames, the video has {count} (at 25 fps)",
+                kind="landmarks of another number of frames",
+            )
+        stored = stored_track(points[:count])
+        tracks = [stored] if stored.frames else []
     if not tracks:
-        raise MediaError(f"no face was found in any of the {frames} frames of {path}")
-    speaker, heard = tracks[0], False
-    if sound is not None and len(tracks) > 1:
-        speaker, heard = speaking(tracks, sound, frames)
-    long = [one for one in tracks if len(one.frames) >= MIN_FOUND * frames]
-    if every:
-        return [_mouth_track(one, frames, 1, False) for one in long[:MAX_FACES]]
-    others = [one for one in long if one is not speaker]
+        raise MediaError(
+            f"no face was found in any of the {count} frames of {path}", kind="no face was found", path=path
+        )
+    long_tracks = [track for track in tracks if len(track.frames) >= MIN_FACE_SHARE * count]
+    if all_faces:
+        return [_mouth_track(track, count) for track in long_tracks[:MAX_FACES]]
+    speaker = ActiveSpeaker(tracks[0], False)
+    if audio is not None and len(tracks) > 1:
+        speaker = active_speaker(tracks, audio, count)
+    others = [track for track in long_tracks if track is not speaker.track]
     return [
-        _mouth_track(speaker, frames, len(tracks), heard),
-        *(_mouth_track(one, frames, 1, False) for one in others[: MAX_FACES - 1]),
+        _mouth_track(speaker.track, count, _several_faces(len(tracks), speaker)),
+        *(_mouth_track(track, count) for track in others[: MAX_FACES - 1]),
     ]
 
 
-def _mouth_track(one: Track, frames: int, faces: int, heard: bool) -> MouthTrack:
-    index = np.array(sorted(one.frames))
-    known = [one.frames[i] for i in index]
+def crops(path: str | Path, mouth: MouthTrack, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
+    """Second pass: one uint8 [96, 96] gray image per frame."""
+    for frame, transform, centre in zip(read_frames(path, start, end), mouth.transforms, mouth.centres, strict=True):
+        yield crop(frame, transform, centre)
+
+
+def _mouth_track(track: Track, frames: int, more_warnings: Sequence[str] = ()) -> MouthTrack:
+    index = np.array(sorted(track.frames))
+    known = [track.frames[i] for i in index]
     stable = interpolate(index, np.stack([landmarks.stable for landmarks in known]), frames)
     mouth = interpolate(index, np.stack([landmarks.mouth for landmarks in known]), frames)
     gap = interpolate(index, np.array([landmarks.lip_gap for landmarks in known]), frames)
     box = interpolate(index, np.stack([landmarks.box for landmarks in known]), frames)
     transforms = stabilise(stable)
     centres = np.einsum("tij,tj->ti", transforms[:, :, :2], mouth) + transforms[:, :, 2]
-    warnings = _warnings(one, frames, stable, gap, faces, heard)
-    return MouthTrack(transforms, centres, len(index) / frames, gap, box, tuple(warnings))
+    share = len(index) / frames
+    return MouthTrack(transforms, centres, share, gap, box, (*_warnings(share, stable, gap), *more_warnings))
 
 
-def crops(path: str | Path, mouth: MouthTrack, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
-    """Second pass: one uint8 [96, 96] gray picture a frame."""
-    for picture, transform, centre in zip(read_frames(path, start, end), mouth.transforms, mouth.centres, strict=True):
-        yield crop(picture, transform, centre)
+def _warnings(share: float, stable: np.ndarray, gap: np.ndarray) -> list[str]:
+    """Messages about a face that is hard to read."""
+    eye_distance = float(np.median(np.linalg.norm(stable[:, 1] - stable[:, 4], axis=1)))
+    warnings = []
+    if share < MIN_FACE_SHARE:
+        warnings.append(f"the face is detected in only {100 * share:.0f} % of the frames")
+    if eye_distance < MIN_EYE_DISTANCE:
+        warnings.append(
+            f"the face is small ({eye_distance:.0f} pixels between the eyes' corners); the lips may be unreadable"
+        )
+    if np.median(np.abs(head_turn(stable))) > MAX_HEAD_TURN:
+        warnings.append("the face is turned to the side; lips are read best in frontal view")
+    if len(gap) > 1 and gap.std() < STILL_GAP * eye_distance:
+        warnings.append("the mouth does not move: a still image, or a silent person")
+    return warnings
 
 
-def _warnings(speaker: Track, frames: int, stable: np.ndarray, gap: np.ndarray, faces: int, heard: bool) -> list[str]:
-    eyes = float(np.median(np.linalg.norm(stable[:, 1] - stable[:, 4], axis=1)))
-    found = []
-    share = len(speaker.frames) / frames
-    if share < MIN_FOUND:
-        found.append(f"the face is seen in only {100 * share:.0f} % of the frames")
-    if eyes < MIN_EYES:
-        found.append(f"the face is small ({eyes:.0f} pixels between the eyes' corners); lips may be unreadable")
-    if np.median(np.abs(turned(stable))) > MOST_TURNED:
-        found.append("the face is turned to the side; lips are read best from the front")
-    if frames > 1 and gap.std() < STILL_GAP * eyes:
-        found.append("the mouth does not move: a still picture, or somebody who is silent")
-    if faces > 1:
-        which = "whose mouth moves with the sound" if heard else "seen longest and largest"
-        found.append(f"{faces} faces were seen; the one {which} is taken as the speaker")
-    return found
+def _several_faces(faces: int, speaker: ActiveSpeaker) -> list[str]:
+    """The message about which of several faces is used."""
+    if faces < 2:
+        return []
+    which = "whose mouth motion matches the audio" if speaker.by_audio else "that is visible longest and largest"
+    return [f"{faces} faces were seen; the active speaker is the one {which}"]

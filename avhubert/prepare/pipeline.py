@@ -1,38 +1,56 @@
-"""A corpus of raw videos → mouth clips, sound, manifests, transcripts, tokenizer, report: parallel and restartable.
+"""The command `prepare`: a corpus of videos to mouth clips, audio, manifests, transcripts, tokenizer and report.
 
-What happened to every input is kept in `DST/journal/`: a finished clip isn't done twice, a rejected one is tried again.
+The outcome of every clip is written to `DST/journal/`. A second run prepares only clips that are not finished, and
+tries rejected ones again.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avhubert.config.defaults import MAX_CLIP_SECONDS, MAX_REJECTED, VOCAB_SIZE
-from avhubert.corpora import folder, lrs3, voxceleb2
-from avhubert.corpora.sources import Rejected, SourceClip
-from avhubert.data.manifest import REJECTED
+from avhubert.corpora.registry import check_corpus, find_clips
+from avhubert.corpora.sources import Listing, SourceClip
 from avhubert.errors import ConfigError, DataError, one_of
-from avhubert.files import lock_directory, output_directory, write_text
-from avhubert.prepare.cleanup import remove_leftovers
-from avhubert.prepare.clip import dlib_folder, face_ids, fingerprint, media_paths, prepare_clip
+from avhubert.files import lock_directory, output_directory
+from avhubert.prepare.cleanup import remove_directory_leftovers, remove_leftovers
+from avhubert.prepare.clip import face_ids, input_fingerprint, media_paths, prepare_clip
+from avhubert.prepare.detectors.selection import LandmarkSource
+from avhubert.prepare.directories import write_directories
 from avhubert.prepare.executors.registry import EXECUTORS
-from avhubert.prepare.journal import read_journals
-from avhubert.prepare.records import Done, Summary
+from avhubert.prepare.journal import open_journal, read_journals
+from avhubert.prepare.records import ClipResult, PreparedClip, Summary
 from avhubert.prepare.rejection import MAX_FACES
-from avhubert.prepare.report import kind_of, write_report
-from avhubert.prepare.splits import listed_ids, make_splits, write_directories
+from avhubert.prepare.report import count_kinds, write_rejected, write_report
+from avhubert.prepare.splits import assign_splits, read_valid_ids
 from avhubert.report import progress
 
-CORPORA: dict[str, Callable[..., tuple[list[SourceClip], list[Rejected]]]] = {
-    "lrs3": lrs3.find,
-    "vox2": voxceleb2.find,
-    "folder": folder.find,
-}
+
+@dataclass(frozen=True)
+class _ClipSettings:
+    """How the clips are prepared."""
+
+    workers: int | None
+    executor: str
+    landmarks: LandmarkSource
+    max_seconds: float
+
+
+@dataclass(frozen=True)
+class _OutputSettings:
+    """How the data directories are made of the prepared clips."""
+
+    corpus: str
+    src: Path
+    seed: int
+    vocab_size: int
+    max_rejected: float
+    valid_ids: set[str] | None
 
 
 def prepare(
@@ -50,142 +68,136 @@ def prepare(
     landmarks: str | Path | None = None,
     executor: str = "local",
 ) -> Summary:
-    """Prepare a corpus into `dst`; can be killed and started again. Shard (I, N) does every N-th clip.
+    """Prepare a corpus; a killed run resumes when it is started again.
 
-    The data directories come last, whole, and don't depend on the number of workers: `lrs3` writes DST/30h and
-    DST/433h, `vox2` DST/en and DST/all, `folder` DST itself. What can't be used is named in DST/rejected.tsv with its
-    reason: among others clips longer than `max_seconds`. No manifests are written when more than the share
-    `max_rejected` of the inputs is left out. `valid_list` (lrs3) and `english_ids` (vox2) name files with one id a
-    line; without a list the validation clips are drawn by `seed`. `landmarks`: a folder with a file of 68 points a
-    frame for every clip (or its video), see `landmarks.read_landmarks`, or 'dlib:' and a folder with dlib's model
-    files, instead of the default detector. `executor`: 'local' processes or a 'ray' cluster.
+    The data directories are written last, and do not depend on the number of workers or shards. Rejected inputs are
+    named in DST/rejected.tsv with their reason.
+
+    Args:
+        corpus: `lrs3` writes the data directories DST/30h and DST/433h, `vox2` DST/en and DST/all, `folder` DST.
+        src: The corpus.
+        dst: The output folder.
+        workers: Number of processes; by default one per core.
+        shard: (I, N): prepare every N-th clip from the I-th on.
+        seed: Seed of drawn splits.
+        vocab_size: Number of symbols of the tokenizer.
+        max_rejected: If a larger share of the inputs is rejected, no manifests are written.
+        max_seconds: Longer clips are rejected.
+        valid_list: For `lrs3`: file with the ids of the validation clips, one per line; default: drawn.
+        english_ids: For `vox2`: file with the ids of the English clips, one per line.
+        landmarks: A folder with a file of 68 landmarks per frame for every clip or video, or 'dlib:' and the folder
+            of dlib's model files; default: the built-in detector.
+        executor: `local` processes or a `ray` cluster.
 
     Raises:
-        ConfigError: `dst` can't be written, another process is preparing into it, or a list is for another corpus.
-        DataError: unknown corpus, no clips in `src`, none that can be used, or too many that can't.
+        ConfigError: `dst` cannot be written or is in use, or a list is for another corpus.
+        DataError: Unknown corpus, no clips in `src`, none usable, or too many rejected.
     """
-    if corpus not in CORPORA:
-        raise DataError(one_of("corpus", corpus, CORPORA))
-    for option, value, only in (("--valid-list", valid_list, "lrs3"), ("--english-ids", english_ids, "vox2")):
-        if value is not None and corpus != only:
-            raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
+    check_corpus(corpus, valid_list, english_ids)
     if executor not in EXECUTORS:
         raise ConfigError(one_of("executor", executor, EXECUTORS))
-    if landmarks is not None:
-        folder = dlib_folder(landmarks) or Path(landmarks)
-        if not folder.is_dir():
-            raise ConfigError(f"--landmarks names {folder}, which is not a folder")
-    find = CORPORA[corpus]
-    clips, rejected = find(Path(src)) if english_ids is None else find(Path(src), english_ids)
-    valid = listed_ids(clips, rejected, valid_list) if valid_list else None
+    clip_settings = _ClipSettings(workers, executor, LandmarkSource.parse(landmarks), max_seconds)
+    listing = find_clips(corpus, Path(src), english_ids)
+    valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = output_directory(dst).resolve()
+    with _lock_shard(dst, shard):
+        _prepare_clips(listing.clips[shard[0] :: shard[1]], dst, shard, clip_settings)
+    output_settings = _OutputSettings(corpus, Path(src), seed, vocab_size, max_rejected, valid_ids)
+    return _write_outputs(listing, read_journals(dst, listing.clips), dst, output_settings)
+
+
+@contextlib.contextmanager
+def _lock_shard(dst: Path, shard: tuple[int, int]) -> Iterator[None]:
+    """Lock the output folder, or only the shard if there are several. ConfigError if another process has the lock."""
     index, count = shard
-    (dst / "journal").mkdir(exist_ok=True)
-    journal = dst / "journal" / f"{index}-of-{count}.jsonl"
-    with lock_directory(dst) if count == 1 else lock_directory(_made(dst / "journal" / f"{index}-of-{count}.lock.d")):
-        remove_leftovers(
-            path
-            for clip in clips[index::count]
-            for name in face_ids(clip.id, MAX_FACES if clip.every_face else 1)
-            for path in media_paths(dst, name)
-        )
-        if count == 1:
-            for found in (*dst.glob(".*.part.*"), *dst.glob("*/.*.part.*")):
-                found.unlink(missing_ok=True)
-        _do_all(clips[index::count], dst, journal, workers, max_seconds, landmarks, executor)
-    done = read_journals(dst, clips)
-    missing = [clip for clip in clips if clip.id not in done]
-    outcomes = {
-        **{one.id: one.reason for one in rejected},
-        **{one.id: one.reason for one in done.values() if one.reason},
-    }
-    counted = Counter(kind_of(reason) for reason in outcomes.values())
-    usable = [clip for clip in clips if clip.id in done and not done[clip.id].reason]
-    if missing:
-        return Summary(len(usable), counted, waiting_for=len(missing))
-    usable = _with_other_faces(usable, done)
-    _write_rejected(dst, outcomes)
-    if not usable:
-        first = sorted(outcomes.items())[0]
-        raise DataError(f"none of the {len(outcomes)} clips of {src} can be used; the first, {first[0]}: {first[1]}")
-    directories, notes, more = make_splits(corpus, usable, dst, seed, valid)
-    for one in more:
-        counted[kind_of(one.reason)] += 1
-        outcomes[one.id] = one.reason
-    left = [clip for clip in usable if clip.id not in outcomes]
-    _write_rejected(dst, outcomes)
-    write_report(dst, corpus, left, done, outcomes, {clip.id: clip for clip in clips})
-    inputs = len(left) + len(outcomes)
-    if len(outcomes) > max_rejected * inputs:
-        reason, number = counted.most_common(1)[0]
-        raise DataError(
-            f"{len(outcomes)} of {inputs} inputs were left out, more than the share {max_rejected:g} that may be, most "
-            f"often ({number} times): {reason}; see {dst / 'report.html'}, then mend them or raise --max-rejected"
-        )
-    notes += write_directories(directories, done, dst, vocab_size)
-    return Summary(len(left), counted, tuple(directories), notes=tuple(notes))
+    folder = dst if count == 1 else dst / "journal" / f"{index}-of-{count}.lock.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_directory(folder):
+        yield
 
 
-def _with_other_faces(clips: Sequence[SourceClip], done: dict[str, Done]) -> list[SourceClip]:
-    """The clips, each followed by those of its other faces, which are entered in `done`; nobody knows what they say."""
-    found = []
-    for clip in clips:
-        found.append(clip)
-        speaker = done[clip.id]
-        others = face_ids(clip.id, 1 + len(speaker.others))[1:]
-        for name, share in zip(others, speaker.others, strict=True):
-            found.append(replace(clip, id=name, text=None, phones=None))
-            done[name] = replace(speaker, id=name, found_share=share, warnings=(), others=())
-    return found
-
-
-def _write_rejected(dst: Path, outcomes: dict[str, str]) -> None:
-    write_text(dst / REJECTED, "".join(f"{name}\t{why}\n" for name, why in sorted(outcomes.items())))
-
-
-def _made(path: Path) -> Path:
-    path.mkdir(exist_ok=True)
-    return path
-
-
-# --------------------------------------------------------------------------- all clips
-def _do_all(
-    clips: Sequence[SourceClip],
-    dst: Path,
-    journal: Path,
-    workers: int | None,
-    max_seconds: float,
-    landmarks: str | Path | None,
-    executor: str,
-) -> None:
-    before = read_journals(dst, clips)
-    todo = [
-        clip
+def _prepare_clips(clips: Sequence[SourceClip], dst: Path, shard: tuple[int, int], settings: _ClipSettings) -> None:
+    """Prepare the clips that are not finished, and write their results to the journal."""
+    remove_leftovers(
+        path
         for clip in clips
-        if clip.id not in before
-        or before[clip.id].reason
-        or before[clip.id].source != fingerprint(clip, landmarks)
-        or not all(
-            path.is_file()
-            for name in face_ids(clip.id, 1 + len(before[clip.id].others))
-            for path in media_paths(dst, name)
-        )
-    ]
+        for name in face_ids(clip.id, MAX_FACES if clip.every_face else 1)
+        for path in media_paths(dst, name)
+    )
+    if shard[1] == 1:
+        remove_directory_leftovers(dst)
+    results = read_journals(dst, clips)
+    todo = [clip for clip in clips if not _is_finished(clip, results.get(clip.id), dst, settings.landmarks)]
     if not todo:
         return
-    # fetches the face models, or says what is missing, once and before the workers start
-    if landmarks is None:
-        from avhubert.prepare.detectors.blazeface import BlazeFace
-
-        BlazeFace()
-    elif models := dlib_folder(landmarks):
-        from avhubert.prepare.detectors.dlib import Dlib68
-
-        Dlib68(models)
-    with open(journal, "a", encoding="utf-8") as handle, progress() as bar:
+    settings.landmarks.check()
+    workers = min(settings.workers or os.cpu_count() or 1, len(todo))
+    run = EXECUTORS[settings.executor]
+    with open_journal(dst, shard) as append, progress() as bar:
         task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
-        count = min(workers or os.cpu_count() or 1, len(todo))
-        for done in EXECUTORS[executor](prepare_clip, todo, count, dst, max_seconds, landmarks):
-            handle.write(json.dumps(asdict(done), ensure_ascii=False) + "\n")
-            handle.flush()
+        for result in run(prepare_clip, todo, workers, dst, settings.max_seconds, settings.landmarks):
+            append(result)
             bar.advance(task)
+
+
+def _is_finished(clip: SourceClip, result: ClipResult | None, dst: Path, landmarks: LandmarkSource) -> bool:
+    """Whether the clip is usable, its inputs are unchanged, and its files exist."""
+    if result is None or result.rejection is not None or result.fingerprint != input_fingerprint(clip, landmarks):
+        return False
+    names = face_ids(clip.id, 1 + len(result.other_face_shares))
+    return all(path.is_file() for name in names for path in media_paths(dst, name))
+
+
+def _write_outputs(
+    listing: Listing, results: Mapping[str, ClipResult], dst: Path, settings: _OutputSettings
+) -> Summary:
+    """Write rejected.tsv, the report and the data directories; nothing while clips of other shards are missing."""
+    rejections = {rejection.id: rejection for rejection in listing.rejections}
+    rejections |= {result.id: result.rejection for result in results.values() if result.rejection is not None}
+    kinds = count_kinds(rejections.values())
+    prepared = [PreparedClip(clip, results[clip.id]) for clip in listing.clips if clip.id in results]
+    usable = [clip for clip in prepared if clip.result.rejection is None]
+    if missing := len(listing.clips) - len(prepared):
+        return Summary(len(usable), kinds, waiting_for=missing)
+    write_rejected(dst, rejections.values())
+    if not usable:
+        first = min(rejections.values(), key=lambda rejection: rejection.id)
+        raise DataError(
+            f"none of the {len(rejections)} clips of {settings.src} can be used; the first, {first.id}: {first.reason}"
+        )
+    clips = [face for clip in usable for face in _with_other_faces(clip)]
+    assignment = assign_splits(settings.corpus, clips, dst, settings.seed, settings.valid_ids)
+    rejections |= {rejection.id: rejection for rejection in assignment.rejections}
+    kinds += count_kinds(assignment.rejections)
+    clips = [clip for clip in clips if clip.id not in rejections]
+    write_rejected(dst, rejections.values())
+    sources = {clip.id: clip for clip in listing.clips}
+    write_report(dst, settings.corpus, clips, list(rejections.values()), sources)
+    _check_share(len(clips), kinds, settings.max_rejected, dst)
+    notes = [*assignment.notes, *write_directories(assignment.directories, dst, settings.vocab_size)]
+    return Summary(len(clips), kinds, tuple(assignment.directories), notes=tuple(notes))
+
+
+def _with_other_faces(clip: PreparedClip) -> list[PreparedClip]:
+    """The clip, and the clips of its other faces, whose transcript is unknown."""
+    shares = clip.result.other_face_shares
+    names = face_ids(clip.id, 1 + len(shares))[1:]
+    others = [
+        PreparedClip(
+            replace(clip.source, id=name, text=None, phones=None),
+            replace(clip.result, id=name, face_share=share, warnings=(), other_face_shares=()),
+        )
+        for name, share in zip(names, shares, strict=True)
+    ]
+    return [clip, *others]
+
+
+def _check_share(usable: int, kinds: Counter[str], max_rejected: float, dst: Path) -> None:
+    """DataError if more than the share `max_rejected` of the inputs was rejected."""
+    inputs = usable + kinds.total()
+    if kinds.total() > max_rejected * inputs:
+        kind, number = kinds.most_common(1)[0]
+        raise DataError(
+            f"{kinds.total()} of {inputs} inputs were rejected, more than the share {max_rejected:g} that is allowed, "
+            f"most often ({number} times): {kind}; see {dst / 'report.html'}, then fix them or raise --max-rejected"
+        )

@@ -1,4 +1,4 @@
-"""What a preparation passes between its parts: the outcome of a clip, and the summary."""
+"""Records that the parts of a preparation exchange: the outcome of a clip, a usable clip, the summary."""
 
 from __future__ import annotations
 
@@ -6,37 +6,71 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from avhubert.corpora.sources import Rejection, SourceClip
+
 
 @dataclass(frozen=True)
-class Done:
-    """What became of a source clip. `reason` is empty for a usable one."""
+class ClipResult:
+    """The outcome of one source clip.
+
+    Attributes:
+        id: Id of the source clip.
+        rejection: Why the clip is rejected; None if it is usable.
+        frames: Number of video frames.
+        samples: Number of audio samples.
+        face_share: Share of frames in which the speaker's face was detected.
+        warnings: Messages for the user about the video.
+        fingerprint: Size and time of the input and of its landmark file; if it changes, the clip is prepared again.
+        other_face_shares: `face_share` of each other face that became a clip.
+    """
 
     id: str
-    reason: str = ""
+    rejection: Rejection | None = None
     frames: int = 0
     samples: int = 0
-    found_share: float = 0.0
+    face_share: float = 0.0
     warnings: tuple[str, ...] = ()
-    source: str = ""  # size and time of the input and of its landmarks: a changed one is done again
-    others: tuple[float, ...] = ()  # found_share of the other faces that became clips
+    fingerprint: str = ""
+    other_face_shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """A usable clip: its source and its outcome."""
+
+    source: SourceClip
+    result: ClipResult
+
+    @property
+    def id(self) -> str:
+        """Id of the clip."""
+        return self.source.id
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How a preparation ended."""
+    """The outcome of a preparation.
+
+    Attributes:
+        usable: Number of usable clips.
+        rejected: Number of rejected inputs by kind of reason.
+        directories: Data directories that were written.
+        waiting_for: Number of clips that other shards have not prepared yet.
+        notes: Messages for the user.
+    """
 
     usable: int
-    rejected: Counter = field(default_factory=Counter)  # reason → count
+    rejected: Counter[str] = field(default_factory=Counter)
     directories: tuple[Path, ...] = ()
-    waiting_for: int = 0  # clips of other shards
+    waiting_for: int = 0
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.usable} clips are ready"]
         if self.rejected:
-            lines.append(f"{self.rejected.total()} inputs were left out, each named in rejected.tsv:")
-            lines += [f"  {count} × {reason}" for reason, count in self.rejected.most_common()]
+            lines.append(f"{self.rejected.total()} inputs were rejected; rejected.tsv names each with its reason:")
+            lines += [f"  {count} × {kind}" for kind, count in self.rejected.most_common()]
         if self.waiting_for:
-            lines.append(f"manifests wait for {self.waiting_for} clips of other shards")
+            lines.append(f"the manifests wait for {self.waiting_for} clips of other shards")
         lines += [*self.notes, *(f"data directory: {directory}" for directory in self.directories)]
         return "\n".join(lines)

@@ -1,6 +1,8 @@
-"""Which of several faces is the active speaker."""
+"""Selects the active speaker among several faces: the one whose mouth motion matches the audio."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,46 +10,53 @@ from avhubert.constants import SAMPLES_PER_FRAME
 from avhubert.prepare.geometry import interpolate
 from avhubert.prepare.tracking import Track
 
-SPEAKER_WINDOW = 9  # frames
-
-LEAST_POWER = 100.0  # of samples: below it is silence
-
-LEAST_SPREAD = 1.0  # dB by which the sound's level must vary to tell anything
-
-LEAST_SHARED = 2e-4  # of face heights per frame, that a mouth's movement shares with the sound's level
+SMOOTHING_WINDOW = 9  # frames
+LEAST_POWER = 100.0  # of samples; less is silence
+LEAST_SPREAD = 1.0  # dB; with a smaller standard deviation the audio level selects nobody
+LEAST_SHARED = 2e-4  # of face heights per frame; mouth motion that is explained by the audio level
 
 
-# --------------------------------------------------------------------------- the speaker
-def speaking(tracks: list[Track], sound: np.ndarray, frames: int) -> tuple[Track, bool]:
-    """The track whose mouth moves with the sound, int16 [N] at 16 kHz, and True; the first and False if none does.
+class ActiveSpeaker(NamedTuple):
+    """The track of the active speaker, and whether the audio selected it."""
 
-    Tracks seen in less than half as many frames as the first are not asked. A mouth's movement is the change of its
-    opening relative to the face's height, the sound its level in dB, both as means over 0.36 s.
+    track: Track
+    by_audio: bool
+
+
+def active_speaker(tracks: list[Track], audio: np.ndarray, frames: int) -> ActiveSpeaker:
+    """The track whose mouth motion matches the audio, int16 [N] at 16 kHz; the first track if none does.
+
+    Only tracks with at least half as many frames as the first are candidates. Mouth motion is the change of the lip
+    gap relative to the face's height; the audio level is in dB; both are means over 0.36 s.
     """
-    needed = frames * SAMPLES_PER_FRAME
-    samples = np.pad(sound[:needed].astype(np.float64), (0, max(0, needed - len(sound))))
+    length = frames * SAMPLES_PER_FRAME
+    samples = np.pad(audio[:length].astype(np.float64), (0, max(0, length - len(audio))))
     level = 10 * np.log10(np.square(samples).reshape(frames, -1).mean(1) + LEAST_POWER)
-    asked = [one for one in tracks if 2 * len(one.frames) >= len(tracks[0].frames)]
-    scores = [_moves_with(one, level) for one in asked]
+    candidates = [track for track in tracks if 2 * len(track.frames) >= len(tracks[0].frames)]
+    scores = [_shared_motion(track, level) for track in candidates]
     best = int(np.argmax(scores))
-    return (asked[best], True) if scores[best] >= LEAST_SHARED else (tracks[0], False)
+    if scores[best] >= LEAST_SHARED:
+        return ActiveSpeaker(candidates[best], True)
+    return ActiveSpeaker(tracks[0], False)
 
 
-def _moves_with(one: Track, level: np.ndarray) -> float:
-    """Covariance of movement and sound over the sound's spread, in units that are the same for all faces.
+def _shared_motion(track: Track, level: np.ndarray) -> float:
+    """Covariance of mouth motion and audio level over the level's standard deviation, comparable between faces.
 
-    Not the correlation: the noise of a still mouth may correlate with anything, but hardly moves.
+    Not the correlation: the noise of a still mouth can correlate with anything, but is small.
     """
-    index = np.array(sorted(one.frames))
-    if len(index) <= SPEAKER_WINDOW:
+    index = np.array(sorted(track.frames))
+    if len(index) <= SMOOTHING_WINDOW:
         return 0.0
-    height = np.median([one.frames[i].box[3] - one.frames[i].box[1] for i in index])
-    gap = interpolate(index, np.array([one.frames[i].lip_gap for i in index]), len(level)) / max(height, 1.0)
-    moved, heard = _smoothed(np.abs(np.gradient(gap)))[index], _smoothed(level)[index]
-    spread = float(heard.std())
-    return float(np.mean((moved - moved.mean()) * (heard - heard.mean()))) / spread if spread >= LEAST_SPREAD else 0.0
+    height = np.median([track.frames[i].box[3] - track.frames[i].box[1] for i in index])
+    gap = interpolate(index, np.array([track.frames[i].lip_gap for i in index]), len(level)) / max(height, 1.0)
+    motion, loudness = _smooth(np.abs(np.gradient(gap)))[index], _smooth(level)[index]
+    spread = float(loudness.std())
+    if spread < LEAST_SPREAD:
+        return 0.0
+    return float(np.mean((motion - motion.mean()) * (loudness - loudness.mean()))) / spread
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    padded = np.pad(values, SPEAKER_WINDOW // 2, mode="edge")
-    return np.convolve(padded, np.ones(SPEAKER_WINDOW) / SPEAKER_WINDOW, "valid")
+def _smooth(values: np.ndarray) -> np.ndarray:
+    padded = np.pad(values, SMOOTHING_WINDOW // 2, mode="edge")
+    return np.convolve(padded, np.ones(SMOOTHING_WINDOW) / SMOOTHING_WINDOW, "valid")

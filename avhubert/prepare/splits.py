@@ -1,151 +1,145 @@
-"""Which clips go to which split of which data directory, and the files of a data directory."""
+"""Which clips go to which split of which data directory: one rule per corpus."""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from avhubert.constants import NUM_SPECIALS, SPLITS
+from avhubert.constants import SPLITS
 from avhubert.corpora.folder import FACE
-from avhubert.corpora.sources import Rejected, SourceClip, phones_per_frame, read_ids
-from avhubert.data.labels import write_dictionary
-from avhubert.data.manifest import Clip, write_manifest
-from avhubert.data.tokenizer import train_tokenizer
-from avhubert.data.transcripts import write_phones, write_transcripts
+from avhubert.corpora.sources import Listing, Rejection, read_ids
 from avhubert.errors import DataError
-from avhubert.files import atomic_path
-from avhubert.prepare.clip import media_paths
-from avhubert.prepare.records import Done
+from avhubert.prepare.records import PreparedClip
 
-VALID_SHARE = 0.1
+VALID_SHARE = 0.1  # of the clips, if the corpus has no validation split
+VOX2_VALID_SHARE = 0.01
+
+Splits = dict[str, list[PreparedClip]]  # clips by name of the split
 
 
-# --------------------------------------------------------------------------- data directories
-def _draw_valid(clips: Sequence[SourceClip], seed: int, share: float = VALID_SHARE) -> set[str]:
-    """Ids of the validation clips: a tenth, at least one."""
+@dataclass(frozen=True)
+class Assignment:
+    """The splits of every data directory.
+
+    Attributes:
+        directories: Splits by data directory.
+        notes: Messages for the user.
+        rejections: Clips that belong to no split.
+    """
+
+    directories: dict[Path, Splits]
+    notes: list[str] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+
+
+def assign_splits(
+    corpus: str, clips: Sequence[PreparedClip], dst: Path, seed: int, valid_ids: set[str] | None = None
+) -> Assignment:
+    """Assign usable clips to splits.
+
+    Args:
+        corpus: Name of the corpus.
+        clips: The usable clips.
+        dst: The output folder.
+        seed: Seed of drawn splits.
+        valid_ids: Ids of the validation clips (LRS3); None: drawn.
+
+    Raises:
+        DataError: There are too few clips for training and validation.
+    """
+    if corpus == "lrs3":
+        return _lrs3_splits(clips, dst, seed, valid_ids)
+    rule: Callable[[Sequence[PreparedClip], Path, int], Assignment] = {"vox2": _vox2_splits, "folder": _folder_splits}[
+        corpus
+    ]
+    return rule(clips, dst, seed)
+
+
+def _lrs3_splits(clips: Sequence[PreparedClip], dst: Path, seed: int, valid_ids: set[str] | None) -> Assignment:
+    """30h: the trainval clips (pretrain clips if there are none); 433h: pretrain and trainval; the same validation."""
+    pretrain, trainval, test = (
+        [clip for clip in clips if clip.source.split == split] for split in ("pretrain", "trainval", "test")
+    )
+    small = trainval or pretrain
+    if len(small) < 2:
+        raise DataError(
+            "trainval/ and pretrain/ have fewer than 2 usable clips; training needs one and validation another"
+        )
+    valid_ids = _draw_ids(small, seed) if valid_ids is None else valid_ids
+    valid, small_train = _divide(small, valid_ids)
+    if not valid or not small_train:
+        raise DataError("of the usable clips all or none are for validation; training needs some of each")
+    _, large_train = _divide([*pretrain, *trainval], valid_ids)
+    return Assignment(
+        {
+            dst / "30h": {"train": small_train, "valid": valid, "test": test},
+            dst / "433h": {"train": large_train, "valid": valid, "test": test},
+        }
+    )
+
+
+def _vox2_splits(clips: Sequence[PreparedClip], dst: Path, seed: int) -> Assignment:
+    """en: the English clips; all: all clips. One percent of each is for validation."""
+    english = [clip for clip in clips if clip.source.split == "en"]
+    directories = {}
+    for name, chosen in (("en", english), ("all", list(clips))):
+        if len(chosen) > 1:
+            valid, train = _divide(chosen, _draw_ids(chosen, seed, VOX2_VALID_SHARE))
+            directories[dst / name] = {"train": train, "valid": valid}
+    if not directories:
+        raise DataError("only one clip can be used; training needs one and validation another")
+    note = "no English ids (--english-ids, or english.txt beside the videos): DST/en is not written"
+    return Assignment(directories, [] if english else [note])
+
+
+def _folder_splits(clips: Sequence[PreparedClip], dst: Path, seed: int) -> Assignment:
+    """The splits of the folder; splits without clips are drawn from the clips outside train/, valid/ and test/."""
+    with_text = [clip for clip in clips if clip.source.text]
+    rejections = [_without_text(clip) for clip in clips if not clip.source.text] if with_text else []
+    clips = with_text or clips
+    splits: Splits = {split: [clip for clip in clips if clip.source.split == split] for split in SPLITS}
+    rest = [clip for clip in clips if not clip.source.split]
+    if len(rest) >= 3:
+        for split in ("test", "valid"):
+            if not splits[split]:
+                splits[split], rest = _divide(rest, _draw_ids(rest, seed))
+    splits["train"] += rest
+    note = "no transcripts: this data can be used for pre-training, but not for fine-tuning"
+    return Assignment({dst: splits}, [] if with_text else [note], rejections)
+
+
+def _without_text(clip: PreparedClip) -> Rejection:
+    if FACE.search(clip.id):
+        reason = "another face beside the one that says the transcript"
+    else:
+        reason = "no transcript beside it while other videos have one"
+    return Rejection(clip.id, reason, reason)
+
+
+def _divide(clips: Sequence[PreparedClip], ids: set[str]) -> tuple[list[PreparedClip], list[PreparedClip]]:
+    """The clips with one of these ids, and the others."""
+    return [clip for clip in clips if clip.id in ids], [clip for clip in clips if clip.id not in ids]
+
+
+def _draw_ids(clips: Sequence[PreparedClip], seed: int, share: float = VALID_SHARE) -> set[str]:
+    """Draw ids of a share of the clips, at least one."""
     names = sorted(clip.id for clip in clips)
     return set(random.Random(seed).sample(names, max(1, round(share * len(names)))))
 
 
-def listed_ids(clips: Sequence[SourceClip], rejected: Sequence[Rejected], path: Path) -> set[str]:
-    """Ids of the clips that a list names, those of a video in pieces too; DataError if it names what isn't there."""
+def read_valid_ids(path: Path, listing: Listing) -> set[str]:
+    """Ids of the clips on a list; the id of a video stands for all its clips. DataError if it names unknown ids."""
     names = read_ids(path)
-    by_video = {clip.id: f"{clip.id.rpartition('/')[0]}/{clip.path.stem}" for clip in clips if clip.split != "test"}
-    unknown = names - set(by_video) - set(by_video.values()) - {one.id for one in rejected}
+    video_of = {
+        clip.id: f"{clip.id.rpartition('/')[0]}/{clip.path.stem}" for clip in listing.clips if clip.split != "test"
+    }
+    unknown = names - set(video_of) - set(video_of.values()) - {rejection.id for rejection in listing.rejections}
     if unknown:
         raise DataError(
             f"{path} names {len(unknown)} ids that the corpus has neither in pretrain/ nor in trainval/, such as "
-            f"'{min(unknown)}'; ids are paths without suffix"
+            f"'{min(unknown)}'; ids are paths without suffix",
+            path=path,
         )
-    return {one for one, video in by_video.items() if one in names or video in names}
-
-
-def make_splits(
-    corpus: str, clips: Sequence[SourceClip], dst: Path, seed: int, listed: set[str] | None = None
-) -> tuple[dict[Path, dict[str, list[SourceClip]]], list[str], list[Rejected]]:
-    """Data directory → split → clips; notes; and clips that no split takes."""
-    by_split: dict[str, list[SourceClip]] = {}
-    for clip in clips:
-        by_split.setdefault(clip.split, []).append(clip)
-    if corpus == "lrs3":
-        labelled = by_split.get("trainval") or by_split.get("pretrain", [])
-        if len(labelled) < 2:
-            raise DataError(
-                "trainval/ and pretrain/ have fewer than 2 usable clips; training needs one and validation another"
-            )
-        valid = _draw_valid(labelled, seed) if listed is None else listed
-        if not any(clip.id in valid for clip in labelled) or all(clip.id in valid for clip in labelled):
-            raise DataError("of the clips that can be used all or none are for validation; training needs some of each")
-        small = [clip for clip in labelled if clip.id not in valid]
-        large = [
-            *(clip for clip in by_split.get("pretrain", []) if clip.id not in valid),
-            *by_split.get("trainval", []),
-        ]
-        large = [clip for clip in large if clip.id not in valid]
-        others = {"valid": [clip for clip in labelled if clip.id in valid], "test": by_split.get("test", [])}
-        return {dst / "30h": {"train": small, **others}, dst / "433h": {"train": large, **others}}, [], []
-    if corpus == "vox2":
-        english = by_split.get("en", [])
-        notes = (
-            []
-            if english
-            else ["no English ids (--english-ids, or english.txt beside the videos): DST/en is not written"]
-        )
-        found = {}
-        for name, chosen in (("en", english), ("all", list(clips))):
-            if len(chosen) > 1:
-                valid = _draw_valid(chosen, seed, 0.01)
-                found[dst / name] = {
-                    "train": [clip for clip in chosen if clip.id not in valid],
-                    "valid": [clip for clip in chosen if clip.id in valid],
-                }
-        if not found:
-            raise DataError("only one clip can be used; training needs one and validation another")
-        return found, notes, []
-    rejected = []
-    if any(clip.text for clip in clips) and not all(clip.text for clip in clips):
-        rejected = [
-            Rejected(
-                clip.id,
-                "another face beside the one that says the transcript"
-                if FACE.search(clip.id)
-                else "no transcript beside it while other videos have one",
-            )
-            for clip in clips
-            if not clip.text
-        ]
-        clips = [clip for clip in clips if clip.text]
-    given = {split: [clip for clip in clips if clip.split == split] for split in SPLITS}
-    rest = [clip for clip in clips if not clip.split]
-    notes = (
-        []
-        if any(clip.text for clip in clips)
-        else ["no transcripts: this data can be learned from, but not fine-tuned on"]
-    )
-    if len(rest) >= 3:
-        for name in ("test", "valid"):
-            if not given[name]:
-                drawn = _draw_valid(rest, seed)
-                given[name] = [clip for clip in rest if clip.id in drawn]
-                rest = [clip for clip in rest if clip.id not in drawn]
-    given["train"] += rest
-    return {dst: given}, notes, rejected
-
-
-def write_directories(
-    directories: dict[Path, dict[str, list[SourceClip]]], done: dict[str, Done], dst: Path, vocab_size: int
-) -> list[str]:
-    """Every data directory, with one tokenizer from the largest training split; returns what a user should know."""
-    notes = []
-    largest = max((splits["train"] for splits in directories.values()), key=len)
-    texts = [clip.text for clip in largest if clip.text]
-    tokenizer = train_tokenizer(texts, vocab_size) if texts else None
-    if tokenizer is not None and tokenizer.vocab_size < vocab_size:
-        notes.append(f"the tokenizer has {tokenizer.vocab_size} symbols: the text supports no more than that")
-    for directory, splits in directories.items():
-        directory.mkdir(parents=True, exist_ok=True)
-        if tokenizer is not None:
-            with atomic_path(directory / "tokenizer.model") as temporary:
-                temporary.write_bytes(tokenizer.serialized)
-            counts = Counter(i for clip in splits["train"] for i in tokenizer.encode(clip.text or ""))
-            symbols = enumerate(tokenizer.symbols[NUM_SPECIALS:], NUM_SPECIALS)
-            write_dictionary(directory / "dict.wrd.txt", {symbol: counts[i] for i, symbol in symbols})
-        for split, chosen in splits.items():
-            if chosen:
-                _write_split(directory, split, sorted(chosen, key=lambda clip: clip.id), done, dst)
-    return notes
-
-
-def _write_split(directory: Path, split: str, clips: Sequence[SourceClip], done: dict[str, Done], dst: Path) -> None:
-    """Transcripts and phones first: a split whose manifest is there is whole."""
-    if all(clip.text for clip in clips):
-        write_transcripts(directory / f"{split}.wrd", [clip.text or "" for clip in clips])
-    if all(clip.phones for clip in clips):
-        rows = [phones_per_frame(clip.phones, done[clip.id].frames, clip.start) for clip in clips if clip.phones]
-        write_phones(directory / f"{split}.phn", rows)
-    manifest = [
-        Clip(clip.id, *media_paths(dst, clip.id), done[clip.id].frames, done[clip.id].samples) for clip in clips
-    ]
-    write_manifest(directory / f"{split}.tsv", manifest, dst)
+    return {identifier for identifier, video in video_of.items() if identifier in names or video in names}

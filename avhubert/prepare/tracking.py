@@ -1,16 +1,15 @@
-"""Tracks of faces through a video."""
+"""Tracks faces through a video: detection every few frames, landmarks in every frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from avhubert.prepare.detectors.interface import (
-    IBUG,
     MIN_OVERLAP,
-    REGION,
+    REGION_SCALE,
     Face,
     LandmarkModel,
     Landmarks,
@@ -19,28 +18,15 @@ from avhubert.prepare.detectors.interface import (
 )
 
 
-def _region_of_face(face: Face) -> np.ndarray:
-    """A square around the face, turned by the line of the eyes."""
-    centre = (face.box[:2] + face.box[2:]) / 2
-    line = face.eyes[1] - face.eyes[0]
-    return np.array([*centre, REGION * float((face.box[2:] - face.box[:2]).max()), np.arctan2(line[1], line[0])])
-
-
-def _region_of_points(points: np.ndarray, layout: Layout) -> np.ndarray:
-    """The same from the landmarks of the frame before."""
-    line = points[layout.stable[4]] - points[layout.stable[1]]
-    angle = float(np.arctan2(line[1], line[0]))
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    upright = points @ turn.T
-    low, high = upright.min(0), upright.max(0)
-    centre = (low + high) / 2 @ turn
-    return np.array([*centre, REGION * float((high - low).max()), angle])
-
-
-# --------------------------------------------------------------------------- tracks
 @dataclass
 class Track:
-    """One face through a video: its landmarks by frame number, and where to look for it next."""
+    """One face through a video.
+
+    Attributes:
+        frames: Landmarks by frame number.
+        region: Where to locate the landmarks in the next frame; None while the face is not tracked.
+        box: Where the face was last.
+    """
 
     frames: dict[int, Landmarks] = field(default_factory=dict)
     region: np.ndarray | None = None
@@ -48,55 +34,73 @@ class Track:
 
     @property
     def size(self) -> float:
-        """Sum over its frames of the face's width in pixels: long and large tracks win."""
-        return sum(float(found.box[2] - found.box[0]) for found in self.frames.values())
+        """Sum of the face's width in pixels over its frames: greatest for long and large tracks."""
+        return sum(float(landmarks.box[2] - landmarks.box[0]) for landmarks in self.frames.values())
 
 
-def track(pictures: Iterable[np.ndarray], model: LandmarkModel) -> tuple[list[Track], int]:
-    """Follow every face through a video; returns the tracks, the speaker's first, and the number of frames.
+def track_faces(frames: Iterable[np.ndarray], model: LandmarkModel) -> tuple[list[Track], int]:
+    """Track every face through a video.
 
-    Faces are detected every few frames, and in every frame while none is tracked; in between each is followed by its
-    own landmarks. The speaker is, for now, the face that is seen longest and largest.
+    Faces are detected every few frames, and in every frame while none is tracked. Between detections, the landmarks
+    of a frame give the region of the next one.
+
+    Returns:
+        The tracks, longest and largest first, and the number of frames.
     """
     tracks: list[Track] = []
-    followed = model.detect_every > 1
     count = 0
-    for count, picture in enumerate(pictures, 1):
+    for count, frame in enumerate(frames, 1):
         index = count - 1
-        active = [one for one in tracks if one.region is not None]
+        active = [track for track in tracks if track.region is not None]
         if not active or index % model.detect_every == 0:
-            for face in model.detect(picture):
-                same = max(tracks, key=lambda one: overlap(one.box, face.box), default=None)
-                if same is None or overlap(same.box, face.box) < MIN_OVERLAP:
-                    same = Track()
-                    tracks.append(same)
-                if same.region is None:
-                    same.region, same.box = _region_of_face(face), face.box
-                    active.append(same)
-        for one in active:
-            assert one.region is not None
-            points, presence = model.landmarks(picture, one.region)
-            if presence <= 0:
-                one.region = None
-                continue
-            one.frames[index] = _landmarks(points, model.layout)
-            if followed:
-                one.region, one.box = _region_of_points(points, model.layout), one.frames[index].box
-            else:
-                one.region = None
-    tracks = [one for one in tracks if one.frames]
-    return sorted(tracks, key=lambda one: -one.size), count
+            active += _assign(model.detect(frame), tracks)
+        for track in active:
+            _update(track, frame, index, model)
+    tracks = [track for track in tracks if track.frames]
+    return sorted(tracks, key=lambda track: -track.size), count
 
 
-def _landmarks(points: np.ndarray, layout: Layout) -> Landmarks:
-    return Landmarks(
-        stable=points[list(layout.stable)],
-        mouth=points[list(layout.mouth)].mean(0),
-        lip_gap=float(np.linalg.norm(points[layout.inner_lips[0]] - points[layout.inner_lips[1]])),
-        box=np.concatenate([points.min(0), points.max(0)]),
-    )
+def _assign(faces: list[Face], tracks: list[Track]) -> list[Track]:
+    """Start a track for each new face, restart lost tracks; the tracks that are started or restarted."""
+    started = []
+    for face in faces:
+        track = max(tracks, key=lambda track: overlap(track.box, face.box), default=None)
+        if track is None or overlap(track.box, face.box) < MIN_OVERLAP:
+            track = Track()
+            tracks.append(track)
+        if track.region is None:
+            track.region, track.box = region_of_face(face), face.box
+            started.append(track)
+    return started
 
 
-def stored_track(points: Sequence[np.ndarray | None]) -> Track:
-    """Points per frame, as `read_landmarks` gives them, as a track."""
-    return Track({index: _landmarks(row, IBUG) for index, row in enumerate(points) if row is not None})
+def _update(track: Track, frame: np.ndarray, index: int, model: LandmarkModel) -> None:
+    """Locate the landmarks of a tracked face in the frame `index`."""
+    assert track.region is not None
+    points, presence = model.landmarks(frame, track.region)
+    if presence <= 0:
+        track.region = None
+        return
+    track.frames[index] = Landmarks.from_points(points, model.layout)
+    if model.detect_every > 1:
+        track.region, track.box = _region_of_points(points, model.layout), track.frames[index].box
+    else:
+        track.region = None
+
+
+def region_of_face(face: Face) -> np.ndarray:
+    """The square (centre x, centre y, side, angle) around a face, rotated by the line through the eyes."""
+    centre = (face.box[:2] + face.box[2:]) / 2
+    line = face.eyes[1] - face.eyes[0]
+    return np.array([*centre, REGION_SCALE * float((face.box[2:] - face.box[:2]).max()), np.arctan2(line[1], line[0])])
+
+
+def _region_of_points(points: np.ndarray, layout: Layout) -> np.ndarray:
+    """The same from the landmarks of the previous frame."""
+    line = points[layout.stable[4]] - points[layout.stable[1]]
+    angle = float(np.arctan2(line[1], line[0]))
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    upright = points @ rotation.T
+    low, high = upright.min(0), upright.max(0)
+    centre = (low + high) / 2 @ rotation
+    return np.array([*centre, REGION_SCALE * float((high - low).max()), angle])

@@ -68,7 +68,7 @@ class Service:
             CheckpointError: The face models are missing and cannot be downloaded.
             ConfigError: An option cannot be used on this machine or with this model.
         """
-        from avhubert.prepare.mouth import default_model
+        from avhubert.prepare.detectors.selection import default_model
         from avhubert.transcription.decoding import WindowDecoder
 
         WindowDecoder(self.recognizer, self.options.device, self.options.precision, self.options.decode)

@@ -111,7 +111,7 @@ def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], fi
 def _select_usable(chunk: Chunk, supported: Sequence[str], file: str | Path, no_video: str) -> Selection:
     if not chunk.streams:
         return Selection("", "", ("there is neither sound nor a face; it is not read",))
-    face_share = chunk.track.found_share if chunk.track else 0.0
+    face_share = chunk.track.face_share if chunk.track else 0.0
     modality, reason = choose(supported, chunk.loudness, chunk.movement, face_share, file, no_video)
     warnings = () if chunk.problem is None else (f"{chunk.problem.with_path_as('the file')}; only the sound is used",)
     return Selection(modality, reason, warnings)

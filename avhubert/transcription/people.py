@@ -92,7 +92,7 @@ def find_people(file: str | Path, on_progress: Callable[[float], None] | None = 
     begin = 0.0
     while begin == 0 or not video_ended(file, begin):
         try:
-            tracks = find_mouths(file, begin, begin + PIECE_SECONDS, every=True)
+            tracks = find_mouths(file, begin, begin + PIECE_SECONDS, all_faces=True)
         except MediaError:
             if video_ended(file, 0.0):
                 raise
@@ -248,7 +248,7 @@ def _concatenate_tracks(tracks: list[MouthTrack]) -> MouthTrack:
         centres=np.concatenate([track.centres for track in tracks]),
         lip_gap=np.concatenate([track.lip_gap for track in tracks]),
         box=np.concatenate([track.box for track in tracks]),
-        found_share=float(np.average([track.found_share for track in tracks], weights=lengths)),
+        face_share=float(np.average([track.face_share for track in tracks], weights=lengths)),
         warnings=tuple(dict.fromkeys(warning for track in tracks for warning in track.warnings)),
     )
 

@@ -134,7 +134,7 @@ class Reader:
     def _read_mouth(self, begin: float, end: float, samples: np.ndarray | None) -> tuple[MouthTrack, np.ndarray]:
         from avhubert.prepare.mouth import crops, find_mouth
 
-        track = find_mouth(self.file, begin, end, sound=samples)
+        track = find_mouth(self.file, begin, end, audio=samples)
         return track, np.stack(list(crops(self.file, track, begin, end)))
 
     def _video_continues(self, seconds: float) -> bool:

@@ -22,7 +22,7 @@ from avhubert.model.masking import draw_masks
 from avhubert.prepare.detectors.blazeface import BlazeFace
 from avhubert.prepare.geometry import MEAN_FACE, MEAN_FACE_SIZE, window_corners
 from avhubert.prepare.mouth import find_mouth, mouth_clip
-from avhubert.prepare.tracking import track
+from avhubert.prepare.tracking import track_faces
 
 GRAY, BLUE, RED, GREEN = "#666666", "#2563eb", "#dc2626", "#16a34a"
 
@@ -30,7 +30,7 @@ GRAY, BLUE, RED, GREEN = "#666666", "#2563eb", "#dc2626", "#16a34a"
 def crop(video: Path, target: Path) -> None:
     """A frame with landmarks, the frame aligned with the mean face, the crop, and crops over time."""
     frames = list(read_frames(video))
-    (face,), _ = track(frames, BlazeFace())
+    (face,), _ = track_faces(frames, BlazeFace())
     mouth, clip = find_mouth(video), mouth_clip(video)
     number = len(frames) // 2
     corners = window_corners(mouth.transforms, mouth.centres)[number]

@@ -11,7 +11,9 @@ from avhubert.cli.app import main
 from avhubert.corpora.synthetic import extras
 from avhubert.corpora.synthetic.look import EYE_Y, speaker_look
 from avhubert.corpora.synthetic.painting import SIZE
-from avhubert.corpora.synthetic.writer import make_corpus, perform, place
+from avhubert.corpora.synthetic.performance import CorpusSettings, perform
+from avhubert.corpora.synthetic.schedule import clip_spec
+from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio
 from avhubert.data.video import probe
 from avhubert.errors import ConfigError
@@ -21,19 +23,20 @@ from avhubert.prepare.mouth import find_mouth
 SEED = 7
 
 
-def pictures(index: int, *kinds: str) -> np.ndarray:
-    return np.stack(list(perform(place(index, 4), SEED, kinds=kinds, speakers=4).pictures())).astype(int)
+def frames(index: int, *kinds: str) -> np.ndarray:
+    settings = CorpusSettings(SEED, extras=kinds, speakers=4)
+    return np.stack(list(perform(clip_spec(index, 4), settings).frames())).astype(int)
 
 
 def changed(index: int, *kinds: str) -> np.ndarray:
     """How much every pixel is changed, [T, H, W]."""
-    return np.abs(pictures(index, *kinds) - pictures(index)).mean(-1)
+    return np.abs(frames(index, *kinds) - frames(index)).mean(-1)
 
 
 def who(kind: str) -> int:
     """A clip whose speaker has it."""
     for index in range(9):
-        drawn = extras.draw((kind,), SEED, place(index, 4).speaker, index, 50, speaker_look(SEED, index))
+        drawn = extras.draw_extras((kind,), SEED, clip_spec(index, 4).speaker, index, 50, speaker_look(SEED, index))
         if (drawn.rim if kind == "glasses" else drawn.beard) is not None:
             return index
     raise AssertionError(kind)
@@ -52,8 +55,8 @@ def test_a_hand_comes_and_goes_and_light_moves() -> None:
     hand = changed(0, "hands").mean((1, 2))
     assert hand.max() > 1
     assert 0.02 < (hand > 0.5).mean() < 0.7
-    light = pictures(0, "light").mean(-1)
-    plain = pictures(0).mean(-1)
+    light = frames(0, "light").mean(-1)
+    plain = frames(0).mean(-1)
     ratio = light[:, ::40, ::40] / plain[:, ::40, ::40]
     assert np.ptp(ratio, axis=0).max() > 0.1
 
@@ -64,9 +67,9 @@ def test_a_listener_sits_beside_the_speaker_and_is_silent(tmp_path: Path) -> Non
     assert {probe(video).width for video in videos} == {2 * SIZE}
     heard = 0
     for video in videos:
-        found = find_mouth(video, sound=read_audio(video))
+        found = find_mouth(video, audio=read_audio(video))
         assert any("2 faces" in warning for warning in found.warnings)
-        heard += any("moves with the sound" in warning for warning in found.warnings)
+        heard += any("matches the audio" in warning for warning in found.warnings)
     assert heard >= 3
     with pytest.raises(ConfigError, match=r"holds a corpus made with extra \['faces', 'glasses'\], not \[\]"):
         make_corpus(tmp_path / "c", 4, seed=7)

@@ -179,4 +179,4 @@ def test_long_videos_are_cut_where_they_are_quiet(tmp_path: Path) -> None:
         assert 5 <= after.start - before.start <= 15
     assert 5 <= seconds - long[-1].start <= 15
     (tmp_path / "long.txt").write_text("all that is said")
-    assert folder._transcribed(tmp_path / "long.mp4") == [Piece(0.0, None, "all that is said")]
+    assert transcripts.read_transcript(tmp_path / "long.mp4") == [Piece(0.0, None, "all that is said")]

@@ -54,7 +54,7 @@ def test_babble_of_a_folder(tmp_path) -> None:
     assert not voices["train"] & voices["valid"]
     assert not voices["train"] & voices["test"]
     assert not voices["valid"] & voices["test"]
-    assert "babble, test: 6 voices in a mixture, not 30" in str(summary)
+    assert "babble, test: 6 voices in a mixture instead of 30" in str(summary)
     assert "babble: 24 train, 3 valid, 3 test clips" in str(summary)
     assert len(list(src.iterdir())) == 60
 
@@ -122,7 +122,7 @@ def test_musan(tmp_path, musan: Path) -> None:
     assert summary.clips["music"] == {"train": 10, "valid": 1, "test": 1}
     assert summary.clips["noise"] == {"train": 10, "valid": 1, "test": 1}
     assert summary.clips["babble"] == {"train": 16, "valid": 2, "test": 2}
-    assert "noise: 12 pieces shorter than 3 s left out" in str(summary)
+    assert "noise: 12 pieces shorter than 3 s not used" in str(summary)
     lengths = Counter(len(read_audio(path)) // 16000 for path in (tmp_path / "noise" / "music").rglob("*.wav"))
     assert lengths == {10: 8, 5: 4}
     training = Counter(path.parts[-3] for path in read_noise_list(tmp_path / "noise", "train"))
@@ -152,7 +152,7 @@ def test_wrong_source(tmp_path) -> None:
     with pytest.raises(DataError, match="gone is not a folder; name a data directory"):
         make_noise("babble", tmp_path / "gone", tmp_path / "noise")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty has no sound files"):
+    with pytest.raises(DataError, match="empty has no audio files"):
         make_noise("babble", tmp_path / "empty", tmp_path / "noise")
     with pytest.raises(DataError, match="music is not a folder"):
         make_noise("musan", tmp_path / "empty", tmp_path / "noise")

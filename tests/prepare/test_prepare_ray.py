@@ -12,9 +12,9 @@ import pytest
 from avhubert.corpora.sources import SourceClip
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.errors import AvhubertError, ConfigError
-from avhubert.prepare.executors.ray import on_ray
+from avhubert.prepare.executors.ray import run_on_ray
 from avhubert.prepare.pipeline import prepare
-from avhubert.prepare.records import Done
+from avhubert.prepare.records import ClipResult
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'avhubert[ray]')")
 
@@ -49,21 +49,21 @@ def test_a_killed_workers_clips_are_done_by_another(tmp_path: Path) -> None:
     folder = str(tmp_path)
     kill = int(signal.SIGKILL)
 
-    def work(clip: SourceClip, times: int) -> Done:
+    def work(clip: SourceClip, times: int) -> ClipResult:
         if clip.id == "3":
             for number in range(times):
                 mark = Path(folder) / f"died{number}"
                 if not mark.exists():
                     mark.touch()
                     os.kill(os.getpid(), kill)
-        return Done(clip.id, frames=int(clip.id))
+        return ClipResult(clip.id, frames=int(clip.id))
 
     clips = [SourceClip(str(number), tmp_path / "x.mp4", "") for number in range(8)]
-    done = sorted(on_ray(work, clips, 2, 1), key=lambda one: one.id)
+    done = sorted(run_on_ray(work, clips, 2, 1), key=lambda one: one.id)
     assert [one.frames for one in done] == list(range(8))
     assert (tmp_path / "died0").exists()
     with pytest.raises(AvhubertError, match="every worker that took the clip 3 died"):
-        list(on_ray(work, clips, 2, 9))
+        list(run_on_ray(work, clips, 2, 9))
 
 
 def test_an_unknown_executor_is_named(tmp_path: Path) -> None:
@@ -74,4 +74,4 @@ def test_an_unknown_executor_is_named(tmp_path: Path) -> None:
 def test_without_ray_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'avhubert\[ray\]'"):
-        list(on_ray(Done, [SourceClip("a", tmp_path / "a.mp4", "")], 1))
+        list(run_on_ray(ClipResult, [SourceClip("a", tmp_path / "a.mp4", "")], 1))

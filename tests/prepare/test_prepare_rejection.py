@@ -15,7 +15,7 @@ from avhubert.data.video import write_video
 from avhubert.errors import DataError, MediaError
 from avhubert.prepare.clip import prepare_clip
 from avhubert.prepare.pipeline import prepare
-from avhubert.prepare.rejection import Watch, check
+from avhubert.prepare.rejection import FrameMonitor, check_clip
 
 ASTRONAUT = skimage.data.astronaut()
 BLACK = np.zeros_like(ASTRONAUT)
@@ -35,9 +35,9 @@ def made(path: Path, pictures: list[np.ndarray]) -> SourceClip:
 @pytest.mark.parametrize(
     ("pictures", "options", "reason"),
     [
-        (moving(20) + [BLACK] * 10, {}, "the picture is black (in 33 % of the frames)"),
-        ([BLACK] * 10, {}, "the picture is black (in 100 % of the frames)"),
-        (moving(10) + [ASTRONAUT] * 30, {}, "the picture is frozen (for 1.2 s)"),
+        (moving(20) + [BLACK] * 10, {}, "the video is black (in 33 % of the frames)"),
+        ([BLACK] * 10, {}, "the video is black (in 100 % of the frames)"),
+        (moving(10) + [ASTRONAUT] * 30, {}, "the video is frozen (for 1.2 s)"),
         (moving(30), {"max_seconds": 1.0}, "too long (more than 1 s)"),
         (moving(4), {}, "too short (4 frames)"),
         (moving(30), {}, ""),
@@ -46,18 +46,18 @@ def made(path: Path, pictures: list[np.ndarray]) -> SourceClip:
 )
 def test_reasons(tmp_path: Path, pictures: list[np.ndarray], options: dict, reason: str) -> None:
     done = prepare_clip(made(tmp_path / "clip.mp4", pictures), tmp_path / "dst", **options)
-    assert done.reason == reason
+    assert (done.rejection.reason if done.rejection else "") == reason
     assert (tmp_path / "dst" / "video" / "clip.mp4").is_file() == (reason == "")
     assert done.frames == (0 if reason else len(pictures))
 
 
 def test_a_face_in_too_few_frames_and_lengths_that_differ() -> None:
-    watch = Watch(100, frames=50, longest_still=1)
-    check(watch, 0.8, 2.2)
+    monitor = FrameMonitor(100, frames=50, longest_frozen=1)
+    check_clip(monitor, 0.8, 2.2)
     with pytest.raises(MediaError, match=r"face in too few frames \(79 %\)"):
-        check(watch, 0.79, 2.0)
+        check_clip(monitor, 0.79, 2.0)
     with pytest.raises(MediaError, match=r"differ in length \(-0\.25 s\)"):
-        check(watch, 1.0, 1.75)
+        check_clip(monitor, 1.0, 1.75)
 
 
 def test_a_watch_stops_a_video_that_never_ends() -> None:
@@ -65,11 +65,11 @@ def test_a_watch_stops_a_video_that_never_ends() -> None:
         while True:
             yield ASTRONAUT
 
-    watch = Watch(6)
+    monitor = FrameMonitor(6)
     with pytest.raises(MediaError, match=r"too long \(more than 0\.24 s\)"):
-        list(watch.over(endless()))
-    assert watch.frames == 6
-    assert not watch.finished
+        list(monitor.watch(endless()))
+    assert monitor.frames == 6
+    assert not monitor.finished
 
 
 def test_past_the_settable_share_the_command_fails_and_says_why(tmp_path: Path, capsys) -> None:
@@ -82,13 +82,13 @@ def test_past_the_settable_share_the_command_fails_and_says_why(tmp_path: Path, 
     arguments = ["prepare", "folder", str(src), str(dst), "--workers", "1", "--vocab-size", "8"]
     assert main(arguments) == 1
     said = capsys.readouterr().err
-    assert "4 of 6 inputs were left out, more than the share 0.5" in said
-    assert "most often (3 times): the picture is black" in said
+    assert "4 of 6 inputs were rejected, more than the share 0.5" in said
+    assert "most often (3 times): the video is black" in said
     assert "Traceback" not in said
     assert not (dst / "train.tsv").exists()
     assert len((dst / "rejected.tsv").read_text().splitlines()) == 4
     page = (dst / "report.html").read_text()
-    assert "the picture is black" in page
+    assert "the video is black" in page
     assert "too short (2 frames)" in page
     assert main([*arguments, "--max-rejected", "0.7"]) == 0
     assert len(read_manifest(dst / "train.tsv")) == 2

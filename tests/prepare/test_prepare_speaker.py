@@ -38,10 +38,10 @@ def test_the_speaker_is_who_moves_with_the_sound(
         listener = listener[np.where(quiet, np.arange(frames), np.argmax(~quiet))]
     both = [speaker, listener] if side == 0 else [listener, speaker]
     write_video(tmp_path / "two.mp4", np.concatenate(both, 2), audio=sound)
-    found = find_mouth(tmp_path / "two.mp4", sound=sound)
+    found = find_mouth(tmp_path / "two.mp4", audio=sound)
     middle = float((found.box[:, 0] + found.box[:, 2]).mean() / 2)
     assert (middle > speaker.shape[2]) == bool(side)
-    assert "2 faces were seen; the one whose mouth moves with the sound is taken as the speaker" in found.warnings
+    assert "2 faces were seen; the active speaker is the one whose mouth motion matches the audio" in found.warnings
 
 
 def test_without_sound_or_in_silence_the_first_is_taken(
@@ -51,5 +51,5 @@ def test_without_sound_or_in_silence_the_first_is_taken(
     frames = min(len(one), len(two), 20)
     write_video(tmp_path / "two.mp4", np.concatenate([one[:frames], two[:frames]], 2))
     for silence in (None, np.zeros_like(sound), np.zeros(0, np.int16)):
-        found = find_mouth(tmp_path / "two.mp4", sound=silence)
-        assert "2 faces were seen; the one seen longest and largest is taken as the speaker" in found.warnings
+        found = find_mouth(tmp_path / "two.mp4", audio=silence)
+        assert "2 faces were seen; the active speaker is the one that is visible longest and largest" in found.warnings

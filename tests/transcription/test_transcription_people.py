@@ -79,7 +79,7 @@ def test_a_person_is_followed_over_pieces_and_gaps(
     assert [piece.start for piece in right.pieces] == [0, 750]
     piece = left.visible(100, 1500)
     assert (piece.start, piece.end) == (100, 850)
-    assert piece.track.found_share == pytest.approx(1, abs=0.05)
+    assert piece.track.face_share == pytest.approx(1, abs=0.05)
     piece = right.visible(100, 1500)
     assert (piece.start, len(piece.track.transforms)) == (100, 275)
     assert right.visible(375, 1500).start == 750

@@ -5,16 +5,35 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
 from avhubert.corpora.synthetic.voice import Segment
 
-# ------------------------------------------------------------------ from phones to mouth shapes
-# opening 0…1, width -1 rounded … 1 spread, rounding 0…1, tongue tip at the teeth 0…1, teeth set edge to edge 0…1,
-# and how strongly the phone insists on this against its neighbours
-_VISEMES: dict[str, tuple[float, float, float, float, float, float]] = {
+
+class Viseme(NamedTuple):
+    """The mouth shape of a phone.
+
+    Attributes:
+        opening: 0…1.
+        width: -1 rounded … 1 spread.
+        rounding: 0…1.
+        tongue: Tongue tip at the teeth, 0…1.
+        bite: Teeth edge to edge, 0…1.
+        strength: Weight against neighbouring phones.
+    """
+
+    opening: float
+    width: float
+    rounding: float
+    tongue: float
+    bite: float
+    strength: float
+
+
+_TABLE: dict[str, tuple[float, float, float, float, float, float]] = {
     "i": (0.21, 0.95, 0.0, 0.0, 0.6, 1.0),
     "ɪ": (0.30, 0.55, 0.0, 0.0, 0.3, 0.8),
     "e": (0.48, 0.65, 0.0, 0.0, 0.1, 1.0),
@@ -67,26 +86,26 @@ _VISEMES: dict[str, tuple[float, float, float, float, float, float]] = {
     "ʑ": (0.20, 0.10, 0.3, 0.0, 1.0, 1.4),
     "x": (0.38, 0.10, 0.0, 0.0, 0.0, 0.4),
 }
-
-_REST = (0.0, 0.0, 0.0, 0.0, 0.0, 1.2)
-
-
-_LIPS_TOGETHER, _LIP_TO_TEETH = "pbm", "fv"
-
-_STEP = 0.005  # seconds between the points at which targets are blended
-
-_SPREAD = 0.045  # seconds: how far a phone reaches into its neighbours
-
-_SHUT = 0.07  # seconds: the shortest closure, so that a frame of 40 ms always shows it
+VISEMES = {phone: Viseme(*values) for phone, values in _TABLE.items()}
+REST = Viseme(0.0, 0.0, 0.0, 0.0, 0.0, 1.2)
+LIPS_TOGETHER, LIP_TO_TEETH = "pbm", "fv"
+STEP = 0.005  # seconds between the times at which targets are blended
+SPREAD = 0.045  # seconds by which a phone influences its neighbours
+SHORTEST_CLOSURE = 0.07  # seconds, so that at least one frame of 40 ms shows it
 
 
 @dataclass(frozen=True)
 class MouthShapes:
     """The mouth in each video frame, arrays [T].
 
-    `gap` (0…1 of the speaker's widest) between the lips, exactly 0 while they are shut; `width` -1 rounded … 1 spread;
-    `rounding`, `tongue` (tip at the upper teeth), `bite` (teeth edge to edge) and `tuck` (lower lip at the upper teeth,
-    as in F) 0…1; `press` (lips pressed together, as in P) 0…1.
+    Attributes:
+        gap: Between the lips, 0…1 of the speaker's widest; exactly 0 while they are shut.
+        width: -1 rounded … 1 spread.
+        rounding: 0…1.
+        tongue: Tongue tip at the upper teeth, 0…1.
+        bite: Teeth edge to edge, 0…1.
+        tuck: Lower lip at the upper teeth, as in F, 0…1.
+        press: Lips pressed together, as in P, 0…1.
     """
 
     gap: np.ndarray
@@ -101,59 +120,60 @@ class MouthShapes:
 def mouth_shapes(phones: Sequence[Segment], frames: int) -> MouthShapes:
     """Mouth shapes of `frames` video frames (frame t shows time (t + ½) / 25 s) for phones with times in seconds.
 
-    Each phone pulls towards its viseme with a strength that falls off around it (dominance blending, Cohen and Massaro
-    1993); closures of P, B, M and the bite of F, V are then imposed, since coarticulation never opens them.
+    Each phone is weighted by its viseme's strength, which decreases with the distance in time (dominance blending,
+    Cohen and Massaro 1993). The closures of P, B, M and the bite of F, V are imposed afterwards, because
+    coarticulation never opens them.
     """
     seconds = (frames + 1) / FRAME_RATE
-    times = np.arange(0, seconds, _STEP)
+    times = np.arange(0, seconds, STEP)
     targets, spans = _targets(phones, seconds)
     start, end = spans[:, :1], spans[:, 1:]
     outside = np.maximum(np.maximum(start - times, times - end), 0.0)
-    weight = targets[:, 5:] * np.exp(-((outside / _SPREAD) ** 2)) + 1e-9
+    weight = targets[:, 5:] * np.exp(-((outside / SPREAD) ** 2)) + 1e-9
     opening, width, rounding, tongue, bite = (targets[:, :5].T @ weight) / weight.sum(0)
-    # the tongue and the teeth follow at once, the lips and the jaw with inertia
+    # lips and jaw have inertia, tongue and teeth do not
     opening, width, rounding = (_smooth(values, 0.018) for values in (opening, width, rounding))
-    shut = _imposed(phones, times, _LIPS_TOGETHER)
-    tuck = _imposed(phones, times, _LIP_TO_TEETH)
+    shut = _imposed(phones, times, LIPS_TOGETHER)
+    tuck = _imposed(phones, times, LIP_TO_TEETH)
     gap = opening * (1 - shut)
     gap[gap < 0.02] = 0.0
-    at = (np.arange(frames) + 0.5) / FRAME_RATE
-    pick = np.minimum(np.rint(at / _STEP).astype(int), len(times) - 1)
-    return MouthShapes(*(values[pick] for values in (gap, width, rounding, tongue, bite, tuck, shut)))
+    frame_times = (np.arange(frames) + 0.5) / FRAME_RATE
+    index = np.minimum(np.rint(frame_times / STEP).astype(int), len(times) - 1)
+    return MouthShapes(*(values[index] for values in (gap, width, rounding, tongue, bite, tuck, shut)))
 
 
 def _targets(phones: Sequence[Segment], seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Targets [K, 6] and their times [K, 2]; a diphthong or affricate gives two, a pause lips at rest."""
+    """Targets [K, 6] and their times [K, 2]: two for a diphthong or affricate, lips at rest for a pause."""
     rows, spans = [], []
     cursor = 0.0
     for phone in phones:
         if phone.start - cursor > 0.03:
-            rows.append(_REST)
+            rows.append(REST)
             spans.append((cursor, phone.start))
-        parts = [_VISEMES[letter] for letter in phone.label if letter in _VISEMES]
+        parts = [VISEMES[letter] for letter in phone.label if letter in VISEMES]
         cuts = np.linspace(phone.start, phone.end, len(parts) + 1)
         rows.extend(parts)
         spans.extend(itertools.pairwise(cuts))
         cursor = phone.end
-    rows.append(_REST)
+    rows.append(REST)
     spans.append((cursor + 0.03, max(seconds, cursor + 0.03)))
     return np.array(rows), np.array(spans)
 
 
 def _imposed(phones: Sequence[Segment], times: np.ndarray, labels: str) -> np.ndarray:
-    """1 where a phone of `labels` holds its place, falling smoothly to 0 within 50 ms around it."""
+    """1 during a phone of `labels`, decreasing smoothly to 0 within 50 ms around it."""
     value = np.zeros_like(times)
     for phone in phones:
         if phone.label[0] in labels:
-            # a stop's end is its burst: the lips are off each other by then
+            # a stop ends with its burst, when the lips are already apart
             end = phone.end - 0.35 * (phone.end - phone.start)
-            start = min(phone.start, end - _SHUT)
+            start = min(phone.start, end - SHORTEST_CLOSURE)
             distance = np.maximum(np.maximum(start - times, times - end), 0.0)
             value = np.maximum(value, 0.5 + 0.5 * np.cos(np.pi * np.clip(distance / 0.05, 0, 1)))
     return value
 
 
 def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
-    reach = int(3 * sigma / _STEP)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * _STEP / sigma) ** 2)
+    reach = int(3 * sigma / STEP)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * STEP / sigma) ** 2)
     return np.convolve(np.pad(values, reach, mode="edge"), kernel / kernel.sum(), mode="valid")

@@ -1,6 +1,6 @@
 """Speech by espeak-ng with the times of its words and phones.
 
-espeak-ng is GPL-3 and an optional extra: it is loaded here, when something is to be said, and nowhere else.
+espeak-ng is GPL-3 and an optional extra: it is loaded only here, and only when speech is synthesised.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import _ctypes
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
@@ -30,7 +31,7 @@ LOW_VARIANTS = ("", "m1", "m2", "m3", "m4", "m5", "m7", "m8")
 HIGH_VARIANTS = ("f1", "f2", "f3", "f4", "f5")
 
 # espeak-ng's speak_lib.h
-_RETRIEVAL = 2  # AUDIO_OUTPUT_SYNCHRONOUS: the sound is handed to the callback
+_RETRIEVAL = 2  # AUDIO_OUTPUT_SYNCHRONOUS: the audio is passed to the callback
 _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 0x1, 0x2, 0x8000
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _UTF8 = 1
@@ -38,13 +39,13 @@ _LIST_TERMINATED, _WORD, _END, _PHONEME = 0, 1, 5, 7
 _SEED = 1
 _SYLLABLE_MARKS = "ˈˌ"
 _STOPS = "pbtdkɡʔ"
-_CLOSURE_SECONDS = 0.12  # a stop's closure is looked for this far before its burst
+_CLOSURE_SECONDS = 0.12  # longest closure of a stop before its burst
 _CLOSURE_LEVEL = 10 ** (-50 / 20)  # of full scale
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker's voice: espeak-ng voice name, pitch and its range (0-100), rate in words a minute."""
+    """A speaker's voice: espeak-ng voice name, pitch and its range (0-100), rate in words per minute."""
 
     name: str
     pitch: int
@@ -63,7 +64,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Speech:
-    """Sound int16 [N] at 16 kHz, with the words and the phones in it."""
+    """Audio int16 [N] at 16 kHz, with its words and phones."""
 
     samples: np.ndarray
     words: tuple[Segment, ...]
@@ -93,10 +94,13 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 def speaker_voice(seed: int, speaker: int, language: str = "en") -> Voice:
     """The voice of a speaker, a function of (seed, speaker); odd speakers have higher voices.
 
-    `language`: espeak-ng's name of it; English has several accents.
+    Args:
+        seed: Seed of the corpus.
+        speaker: Number of the speaker.
+        language: Its name in espeak-ng; English has several accents.
     """
     rng = np.random.default_rng([seed, speaker, 1])
-    order = np.random.default_rng([seed, 2]).permutation(len(ACCENTS))  # neighbours never share an accent
+    order = np.random.default_rng([seed, 2]).permutation(len(ACCENTS))  # consecutive speakers never share an accent
     accent = ACCENTS[order[speaker % len(ACCENTS)]] if language == "en" else language
     variants = HIGH_VARIANTS if speaker % 2 else LOW_VARIANTS
     variant = variants[rng.integers(len(variants))]
@@ -109,12 +113,14 @@ def speaker_voice(seed: int, speaker: int, language: str = "en") -> Voice:
 
 
 def say(words: Sequence[str], voice: Voice) -> Speech:
-    """Say `words` (lower case; single letters by their names).
+    """Synthesise `words` (lower case; single letters by their names).
 
-    A phone starts where it is first heard, a stop where its closure begins; the phones of a word lie inside it.
-    ConfigError where espeak-ng is not installed or does not know the voice.
+    A phone starts where it becomes audible, a stop where its closure begins; the phones of a word are inside it.
+
+    Raises:
+        ConfigError: espeak-ng is not installed or does not know the voice.
     """
-    rate, sound, events = _synthesise(" ".join(spoken(word) for word in words), voice)
+    rate, audio, events = _synthesise(" ".join(spoken(word) for word in words), voice)
     word_starts: list[int] = []
     marks: list[tuple[int, str, bool]] = []  # sample, phone, first of its word
     pending = -1
@@ -125,7 +131,7 @@ def say(words: Sequence[str], voice: Voice) -> Speech:
         elif kind == _PHONEME and label.strip(_SYLLABLE_MARKS):
             label = label.strip(_SYLLABLE_MARKS)
             earliest = pending if pending >= 0 else (marks[-1][0] if marks else 0)
-            start = _closure_start(sound, sample, rate, earliest) if label[0] in _STOPS else sample
+            start = _closure_start(audio, sample, rate, earliest) if label[0] in _STOPS else sample
             marks.append((start, label, pending >= 0))
             pending = -1
     assert len(word_starts) == len(words), "espeak-ng reported another number of words"
@@ -138,24 +144,24 @@ def say(words: Sequence[str], voice: Voice) -> Speech:
         Segment(word, phones[first].start, phones[last - 1].end)
         for word, first, last in zip(words, edges, edges[1:], strict=False)
     )
-    return Speech(_resample(sound, rate), spans, phones)
+    return Speech(_resample(audio, rate), spans, phones)
 
 
-def _closure_start(sound: np.ndarray, burst: int, rate: int, earliest: int) -> int:
-    """The first sample of the silence before a stop's burst, not before `earliest` (0 where the utterance begins)."""
+def _closure_start(audio: np.ndarray, burst: int, rate: int, earliest: int) -> int:
+    """The first sample of the silence before a stop's burst, not before `earliest` (0: start of the utterance)."""
     step = rate // 200
     start = burst
     floor = max(earliest, burst - int(_CLOSURE_SECONDS * rate))
-    while start - step >= floor and np.abs(sound[start - step : start]).max() < _CLOSURE_LEVEL * 32768:
+    while start - step >= floor and np.abs(audio[start - step : start]).max() < _CLOSURE_LEVEL * 32768:
         start -= step
     return start
 
 
 def _synthesise(text: str, voice: Voice) -> tuple[int, np.ndarray, list[tuple[int, int, str]]]:
-    """Sample rate, sound int16 [N] and events (type, sample, label) in order, the last one the end.
+    """Sample rate, audio int16 [N] and events (type, sample, label) in order; the last event is the end.
 
     espeak-ng keeps state between utterances that nothing resets (the phase of its pitch flutter, among others), so the
-    library is loaded anew for every utterance (1 ms): the same words and voice always give the same sound.
+    library is loaded anew for every utterance (1 ms): the same words and voice always give the same audio.
     """
     try:
         import espeakng_loader
@@ -173,12 +179,12 @@ def _synthesise(text: str, voice: Voice) -> tuple[int, np.ndarray, list[tuple[in
             raise ConfigError(f"espeak-ng does not know the voice '{voice.name}'")
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
             library.espeak_SetParameter(parameter, value, 0)
-        library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # of a breathy voice's noise; else the time of day
+        library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # for the noise of breathy voices; else the time of day
         chunks: list[np.ndarray] = []
         events: list[tuple[int, int, str]] = []
 
-        @_CALLBACK
-        def receive(wave, count, event) -> int:
+        @_CALLBACK  # type: ignore[untyped-decorator, unused-ignore]
+        def receive(wave: Any, count: int, event: Any) -> int:
             if wave and count:
                 chunks.append(np.ctypeslib.as_array(wave, (count,)).copy())
             index = 0
@@ -197,13 +203,13 @@ def _synthesise(text: str, voice: Voice) -> tuple[int, np.ndarray, list[tuple[in
         library.espeak_Terminate()
     finally:
         _ctypes.dlclose(library._handle)
-    sound = np.concatenate(chunks)
-    return rate, sound, [*events, (_END, len(sound), "")]
+    audio = np.concatenate(chunks)
+    return rate, audio, [*events, (_END, len(audio), "")]
 
 
-def _resample(sound: np.ndarray, rate: int) -> np.ndarray:
+def _resample(audio: np.ndarray, rate: int) -> np.ndarray:
     """int16 [N] at `rate` → int16 at 16 kHz, of the same duration."""
-    frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+    frame = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
     frame.sample_rate = rate
     resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
     parts = [part.to_ndarray()[0] for chunk in (frame, None) for part in resampler.resample(chunk)]

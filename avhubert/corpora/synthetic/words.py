@@ -1,9 +1,9 @@
 # ruff: noqa: SIM905  lists of a thousand words are read more easily without quotes
-"""Word lists of the sentences that the synthetic corpus says; regular forms are made from them."""
+"""Word lists for the sentences of the synthetic corpus; regular forms are derived from them."""
 
 from __future__ import annotations
 
-# whose plural is made by adding s
+# plural with s
 NOUNS = tuple(
     """
     actor airport apple arm artist aunt baker ball band bank basket bear bed bell bird blanket boat book boot bottle
@@ -26,7 +26,7 @@ NOUNS = tuple(
     gardener giraffe glacier goblet gorilla hamster helmet hedgehog igloo jungle kangaroo kitten lantern
     """.split()
 )
-# whose past is made by adding ed, or d after an e
+# past tense with ed, or d after an e
 VERBS = tuple(
     """
     accept admire answer ask avoid bake blame borrow call change check clean close collect cook count cover defend
@@ -74,7 +74,7 @@ DETERMINERS = tuple("the this that every another each my your his her our their"
 MANY = tuple("some many few several most these those all".split())
 PRONOUNS = tuple("they we you i".split())
 
-# slots of commands in another alphabet, as GRID's
+# commands in another alphabet, with slots like GRID's
 RUSSIAN: tuple[tuple[str, ...], ...] = (
     ("возьми", "положи", "поставь", "найди"),
     ("белый", "красный", "синий", "чёрный", "жёлтый"),

@@ -1,1 +1,1 @@
-"""Face detectors and landmark models, one file each."""
+"""Face detectors and landmark models, one file each; `selection` selects one."""

@@ -1,4 +1,4 @@
-"""The default detector: BlazeFace and the 468-point face mesh on LiteRT."""
+"""The default face detector: BlazeFace and the 468-point face mesh on LiteRT."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +17,21 @@ import torch.nn.functional as F
 
 from avhubert.errors import ConfigError
 from avhubert.prepare.detectors import models
-from avhubert.prepare.detectors.interface import MESH, MIN_OVERLAP, Face, Layout, overlap
+from avhubert.prepare.detectors.interface import MIN_OVERLAP, Face, Layout, overlap
 
 MIN_SCORE = 0.5  # of a detection
-
 DETECT_EVERY = 12  # frames between detections while a face is tracked
+MESH = Layout(
+    (2, 33, 133, 362, 263), (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178),
+    (13, 14),
+)  # fmt: skip
+MESH_SIDE = 192  # pixels; width and height of the mesh network's input
+MESH_POINTS = 468
 
-NEWS = b"INFO: Created TensorFlow Lite"
+_DELEGATE_MESSAGE = b"INFO: Created TensorFlow Lite"
+_STDERR = Lock()  # held while the process's stderr is redirected
 
-_STDERR = Lock()  # of the process, while it leads elsewhere
 
-
-# --------------------------------------------------------------------------- BlazeFace and mesh on LiteRT
 def _grid(cells: int, repeats: int) -> np.ndarray:
     """Anchor centres [cells² · repeats, 2] in 0…1, row by row."""
     line = (np.arange(cells) + 0.5) / cells
@@ -36,8 +40,8 @@ def _grid(cells: int, repeats: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Detector:
-    """A face detector's network: its square input in pixels, and the centres of what it answers about."""
+class _Network:
+    """A detection network: name of its model file, side of its square input in pixels, centres of its anchors."""
 
     file: str
     side: int
@@ -45,31 +49,30 @@ class _Detector:
 
 
 @cache
-def _detectors() -> tuple[_Detector, _Detector]:
-    """Short range, for faces of a fifth of the picture and more; full range, for those down to a twentieth."""
+def _networks() -> tuple[_Network, _Network]:
+    """Short range, for faces of at least a fifth of the frame; full range, for faces of at least a twentieth."""
     return (
-        _Detector("detector", 128, np.concatenate([_grid(16, 2), _grid(8, 6)])),
-        _Detector("full_range", 192, _grid(48, 1)),
+        _Network("detector", 128, np.concatenate([_grid(16, 2), _grid(8, 6)])),
+        _Network("full_range", 192, _grid(48, 1)),
     )
 
 
-def _sample(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """float32 [size, size, 3] whose pixel (x, y) shows the picture at matrix · (x, y, 1), bilinear, 0 outside."""
-    height, width = picture.shape[:2]
+def _sample(frame: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """float32 [size, size, 3] whose pixel (x, y) is the frame at matrix · (x, y, 1), bilinear, 0 outside."""
+    height, width = frame.shape[:2]
     corners = matrix @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]])
     left, top = np.maximum(np.floor(corners.min(1)).astype(int) - 1, 0)
     right, bottom = np.ceil(corners.max(1)).astype(int) + 2
-    part = picture[top : min(bottom, height), left : min(right, width)]
+    part = frame[top : min(bottom, height), left : min(right, width)]
     if part.size == 0:
         return np.zeros((size, size, 3), np.float32)
-    stride = max(
-        1, int(np.hypot(matrix[0, 0], matrix[1, 0]))
-    )  # shrink by whole steps first, or fine detail turns to noise
+    # shrink by an integer factor first: bilinear sampling alone would alias
+    stride = max(1, int(np.hypot(matrix[0, 0], matrix[1, 0])))
     source = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float()
     if stride > 1:
         source = F.avg_pool2d(source, stride, ceil_mode=True, count_include_pad=False)
     h, w = source.shape[2:]
-    # grid_sample's own coordinates: −1 … 1 between the outer edges of the picture
+    # the coordinates of grid_sample: −1 … 1 between the outer edges of the frame
     shift = np.array([left, top]) - 0.5
     theta = (matrix - np.pad(shift[:, None], ((0, 0), (2, 0)))) / stride
     theta = theta * (2 / np.array([[w], [h]]))
@@ -78,32 +81,35 @@ def _sample(picture: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     grid_y, grid_x = torch.meshgrid(line, line, indexing="ij")
     t = torch.from_numpy(theta.astype(np.float32))
     grid = torch.stack([t[i, 0] * grid_x + t[i, 1] * grid_y + t[i, 2] for i in (0, 1)], -1)[None]
-    return F.grid_sample(source, grid, align_corners=False)[0].permute(1, 2, 0).numpy()
+    sampled: np.ndarray = F.grid_sample(source, grid, align_corners=False)[0].permute(1, 2, 0).numpy()
+    return sampled
 
 
 @contextlib.contextmanager
-def _without_news() -> Iterator[None]:
-    """LiteRT tells each time, past Python, which delegate it made; whatever else is written meanwhile is passed on."""
-    with _STDERR, tempfile.TemporaryFile() as said:
+def _without_delegate_message() -> Iterator[None]:
+    """Suppress LiteRT's message about its delegate, written past Python; anything else on stderr is passed on."""
+    with _STDERR, tempfile.TemporaryFile() as captured:
         try:
-            kept = os.dup(2)
-        except OSError:  # a daemon's, closed
+            stderr = os.dup(2)
+        except OSError:  # closed, as in a daemon
             yield
             return
-        os.dup2(said.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            said.seek(0)
-            os.write(2, b"".join(line for line in said if not line.startswith(NEWS)))
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            captured.seek(0)
+            os.write(2, b"".join(line for line in captured if not line.startswith(_DELEGATE_MESSAGE)))
 
 
 class BlazeFace:
     """BlazeFace detectors, short-range and for small faces full-range, and 468-point mesh (LiteRT, one thread).
 
-    Raises ConfigError if LiteRT isn't installed, CheckpointError if the model files can't be had.
+    Raises:
+        ConfigError: LiteRT is not installed.
+        CheckpointError: The model files cannot be fetched or are damaged.
     """
 
     layout: Layout = MESH
@@ -117,54 +123,56 @@ class BlazeFace:
                 "finding faces needs ai-edge-litert, which is not installed; run: pip install 'avhubert[prepare]'"
             ) from error
 
-        def loaded(file: str) -> Interpreter:
+        def load(file: str) -> Any:
             interpreter = Interpreter(model_path=str(models.path(file)), num_threads=1)
-            with _without_news():
+            with _without_delegate_message():
                 interpreter.allocate_tensors()
             return interpreter
 
-        self._short, self._full = ((detector, loaded(detector.file)) for detector in _detectors())
-        self._mesh = loaded("mesh")
+        self._short_range, self._full_range = ((network, load(network.file)) for network in _networks())
+        self._mesh = load("mesh")
 
     @staticmethod
-    def _run(interpreter, picture: np.ndarray) -> dict[int, np.ndarray]:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture[None])
+    def _run(interpreter: Any, inputs: np.ndarray) -> dict[int, np.ndarray]:
+        """Outputs of a network by their number of values."""
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], inputs[None])
         interpreter.invoke()
         outputs = (interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details())
         return {output.size: output.reshape(-1) for output in outputs}
 
-    def detect(self, picture: np.ndarray) -> list[Face]:
-        """All faces, best first; where the short-range detector sees none, those that the full-range one sees."""
-        return self._detect(*self._short, picture) or self._detect(*self._full, picture)
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        """All faces, best first; the full-range network is used where the short-range network detects none."""
+        return self._detect(*self._short_range, frame) or self._detect(*self._full_range, frame)
 
-    def _detect(self, detector: _Detector, interpreter, picture: np.ndarray) -> list[Face]:
-        height, width = picture.shape[:2]
-        side = max(height, width)  # letterboxed into a square
-        scale = side / detector.side
+    def _detect(self, network: _Network, interpreter: Any, frame: np.ndarray) -> list[Face]:
+        height, width = frame.shape[:2]
+        side = max(height, width)  # of the square with the frame in its middle
+        scale = side / network.side
         offset = np.array([(width - side) / 2, (height - side) / 2], np.float32)
         matrix = np.array([[scale, 0, offset[0] + scale / 2 - 0.5], [0, scale, offset[1] + scale / 2 - 0.5]])
-        found = self._run(interpreter, _sample(picture, matrix, detector.side) / 127.5 - 1)
-        count = len(detector.anchors)
-        scores = 1 / (1 + np.exp(-np.clip(found[count], -80, 80)))
-        keep = np.flatnonzero(scores >= MIN_SCORE)
-        keep = keep[np.argsort(-scores[keep])]
-        values = found[count * 16].reshape(count, 8, 2)[keep] / detector.side
-        values[:, [0, *range(2, 8)]] += detector.anchors[keep][:, None]
+        outputs = self._run(interpreter, _sample(frame, matrix, network.side) / 127.5 - 1)
+        count = len(network.anchors)
+        scores = 1 / (1 + np.exp(-np.clip(outputs[count], -80, 80)))
+        detected = np.flatnonzero(scores >= MIN_SCORE)
+        detected = detected[np.argsort(-scores[detected])]
+        values = outputs[count * 16].reshape(count, 8, 2)[detected] / network.side
+        values[:, [0, *range(2, 8)]] += network.anchors[detected][:, None]
         points = values * side + offset - 0.5
         half = values[:, 1] * side / 2
         boxes = np.concatenate([points[:, 0] - half, points[:, 0] + half], 1)
         faces: list[Face] = []
         for row, box in enumerate(boxes):
             if all(overlap(box, face.box) < MIN_OVERLAP for face in faces):
-                faces.append(Face(box, points[row, 2:4], float(scores[keep[row]])))
+                faces.append(Face(box, points[row, 2:4], float(scores[detected[row]])))
         return faces
 
-    def landmarks(self, picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
-        """Mesh points float32 [468, 2] inside a region (centre x, centre y, side, angle), and the presence logit."""
+    def landmarks(self, frame: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
+        """Mesh points float32 [468, 2] in a region (centre x, centre y, side, angle), and the presence logit."""
         x, y, side, angle = region
-        cos, sin = np.cos(angle) * side / 192, np.sin(angle) * side / 192
+        cos, sin = np.cos(angle) * side / MESH_SIDE, np.sin(angle) * side / MESH_SIDE
         matrix = np.array([[cos, -sin, x], [sin, cos, y]])
-        matrix[:, 2] -= matrix[:, :2] @ np.array([95.5, 95.5])
-        found = self._run(self._mesh, _sample(picture, matrix, 192) / 255)
-        points = found[1404].reshape(468, 3)[:, :2]
-        return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), float(found[1][0])
+        middle = (MESH_SIDE - 1) / 2
+        matrix[:, 2] -= matrix[:, :2] @ np.array([middle, middle])
+        outputs = self._run(self._mesh, _sample(frame, matrix, MESH_SIDE) / 255)
+        points = outputs[3 * MESH_POINTS].reshape(MESH_POINTS, 3)[:, :2]
+        return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), float(outputs[1][0])

@@ -10,23 +10,18 @@ from typing import Protocol
 
 import numpy as np
 
-MIN_OVERLAP = 0.3  # of two boxes (intersection over union) to be the same face
-
-REGION = 1.5  # side of the square in which landmarks are looked for, in sides of the face's box
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    shared = float(np.prod(np.maximum(sides, 0)))
-    return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared + 1e-9)
+MIN_OVERLAP = 0.3  # intersection over union of two boxes from which on they are the same face
+REGION_SCALE = 1.5  # side of the square in which landmarks are located, in sides of the face's box
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a model's points lie on a face, as the numbers of those that are used.
+    """Indices of the landmarks that are used, among all points of a landmark model.
 
-    stable: those that the published crop is stabilised on: nose base, then the eyes' corners from left to right.
+    Attributes:
+        stable: The points that the published crop is stabilised on: nose base, then the eye corners from left to right.
+        mouth: The points of the lips.
+        inner_lips: The middle of the upper and of the lower inner lip.
     """
 
     stable: tuple[int, ...]
@@ -34,17 +29,18 @@ class Layout:
     inner_lips: tuple[int, int]
 
 
-IBUG = Layout((33, 36, 39, 42, 45), tuple(range(48, 68)), (62, 66))
-
-MESH = Layout(
-    (2, 33, 133, 362, 263), (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178),
-    (13, 14),
-)  # fmt: skip
+IBUG = Layout((33, 36, 39, 42, 45), tuple(range(48, 68)), (62, 66))  # the 68 points of dlib and others
 
 
 @dataclass(frozen=True)
 class Face:
-    """A detected face: box (left, top, right, bottom), eyes (2 × (x, y), the picture's left one first), score 0…1."""
+    """A detected face.
+
+    Attributes:
+        box: (left, top, right, bottom).
+        eyes: Two points (x, y), the left eye in the frame first.
+        score: Confidence, 0…1.
+    """
 
     box: np.ndarray
     eyes: np.ndarray
@@ -53,10 +49,13 @@ class Face:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """A face's landmarks in one frame, small enough to keep for hours of video.
+    """The landmarks of a face in one frame, small enough to be kept for hours of video.
 
-    stable float32 [5, 2]: nose base and eye corners; mouth float32 [2]: mean of the lips; lip_gap: pixels between the
-    inner lips; box float32 [4]: around all landmarks.
+    Attributes:
+        stable: float32 [5, 2], nose base and eye corners.
+        mouth: float32 [2], mean of the lip points.
+        lip_gap: Pixels between the inner lips.
+        box: float32 [4], around all points.
     """
 
     stable: np.ndarray
@@ -64,16 +63,43 @@ class Landmarks:
     lip_gap: float
     box: np.ndarray
 
+    @classmethod
+    def from_points(cls, points: np.ndarray, layout: Layout) -> Landmarks:
+        """Select from all points [N, 2] of a model."""
+        return cls(
+            stable=points[list(layout.stable)],
+            mouth=points[list(layout.mouth)].mean(0),
+            lip_gap=float(np.linalg.norm(points[layout.inner_lips[0]] - points[layout.inner_lips[1]])),
+            box=np.concatenate([points.min(0), points.max(0)]),
+        )
+
 
 class LandmarkModel(Protocol):
-    """What `track` needs: detect faces in a picture, and place landmarks inside a region.
+    """A face detector with a landmark model, as `avhubert.prepare.tracking` uses it.
 
-    layout: of the landmarks; detect_every: frames between detections while a face is followed; 1: none is followed.
+    Attributes:
+        layout: Layout of the landmarks.
+        detect_every: Frames between detections while a face is tracked; 1: detect in every frame, track none.
     """
 
     layout: Layout
     detect_every: int
 
-    def detect(self, picture: np.ndarray) -> list[Face]: ...
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        """All faces in a frame, best first."""
+        ...
 
-    def landmarks(self, picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]: ...
+    def landmarks(self, frame: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
+        """Locate landmarks in a square region (centre x, centre y, side, angle).
+
+        Returns:
+            Points float32 [N, 2], and a score that is positive if there is a face.
+        """
+        ...
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = float(np.prod(np.maximum(sides, 0)))
+    return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared + 1e-9)

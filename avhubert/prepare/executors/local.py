@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from avhubert.corpora.sources import SourceClip
 from avhubert.errors import AvhubertError
-
-if TYPE_CHECKING:
-    from avhubert.corpora.sources import SourceClip
-    from avhubert.prepare.records import Done
-
-Work = Callable[..., "Done"]
+from avhubert.prepare.executors.worker import Work, start_worker
+from avhubert.prepare.records import ClipResult
 
 
-def start_worker() -> None:
-    """One core a worker: several workers' threads would stand in each other's way."""
-    import torch
+def run_locally(work: Work, clips: Sequence[SourceClip], workers: int, *settings: Any) -> Iterator[ClipResult]:
+    """Run `work(clip, *settings)` in processes of this machine; yields results as they finish.
 
-    torch.set_num_threads(1)
-
-
-def local(work: Work, clips: Sequence[SourceClip], workers: int, *settings: Any) -> Iterator[Done]:
-    """In processes of this machine. AvhubertError if one dies: something is wrong here, and nobody else is there."""
+    Raises:
+        AvhubertError: A worker died, for example because memory ran out.
+    """
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
     waiting = iter(clips)
-    running = {}
+    running: dict[Future[ClipResult], SourceClip] = {}
     try:
         while True:
             for clip in waiting:
@@ -44,7 +38,7 @@ def local(work: Work, clips: Sequence[SourceClip], workers: int, *settings: Any)
     except BrokenProcessPool as error:
         names = ", ".join(sorted(clip.id for clip in running.values()))
         raise AvhubertError(
-            f"a worker died (out of memory, or killed) at one of these clips: {names}; start again to go on"
+            f"a worker died (out of memory, or killed) at one of these clips: {names}; run again to resume"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,14 +1,11 @@
-"""The executors by name."""
+"""The executors by the name that the option `--executor` takes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-from avhubert.prepare.executors.local import local
-from avhubert.prepare.executors.ray import on_ray
+from avhubert.prepare.executors.local import run_locally
+from avhubert.prepare.executors.ray import run_on_ray
+from avhubert.prepare.records import ClipResult
 
-if TYPE_CHECKING:
-    from avhubert.prepare.records import Done
-
-EXECUTORS: dict[str, Callable[..., Iterator[Done]]] = {"local": local, "ray": on_ray}
+EXECUTORS: dict[str, Callable[..., Iterator[ClipResult]]] = {"local": run_locally, "ray": run_on_ray}

@@ -1,0 +1,39 @@
+"""The corpora that `avhubert prepare` reads, by name. A new corpus needs a function `find` and an entry here.
+
+Which data directories and splits a corpus gets is decided in `avhubert.prepare.splits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from avhubert.corpora import folder, lrs3, voxceleb2
+from avhubert.corpora.sources import Listing
+from avhubert.errors import ConfigError, DataError, one_of
+
+CORPORA: dict[str, Callable[..., Listing]] = {
+    "lrs3": lrs3.find,
+    "vox2": voxceleb2.find,
+    "folder": folder.find,
+}
+
+
+def check_corpus(corpus: str, valid_list: Path | None, english_ids: Path | None) -> None:
+    """Check that the corpus exists and that the lists belong to it.
+
+    Raises:
+        DataError: The corpus is unknown.
+        ConfigError: A list is for another corpus.
+    """
+    if corpus not in CORPORA:
+        raise DataError(one_of("corpus", corpus, CORPORA))
+    for option, value, only in (("--valid-list", valid_list, "lrs3"), ("--english-ids", english_ids, "vox2")):
+        if value is not None and corpus != only:
+            raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
+
+
+def find_clips(corpus: str, src: Path, english_ids: Path | None = None) -> Listing:
+    """The clips of the corpus at `src`. DataError if there are none."""
+    find = CORPORA[corpus]
+    return find(src) if english_ids is None else find(src, english_ids)

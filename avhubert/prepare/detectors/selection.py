@@ -1,0 +1,58 @@
+"""Selects the face detector: the default one, dlib, or landmark files (the option `--landmarks`).
+
+To add a detector: write a class like `LandmarkModel` in a file of its own, and select it here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from avhubert.errors import ConfigError
+from avhubert.prepare.detectors.blazeface import BlazeFace
+from avhubert.prepare.detectors.dlib import Dlib68, dlib68
+from avhubert.prepare.detectors.interface import LandmarkModel
+
+
+@dataclass(frozen=True)
+class LandmarkSource:
+    """Where the landmarks come from.
+
+    Attributes:
+        kind: 'default' (BlazeFace), 'dlib', or 'stored' (landmark files).
+        folder: Folder of dlib's model files or of the landmark files.
+    """
+
+    kind: str = "default"
+    folder: Path = Path()
+
+    @classmethod
+    def parse(cls, option: str | Path | None) -> LandmarkSource:
+        """The value of `--landmarks`: None, 'dlib:FOLDER', or a folder. ConfigError if it is not a folder."""
+        if option is None:
+            return cls()
+        prefix, _, name = str(option).partition(":")
+        source = cls("dlib", Path(name)) if prefix == "dlib" else cls("stored", Path(option))
+        if not source.folder.is_dir():
+            raise ConfigError(f"--landmarks names {source.folder}, which is not a folder")
+        return source
+
+    def model(self) -> LandmarkModel | None:
+        """The detector of this process; None if the landmarks are stored."""
+        if self.kind == "stored":
+            return None
+        return dlib68(self.folder) if self.kind == "dlib" else default_model()
+
+    def check(self) -> None:
+        """Load the detector once: this fetches missing model files, or fails before any worker starts."""
+        if self.kind == "default":
+            BlazeFace()
+        elif self.kind == "dlib":
+            Dlib68(self.folder)
+
+
+@cache
+def default_model() -> LandmarkModel:
+    """The default detector of this process."""
+    return BlazeFace()
