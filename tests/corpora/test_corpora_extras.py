@@ -1,4 +1,4 @@
-"""Glasses, beards, moving light, hands and listeners: where they should be, and nowhere else."""
+"""Glasses, beards, moving light, hands and listeners change only their own part of the frame."""
 
 from __future__ import annotations
 
@@ -28,49 +28,51 @@ def frames(index: int, *kinds: str) -> np.ndarray:
     return np.stack(list(perform(clip_spec(index, 4), settings).frames())).astype(int)
 
 
-def changed(index: int, *kinds: str) -> np.ndarray:
-    """How much every pixel is changed, [T, H, W]."""
+def change(index: int, *kinds: str) -> np.ndarray:
+    """Change of every pixel by the extras, [T, H, W]."""
     return np.abs(frames(index, *kinds) - frames(index)).mean(-1)
 
 
-def who(kind: str) -> int:
-    """A clip whose speaker has it."""
+def clip_with(kind: str) -> int:
+    """A clip whose speaker has the extra."""
     for index in range(9):
-        drawn = extras.draw_extras((kind,), SEED, clip_spec(index, 4).speaker, index, 50, speaker_look(SEED, index))
-        if (drawn.rim if kind == "glasses" else drawn.beard) is not None:
+        clip_extras = extras.draw_extras(
+            (kind,), SEED, clip_spec(index, 4).speaker, index, 50, speaker_look(SEED, index)
+        )
+        if (clip_extras.rim if kind == "glasses" else clip_extras.beard) is not None:
             return index
     raise AssertionError(kind)
 
 
-def test_glasses_are_around_the_eyes_and_a_beard_around_the_mouth() -> None:
-    glasses = changed(who("glasses"), "glasses").mean((0, 2))
+def test_glasses_change_the_eyes_and_a_beard_the_mouth() -> None:
+    glasses = change(clip_with("glasses"), "glasses").mean((0, 2))
     assert EYE_Y - 25 < glasses.argmax() < EYE_Y + 30
     assert glasses[150:].max() < 0.05
-    beard = changed(who("beard"), "beard").mean((0, 2))
+    beard = change(clip_with("beard"), "beard").mean((0, 2))
     assert 130 < beard.argmax() < 205
     assert beard[:110].max() < 0.05
 
 
-def test_a_hand_comes_and_goes_and_light_moves() -> None:
-    hand = changed(0, "hands").mean((1, 2))
+def test_a_hand_is_visible_for_a_while_and_light_moves() -> None:
+    hand = change(0, "hands").mean((1, 2))
     assert hand.max() > 1
     assert 0.02 < (hand > 0.5).mean() < 0.7
-    light = frames(0, "light").mean(-1)
+    lit = frames(0, "light").mean(-1)
     plain = frames(0).mean(-1)
-    ratio = light[:, ::40, ::40] / plain[:, ::40, ::40]
+    ratio = lit[:, ::40, ::40] / plain[:, ::40, ::40]
     assert np.ptp(ratio, axis=0).max() > 0.1
 
 
-def test_a_listener_sits_beside_the_speaker_and_is_silent(tmp_path: Path) -> None:
+def test_a_silent_listener_is_beside_the_speaker(tmp_path: Path) -> None:
     assert main(["synth", str(tmp_path / "c"), "--clips", "4", "--seed", "7", "--extra", "faces", "glasses"]) == 0
     videos = sorted((tmp_path / "c").rglob("*.mp4"))
     assert {probe(video).width for video in videos} == {2 * SIZE}
-    heard = 0
+    by_audio = 0
     for video in videos:
-        found = find_mouth(video, audio=read_audio(video))
-        assert any("2 faces" in warning for warning in found.warnings)
-        heard += any("matches the audio" in warning for warning in found.warnings)
-    assert heard >= 3
+        track = find_mouth(video, audio=read_audio(video))
+        assert any("2 faces" in warning for warning in track.warnings)
+        by_audio += any("matches the audio" in warning for warning in track.warnings)
+    assert by_audio >= 3
     with pytest.raises(ConfigError, match=r"holds a corpus made with extra \['faces', 'glasses'\], not \[\]"):
         make_corpus(tmp_path / "c", 4, seed=7)
 
@@ -86,7 +88,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert one == two
 
 
-def test_an_unknown_extra_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_extra_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["synth", str(tmp_path / "c"), "--clips", "4", "--extra", "hat"]) == 2
     assert "unknown extra 'hat'; known: beard, faces, glasses, hands, light" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()

@@ -1,4 +1,4 @@
-"""Any tree of videos: every kind of transcript, long videos, odd names; and what is wrong is said."""
+"""Any tree of videos: every kind of transcript, long videos, unusual names, and errors."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ Hello THERE
 """
 
 
-def touched(root: Path, *names: str) -> None:
+def create_files(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
 
 
 def test_subtitles_become_pieces(tmp_path: Path) -> None:
-    touched(tmp_path, "a.mp4", "b c/ünï.mkv")
+    create_files(tmp_path, "a.mp4", "b c/ünï.mkv")
     (tmp_path / "a.srt").write_text(SRT.replace("\n", "\r\n"), encoding="utf-8-sig", newline="")
     (tmp_path / "b c" / "ünï.vtt").write_text(VTT)
-    clips, rejected = folder.find(tmp_path)
-    assert not rejected
+    clips, rejections = folder.find(tmp_path)
+    assert not rejections
     assert [(clip.id, clip.start, clip.end, clip.text) for clip in clips] == [
         ("a_000", 1.0, 4.0, "hello there, my friend"),
         ("a_001", 65.0, 66.0, "bye"),
@@ -66,19 +66,19 @@ def test_subtitles_are_joined_up_to_15_seconds_only(tmp_path: Path) -> None:
     assert " ".join(piece.text or "" for piece in pieces) == " ".join(f"w{i}" for i in range(40))
 
 
-def test_a_table_names_files_and_pieces(tmp_path: Path) -> None:
-    touched(tmp_path, "train/a b.mp4", "c.mp4", "d.mp4")
+def test_a_table_gives_files_and_pieces(tmp_path: Path) -> None:
+    create_files(tmp_path, "train/a b.mp4", "c.mp4", "d.mp4")
     (tmp_path / "transcripts.csv").write_text(
         'file,text,start,end\ntrain/a b.mp4,"One, two",0,1.5\ntrain/a b.mp4,Three,2,\nc.mp4,Four,,\ngone.mp4,Five,,\n'
     )
-    clips, rejected = folder.find(tmp_path)
+    clips, rejections = folder.find(tmp_path)
     assert [(clip.id, clip.split, clip.start, clip.end, clip.text) for clip in clips] == [
         ("c", "", 0, None, "four"),
         ("d", "", 0, None, None),
         ("train/a b_000", "train", 0, 1.5, "one, two"),
         ("train/a b_001", "train", 2, None, "three"),
     ]
-    assert [(one.id, one.reason) for one in rejected] == [
+    assert [(rejection.id, rejection.reason) for rejection in rejections] == [
         ("gone.mp4", "transcripts.csv names it, but there is no such video")
     ]
 
@@ -93,8 +93,8 @@ def test_a_table_names_files_and_pieces(tmp_path: Path) -> None:
         ("file,text\na.mp4,\n", "line 2: needs a file, a text"),
     ],
 )
-def test_a_wrong_table_is_named(tmp_path: Path, content: str, words: str) -> None:
-    touched(tmp_path, "a.mp4")
+def test_a_malformed_table_is_an_error(tmp_path: Path, content: str, words: str) -> None:
+    create_files(tmp_path, "a.mp4")
     (tmp_path / "transcripts.csv").write_text(content)
     with pytest.raises(DataError, match=words):
         folder.find(tmp_path)
@@ -109,25 +109,25 @@ def test_a_wrong_table_is_named(tmp_path: Path, content: str, words: str) -> Non
         ("a.txt", b"\xff\xfe\x00", "a.txt is not UTF-8 text; convert it"),
     ],
 )
-def test_a_wrong_transcript_leaves_its_video_out(tmp_path: Path, name: str, content: bytes, words: str) -> None:
-    touched(tmp_path, "a.mp4", "b.mp4")
+def test_a_malformed_transcript_rejects_its_video(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    create_files(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / name).write_bytes(content)
-    clips, rejected = folder.find(tmp_path)
+    clips, rejections = folder.find(tmp_path)
     assert [clip.id for clip in clips] == ["b"]
-    assert words in rejected[0].reason
+    assert words in rejections[0].reason
     (tmp_path / "b.mp4").unlink()
     with pytest.raises(DataError, match=r"none of the 1 videos of .* can be used; the first: "):
         folder.find(tmp_path)
 
 
-def test_names_stay_apart_and_impossible_ones_are_named(tmp_path: Path) -> None:
-    touched(tmp_path, "a.mp4", "a.mov", "日本 語.mp4", "tab\tname.mp4")
-    clips, rejected = folder.find(tmp_path)
+def test_ids_are_unique_and_unusable_names_are_rejected(tmp_path: Path) -> None:
+    create_files(tmp_path, "a.mp4", "a.mov", "日本 語.mp4", "tab\tname.mp4")
+    clips, rejections = folder.find(tmp_path)
     assert [(clip.id, clip.path.name) for clip in clips] == [
         ("a", "a.mov"), ("a_", "a.mp4"), ("日本 語", "日本 語.mp4"),
     ]  # fmt: skip
-    assert [one.id for one in rejected] == ["tab\\tname.mp4"]
-    assert "rename it" in rejected[0].reason
+    assert [rejection.id for rejection in rejections] == ["tab\\tname.mp4"]
+    assert "rename it" in rejections[0].reason
 
 
 @pytest.fixture(autouse=True)
@@ -139,17 +139,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 def test_long_videos_are_cut_between_scenes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    rooms = [np.kron(rng.integers(0, 255, (8, 8)), np.ones((12, 12))).astype(np.uint8) for _ in range(3)]
+    backgrounds = [np.kron(rng.integers(0, 255, (8, 8)), np.ones((12, 12))).astype(np.uint8) for _ in range(3)]
     lengths = (150, 225, 90)  # frames: 6, 9 and 3.6 s
     scenes = [
-        np.roll(room, round(3 * np.sin(i / 8)), 1) for room, n in zip(rooms, lengths, strict=True) for i in range(n)
+        np.roll(background, round(3 * np.sin(i / 8)), 1)
+        for background, n in zip(backgrounds, lengths, strict=True)
+        for i in range(n)
     ]
     write_video(tmp_path / "film.mp4", scenes, audio=np.zeros(16_000 * 19, np.int16))
     clips, _ = folder.find(tmp_path)
     assert [(clip.start, clip.end) for clip in clips] == [(0.0, 6.0), (6.0, 15.0), (15.0, None)]
-    # a light that goes on slowly is no new scene
-    dawn = [np.full((96, 96), i // 2, np.uint8) for i in range(450)]
-    write_video(tmp_path / "film.mp4", dawn)
+    # slowly increasing light is no new scene
+    fading = [np.full((96, 96), i // 2, np.uint8) for i in range(450)]
+    write_video(tmp_path / "film.mp4", fading)
     assert (folder.find(tmp_path)[0][0].start, folder.find(tmp_path)[0][0].end) == (0.0, 13.0)
 
 
@@ -161,13 +163,13 @@ def test_a_long_video_is_cut_once(tmp_path: Path, cache: Path, monkeypatch: pyte
     assert folder.find(tmp_path) == first
 
 
-def test_long_videos_are_cut_where_they_are_quiet(tmp_path: Path) -> None:
+def test_long_videos_are_cut_where_the_audio_is_quiet(tmp_path: Path) -> None:
     seconds, pauses = 50, (7.0, 13.0, 22.5, 31.0, 44.0)
-    sound = np.random.default_rng(0).integers(-8000, 8000, 16_000 * seconds).astype(np.int16)
+    audio = np.random.default_rng(0).integers(-8000, 8000, 16_000 * seconds).astype(np.int16)
     for pause in pauses:
-        sound[round(16_000 * (pause - 0.2)) : round(16_000 * (pause + 0.2))] = 0
-    write_video(tmp_path / "long.mp4", [np.zeros((16, 16), np.uint8)] * (25 * seconds), audio=sound)
-    write_video(tmp_path / "short.mp4", [np.zeros((16, 16), np.uint8)] * 25, audio=sound[:16_000])
+        audio[round(16_000 * (pause - 0.2)) : round(16_000 * (pause + 0.2))] = 0
+    write_video(tmp_path / "long.mp4", [np.zeros((16, 16), np.uint8)] * (25 * seconds), audio=audio)
+    write_video(tmp_path / "short.mp4", [np.zeros((16, 16), np.uint8)] * 25, audio=audio[:16_000])
     clips, _ = folder.find(tmp_path)
     long = [clip for clip in clips if clip.path.name == "long.mp4"]
     assert clips[-1] == SourceClip("short", tmp_path / "short.mp4", "", every_face=True)

@@ -1,4 +1,4 @@
-"""Noise lists: disjoint voices, the same bytes for the same seed, one sentence for what cannot be done."""
+"""Noise lists: disjoint voices, same bytes for the same seed, errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLITS = ("train", "valid", "test")
 
 
 def tone(index: int, seconds: float = 1.0) -> np.ndarray:
-    """A recording with a pitch of its own, so that it is found again in a mixture."""
+    """A recording with its own pitch, so that it can be recognised in a mixture."""
     time = np.arange(round(seconds * 16000)) / 16000
     return (8000 * np.sin(2 * np.pi * (200 + 50 * index) * time)).astype(np.int16)
 
@@ -48,9 +48,9 @@ def test_babble_of_a_folder(tmp_path) -> None:
         paths = read_noise_list(tmp_path / "noise", split)
         assert len(paths) == count == summary.clips["babble"][split]
         assert all(path.parent == tmp_path / "noise" / "babble" / split for path in paths)
-        found = [pitches(read_audio(path)) for path in paths]
-        assert {len(names) for names in found} == {30 if split == "train" else 6}
-        voices[split] = set().union(*found)
+        voices_by_clip = [pitches(read_audio(path)) for path in paths]
+        assert {len(names) for names in voices_by_clip} == {30 if split == "train" else 6}
+        voices[split] = set().union(*voices_by_clip)
     assert not voices["train"] & voices["valid"]
     assert not voices["train"] & voices["test"]
     assert not voices["valid"] & voices["test"]
@@ -59,14 +59,14 @@ def test_babble_of_a_folder(tmp_path) -> None:
     assert len(list(src.iterdir())) == 60
 
 
-def test_only_training_recordings_of_a_data_directory(tmp_path) -> None:
+def test_only_the_training_split_of_a_data_directory_is_used(tmp_path) -> None:
     src = recordings(tmp_path / "wav", 30)
     for split, chosen in (("train", range(20)), ("test", range(20, 30))):
         clips = [Clip(str(i), src / f"{i:03}.mp4", src / f"{i:03}.wav", 25, 16000) for i in chosen]
         write_manifest(tmp_path / f"{split}.tsv", clips, tmp_path)
     make_noise("babble", tmp_path, tmp_path / "noise")
-    heard = [pitches(read_audio(path)) for split in SPLITS for path in read_noise_list(tmp_path / "noise", split)]
-    assert set().union(*heard) == set(range(20))
+    used = [pitches(read_audio(path)) for split in SPLITS for path in read_noise_list(tmp_path / "noise", split)]
+    assert set().union(*used) == set(range(20))
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path) -> None:
@@ -131,7 +131,7 @@ def test_musan(tmp_path, musan: Path) -> None:
     assert len(read_noise_list(tmp_path / "noise", "test")) == 4
 
 
-def test_another_kind_joins_the_lists(tmp_path) -> None:
+def test_another_kind_is_added_to_the_lists(tmp_path) -> None:
     src = recordings(tmp_path / "speech", 8, seconds=3)
     make_noise("babble", src, tmp_path / "noise", count=4)
     make_noise("speech", src, tmp_path / "noise")
@@ -139,7 +139,7 @@ def test_another_kind_joins_the_lists(tmp_path) -> None:
     assert kinds == {"babble": 1, "speech": 2}
 
 
-def test_noise_inside_its_source_is_not_a_source(tmp_path) -> None:
+def test_noise_clips_inside_the_source_are_not_used_as_source(tmp_path) -> None:
     src = recordings(tmp_path / "speech", 8)
     first = make_noise("babble", src, src / "noise", count=5)
     before = tree(src / "noise")
@@ -178,7 +178,7 @@ def test_too_few_pieces(tmp_path, musan: Path) -> None:
         make_noise("musan", musan, tmp_path / "noise")
 
 
-def test_a_damaged_recording_leaves_nothing_under_a_final_name(tmp_path) -> None:
+def test_a_damaged_recording_leaves_no_files(tmp_path) -> None:
     src = recordings(tmp_path / "speech", 8)
     (src / "003.wav").write_bytes(b"nothing")
     with pytest.raises(MediaError, match=r"003\.wav"):

@@ -1,4 +1,4 @@
-"""The talking-face corpus: its shape, its times, its sameness, and that it speaks and looks like what it says."""
+"""The talking-face corpus: layout, times, reproducibility, speech and mouth shapes."""
 
 from __future__ import annotations
 
@@ -38,35 +38,35 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ------------------------------------------------------------------ the corpus
-def test_same_seed_gives_same_bytes_whatever_the_workers(corpus: Path, tmp_path: Path) -> None:
+def test_same_seed_gives_same_bytes_with_any_number_of_workers(corpus: Path, tmp_path: Path) -> None:
     writer.make_corpus(tmp_path / "again", 5, seed=7, workers=2)
     again = content(tmp_path / "again")
     assert {name: again[name] for name in content(corpus)} == content(corpus)
     assert len(again) == len(content(corpus)) + 3
 
 
-def test_goes_on_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
+def test_resumes_where_it_stopped(corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     writer.make_corpus(folder, 4, seed=7, workers=1)
-    lost = next((folder / "test").rglob("*.txt"))
-    lost.unlink()
-    kept = next((folder / "pretrain").rglob("*.mp4"))
-    written = kept.stat().st_mtime_ns
+    deleted = next((folder / "test").rglob("*.txt"))
+    deleted.unlink()
+    existing = next((folder / "pretrain").rglob("*.mp4"))
+    modified = existing.stat().st_mtime_ns
     summary = writer.make_corpus(folder, 4, seed=7, workers=1)
     assert (summary.made, summary.existing) == (1, 3)
     assert "3 existed already" in str(summary)
-    assert kept.stat().st_mtime_ns == written
+    assert existing.stat().st_mtime_ns == modified
     assert content(folder) == content(corpus)
 
 
 def test_another_seed_gives_other_clips() -> None:
-    item = clip_spec(0, 4)
-    first, second = (perform(item, CorpusSettings(seed)) for seed in (1, 2))
+    clip = clip_spec(0, 4)
+    first, second = (perform(clip, CorpusSettings(seed)) for seed in (1, 2))
     assert [word.label for word in first.words] != [word.label for word in second.words]
     assert not np.allclose(first.face.look.skin, second.face.look.skin)
 
 
-def test_has_the_shape_of_lrs3(corpus: Path) -> None:
+def test_has_the_layout_of_lrs3(corpus: Path) -> None:
     videos = sorted(corpus.rglob("*.mp4"))
     assert [video.relative_to(corpus).parts[0] for video in videos] == ["pretrain", "test", "trainval", "trainval"]
     for video in videos:
@@ -85,7 +85,7 @@ def test_has_the_shape_of_lrs3(corpus: Path) -> None:
         assert all(len(row) == 4 for row in rows)
 
 
-def test_video_and_sound_cover_each_other(corpus: Path) -> None:
+def test_video_and_audio_have_the_same_length(corpus: Path) -> None:
     for path in corpus.rglob("*.mp4"):
         with av.open(str(path)) as container:
             video, audio = container.streams.video[0], container.streams.audio[0]
@@ -100,18 +100,21 @@ def test_video_and_sound_cover_each_other(corpus: Path) -> None:
         assert seconds - 0.35 <= phones[-1]["end"] <= seconds - 0.1
 
 
-def test_sound_in_the_file_is_in_step_with_the_phones(corpus: Path) -> None:
-    item = clip_spec(3, 4)
-    path = (corpus / item.stem).with_suffix(".mp4")
+def test_audio_in_the_file_is_synchronous_with_the_phones(corpus: Path) -> None:
+    clip = clip_spec(3, 4)
+    path = (corpus / clip.stem).with_suffix(".mp4")
     phones = json.loads(path.with_suffix(".phones.json").read_text())
     with av.open(str(path)) as container:
-        sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-    meant = perform(item, CorpusSettings(7))
-    assert [phone["phone"] for phone in phones] == [phone.label for phone in meant.phones]
-    likeness = [np.corrcoef(np.roll(sound, lag)[: len(meant.samples)], meant.samples)[0, 1] for lag in range(-64, 65)]
-    assert int(np.argmax(likeness)) == 64  # no lag
-    assert max(likeness) > 0.9
-    level = np.abs(meant.samples.astype(float))
+        audio = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    performance = perform(clip, CorpusSettings(7))
+    assert [phone["phone"] for phone in phones] == [phone.label for phone in performance.phones]
+    correlation = [
+        np.corrcoef(np.roll(audio, lag)[: len(performance.samples)], performance.samples)[0, 1]
+        for lag in range(-64, 65)
+    ]
+    assert int(np.argmax(correlation)) == 64  # no lag
+    assert max(correlation) > 0.9
+    level = np.abs(performance.samples.astype(float))
     start, end = (int(seconds * 16000) for seconds in (phones[0]["start"], phones[-1]["end"]))
     assert level[: start - 80].max() < 100 < level[start:end].max()
     assert level[end + 160 :].max() < 100
@@ -120,25 +123,25 @@ def test_sound_in_the_file_is_in_step_with_the_phones(corpus: Path) -> None:
 # ------------------------------------------------------------------ splits and speakers
 @given(clips=st.integers(4, 400), speakers=st.integers(2, 40))
 def test_splits(clips: int, speakers: int) -> None:
-    places = [clip_spec(index, speakers) for index in range(clips)]
-    counts = {split: sum(item.split == split for item in places) for split in LRS3_SPLITS}
+    specs = [clip_spec(index, speakers) for index in range(clips)]
+    counts = {split: sum(clip.split == split for clip in specs) for split in LRS3_SPLITS}
     assert counts["pretrain"] >= 1
     assert counts["trainval"] >= 2
     assert counts["test"] >= 1
-    heard = {item.speaker for item in places if item.split == "test"}
-    trained = {item.speaker for item in places if item.split != "test"}
-    assert not heard & trained
-    assert heard | trained <= set(range(speakers))
+    test_speakers = {clip.speaker for clip in specs if clip.split == "test"}
+    training_speakers = {clip.speaker for clip in specs if clip.split != "test"}
+    assert not test_speakers & training_speakers
+    assert test_speakers | training_speakers <= set(range(speakers))
     if clips >= 20 * speakers:
-        assert heard | trained == set(range(speakers))
+        assert test_speakers | training_speakers == set(range(speakers))
     if clips % 20 == 0:
         assert counts == {"pretrain": clips * 12 // 20, "trainval": clips * 5 // 20, "test": clips * 3 // 20}
 
 
 @given(index=st.integers(0, 500), speakers=st.integers(2, 40))
 def test_training_speakers_take_turns(index: int, speakers: int) -> None:
-    trained = [clip_spec(each, speakers) for each in range(index + 20)]
-    counts = np.bincount([item.speaker for item in trained if item.split != "test"])
+    clips = [clip_spec(each, speakers) for each in range(index + 20)]
+    counts = np.bincount([clip.speaker for clip in clips if clip.split != "test"])
     assert counts.max() - counts.min() <= 1
 
 
@@ -175,10 +178,10 @@ def test_letters_are_said_by_their_names() -> None:
 @pytest.mark.parametrize("speaker", range(10))
 def test_words_and_phones_tile_the_speech(speaker: int) -> None:
     rng = np.random.default_rng(speaker)
-    own = voice.speaker_voice(3, speaker)
+    speaker_voice = voice.speaker_voice(3, speaker)
     for _ in range(6):
         words = text.sentence(rng)
-        speech = voice.say(words, own)
+        speech = voice.say(words, speaker_voice)
         assert [word.label for word in speech.words] == words
         starts, ends = (np.array([getattr(phone, name) for phone in speech.phones]) for name in ("start", "end"))
         assert (ends > starts).all()
@@ -191,7 +194,7 @@ def test_words_and_phones_tile_the_speech(speaker: int) -> None:
         assert not unknown
 
 
-def test_phones_lie_on_the_sound() -> None:
+def test_phone_times_match_the_audio() -> None:
     speech = voice.say(["set", "blue", "at", "s", "six", "please"], voice.Voice("en-us", 40, 50, 150))
 
     def part(phone: voice.Segment, share: float) -> np.ndarray:
@@ -200,43 +203,43 @@ def test_phones_lie_on_the_sound() -> None:
 
     level = np.abs(speech.samples.astype(float)).mean()
     for phone in speech.phones:
-        sound = part(phone, 1.0)
-        crossings = np.mean(np.diff(np.sign(sound)) != 0)
+        audio = part(phone, 1.0)
+        crossings = np.mean(np.diff(np.sign(audio)) != 0)
         if phone.label == "s":
             assert crossings > 0.3  # hiss
         elif phone.label in ("ɛ", "uː", "iː", "æ"):
             assert crossings < 0.25
-            assert np.abs(sound).mean() > level
+            assert np.abs(audio).mean() > level
         elif phone.label == "t":
             assert np.abs(part(phone, 0.3)).mean() < 0.1 * level  # its closure is silent
 
 
-def test_same_words_same_sound_whatever_was_said_before() -> None:
-    own = voice.Voice("en-us+m3", 50, 50, 150)
-    first = voice.say(["bin", "now"], own).samples
+def test_same_words_give_the_same_audio_after_other_words() -> None:
+    speaker_voice = voice.Voice("en-us+m3", 50, 50, 150)
+    first = voice.say(["bin", "now"], speaker_voice).samples
     voice.say(["place", "green", "soon"], voice.Voice("en-gb-scotland+f2", 60, 50, 160))
-    assert np.array_equal(first, voice.say(["bin", "now"], own).samples)
+    assert np.array_equal(first, voice.say(["bin", "now"], speaker_voice).samples)
 
 
 @pytest.mark.parametrize("variant", voice.HIGH_VARIANTS)
-def test_a_breathy_voice_is_the_same_at_another_time_of_day(variant: str) -> None:
-    own = voice.Voice(f"en-us+{variant}", 60, 50, 150)
-    first = voice.say(["she"], own).samples
-    time.sleep(1.1)  # left alone, espeak-ng draws its noise from the clock's seconds
-    assert np.array_equal(first, voice.say(["she"], own).samples)
+def test_a_breathy_voice_does_not_depend_on_the_time_of_day(variant: str) -> None:
+    speaker_voice = voice.Voice(f"en-us+{variant}", 60, 50, 150)
+    first = voice.say(["she"], speaker_voice).samples
+    time.sleep(1.1)  # without a seed, espeak-ng draws its noise from the clock's seconds
+    assert np.array_equal(first, voice.say(["she"], speaker_voice).samples)
 
 
 # ------------------------------------------------------------------ faces
-def held(label: str) -> visemes.MouthShapes:
+def shapes_of(label: str) -> visemes.MouthShapes:
     return visemes.mouth_shapes([voice.Segment(label, 0.0, 0.6)], 15)
 
 
-def test_lips_shut_for_p_b_m_and_only_then() -> None:
+def test_lips_are_shut_only_for_p_b_m() -> None:
     for shut in "pbm":
-        assert held(shut).gap[7] == 0
+        assert shapes_of(shut).gap[7] == 0
     for label in ("iː", "uː", "f", "θ", "s", "k", "w"):
-        assert held(label).gap[7] > 0
-    # a closure of 40 ms between wide open vowels is seen in at least one frame, wherever it falls
+        assert shapes_of(label).gap[7] > 0
+    # a closure of 40 ms between open vowels is visible in at least one frame, at any offset
     for offset in np.arange(0, 0.04, 0.005):
         edges = (0.0, 0.3 + offset, 0.34 + offset, 0.7)
         phones = [
@@ -248,22 +251,24 @@ def test_lips_shut_for_p_b_m_and_only_then() -> None:
         assert gap.max() > 0.7
 
 
-def test_mouths_differ_where_lips_can_be_read() -> None:
-    def show(label: str) -> np.ndarray:
-        drawn = face.Face(look.speaker_look(0, 1), np.random.default_rng(0))
-        return next(itertools.islice(drawn.frames(held(label)), 7, None))[128:200, 70:156].astype(float)
+def test_mouths_differ_between_visemes() -> None:
+    def mouth_frame(label: str) -> np.ndarray:
+        talking_face = face.Face(look.speaker_look(0, 1), np.random.default_rng(0))
+        return next(itertools.islice(talking_face.frames(shapes_of(label)), 7, None))[128:200, 70:156].astype(float)
 
-    shown = {label: show(label) for label in ("p", "b", "m", "f", "v", "θ", "s", "iː", "ɑː", "uː", "l", "ʃ")}
+    frames_by_phone = {
+        label: mouth_frame(label) for label in ("p", "b", "m", "f", "v", "θ", "s", "iː", "ɑː", "uː", "l", "ʃ")
+    }
 
-    def apart(first: str, second: str) -> float:
-        return float(np.abs(shown[first] - shown[second]).mean())
+    def difference(first: str, second: str) -> float:
+        return float(np.abs(frames_by_phone[first] - frames_by_phone[second]).mean())
 
-    assert apart("p", "b") == apart("b", "m") == apart("f", "v") == 0
+    assert difference("p", "b") == difference("b", "m") == difference("f", "v") == 0
     for first, second in itertools.combinations(("p", "f", "θ", "s", "iː", "ɑː", "uː", "l", "ʃ"), 2):
-        assert apart(first, second) > 1.0, (first, second)
+        assert difference(first, second) > 1.0, (first, second)
 
 
-def test_rest_before_and_after_speech() -> None:
+def test_lips_rest_before_and_after_speech() -> None:
     shapes = visemes.mouth_shapes([voice.Segment("ɑː", 0.4, 0.6)], 30)
     assert (shapes.gap[:7] == 0).all()
     assert (shapes.gap[20:] == 0).all()
@@ -280,68 +285,68 @@ def test_rest_before_and_after_speech() -> None:
         ({"text": "poems"}, "unknown text 'poems'; known: grid"),
     ],
 )
-def test_wrong_arguments(tmp_path: Path, arguments: dict, sentence: str) -> None:
+def test_wrong_arguments_are_errors(tmp_path: Path, arguments: dict, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         writer.make_corpus(tmp_path / "corpus", **{"clips": 4, **arguments})
     assert not (tmp_path / "corpus").exists()
 
 
-def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write to the output folder"):
         writer.make_corpus(tmp_path / "file" / "corpus", 4)
 
 
-def test_folder_with_another_corpus(corpus: Path) -> None:
+def test_a_folder_with_another_corpus_is_an_error(corpus: Path) -> None:
     with pytest.raises(ConfigError, match="made with seed 7, not 8"):
         writer.make_corpus(corpus, 4, seed=8)
 
 
-def test_unknown_voice() -> None:
+def test_an_unknown_voice_is_an_error() -> None:
     with pytest.raises(ConfigError, match="does not know the voice 'en-xx'"):
         voice.say(["now"], voice.Voice("en-xx", 50, 50, 150))
 
 
-def test_without_espeak(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
+def test_error_without_espeak_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    original_import = builtins.__import__
 
-    def missing(name: str, *arguments, **named):
+    def import_without_espeak(name: str, *arguments, **named):
         if name == "espeakng_loader":
             raise ImportError(name)
-        return real(name, *arguments, **named)
+        return original_import(name, *arguments, **named)
 
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setattr(builtins, "__import__", import_without_espeak)
     with pytest.raises(ConfigError, match=r"pip install 'avhubert\[synth\]'"):
         voice.say(["now"], voice.Voice("en-us", 50, 50, 150))
 
 
 # ------------------------------------------------------------------ the package's own face detector
-def test_detector_finds_the_faces_and_follows_their_lips(corpus: Path) -> None:
+def test_detector_detects_the_faces_and_tracks_their_lips(corpus: Path) -> None:
     from avhubert.prepare.detectors.blazeface import BlazeFace
     from avhubert.prepare.tracking import track_faces
 
     model = BlazeFace()
-    total, found = 0, 0
+    total, detected = 0, 0
     for index in range(4):  # every speaker once
-        item = clip_spec(index, 4)
-        with av.open(str((corpus / item.stem).with_suffix(".mp4"))) as container:
-            pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        performance = perform(item, CorpusSettings(7))
+        clip = clip_spec(index, 4)
+        with av.open(str((corpus / clip.stem).with_suffix(".mp4"))) as container:
+            images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        performance = perform(clip, CorpusSettings(7))
         gaps = performance.face.lip_gaps(performance.shapes)
-        tracks, frames = track_faces(pictures, model)
-        assert frames == len(pictures) == len(gaps)
+        tracks, frames = track_faces(images, model)
+        assert frames == len(images) == len(gaps)
         total += frames
-        found += sum(bool(model.detect(picture)) for picture in pictures)
+        detected += sum(bool(model.detect(image)) for image in images)
         assert len(tracks[0].frames) >= 0.99 * frames
-        shown = np.array([tracks[0].frames[t].lip_gap for t in sorted(tracks[0].frames)])
-        # clip by clip: the mesh reads the same gap larger on one speaker than on another (slopes 0.7 to 1.0)
-        assert np.corrcoef(gaps[sorted(tracks[0].frames)], shown)[0, 1] >= 0.9, item
-    assert found >= 0.99 * total
+        tracked_gaps = np.array([tracks[0].frames[t].lip_gap for t in sorted(tracks[0].frames)])
+        # per clip: the mesh measures the same gap differently between speakers (slopes 0.7 to 1.0)
+        assert np.corrcoef(gaps[sorted(tracks[0].frames)], tracked_gaps)[0, 1] >= 0.9, clip
+    assert detected >= 0.99 * total
 
 
 # ------------------------------------------------------------------ sentences, and another language
 @given(st.integers(0, 2**32 - 1))
-def test_sentences_are_of_the_vocabulary_and_of_the_seed(seed: int) -> None:
+def test_sentences_depend_on_the_seed_and_use_the_vocabulary(seed: int) -> None:
     words = text.sentence(np.random.default_rng(seed), "sentences")
     assert set(words) <= text.vocabulary()
     assert 3 <= len(words) <= 30
@@ -350,17 +355,17 @@ def test_sentences_are_of_the_vocabulary_and_of_the_seed(seed: int) -> None:
 
 def test_sentences_use_over_a_thousand_words() -> None:
     assert len(text.vocabulary()) >= 1000
-    said = {word for seed in range(6000) for word in text.sentence(np.random.default_rng(seed), "sentences")}
-    assert len(said) >= 1000
-    assert all(word.isalpha() and word.islower() for word in said)
+    used_words = {word for seed in range(6000) for word in text.sentence(np.random.default_rng(seed), "sentences")}
+    assert len(used_words) >= 1000
+    assert all(word.isalpha() and word.islower() for word in used_words)
     assert (text.past("shake"), text.past("bake"), text.past("ask")) == ("shook", "baked", "asked")
 
 
 @pytest.mark.parametrize(("kind", "language"), [("sentences", "en"), ("grid", "ru")])
-def test_every_word_of_a_sentence_is_heard_and_seen(kind: str, language: str) -> None:
+def test_every_word_of_a_sentence_has_times_and_visemes(kind: str, language: str) -> None:
     for index in range(12):
-        item = clip_spec(index, 4)
-        performance = perform(item, CorpusSettings(3, kind, language))
+        clip = clip_spec(index, 4)
+        performance = perform(clip, CorpusSettings(3, kind, language))
         expected = text.sentence(np.random.default_rng([3, index, 0]), kind, language)
         assert [word.label for word in performance.words] == expected
         assert all(one.end <= other.start + 1e-9 for one, other in itertools.pairwise(performance.words))
@@ -373,9 +378,9 @@ def test_a_corpus_of_sentences_and_one_in_russian(tmp_path: Path) -> None:
     writer.make_corpus(tmp_path / "s", 4, seed=1, text="sentences", workers=1)
     writer.make_corpus(tmp_path / "r", 4, seed=1, language="ru", workers=1)
     for name, alphabet in (("s", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"), ("r", "АБВГДЕЁЖЗИЙКЛМНОПРСТУФХЦЧШЩЪЫЬЭЮЯ")):
-        found = list((tmp_path / name).rglob("*.txt"))
-        assert len(found) == 4
-        for path in found:
+        transcripts = list((tmp_path / name).rglob("*.txt"))
+        assert len(transcripts) == 4
+        for path in transcripts:
             line = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("Text:  ")
             assert set(line) <= set(alphabet) | {" "}
     with pytest.raises(ConfigError, match="made with language ru, not en"):
@@ -387,7 +392,7 @@ def test_a_corpus_of_sentences_and_one_in_russian(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_a_corpus_that_does_not_say_its_language_is_english(corpus: Path, tmp_path: Path) -> None:
+def test_a_corpus_without_a_language_setting_is_english(corpus: Path, tmp_path: Path) -> None:
     settings = json.loads((corpus / "corpus.json").read_text())
     del settings["language"]
     (tmp_path / "corpus.json").write_text(json.dumps(settings))

@@ -1,4 +1,4 @@
-"""Thirty files as people have them: phones, cameras, screen recordings, and things that only look like videos."""
+"""Thirty files as users have them: from phones, cameras and screen recordings, and files that are no videos."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from avhubert.data.audio import read_audio
 from avhubert.data.video import read_frames
 
 LONG_SECONDS = float(os.environ.get("AVHUBERT_LONG_SECONDS", "180"))  # 7200 before a release
-TURN_RIGHT = (0, 1, -1, 0)  # a display matrix: the stored picture is to be turned by 90°
+TURN_RIGHT = (0, 1, -1, 0)  # display matrix: rotate the stored frames by 90°
 
-# name → words of the reason for which it is left out; '' for what is used. Clips of several faces have one more each.
+# words of the reason for rejection by file name; '' for usable files. Videos of several faces give more clips.
 EXPECTED = {
     "01 plain.mp4": "",
     "02 portrait.mp4": "",
@@ -57,8 +57,8 @@ EXPECTED = {
 
 def write(
     path: Path,
-    pictures: Iterable[np.ndarray],
-    sound: np.ndarray | None,
+    video_frames: Iterable[np.ndarray],
+    audio: np.ndarray | None,
     times: np.ndarray | None = None,
     rate: Fraction = Fraction(25),
     codec: str = "libx264",
@@ -70,71 +70,71 @@ def write(
     delay: float = 0.0,
     turned: bool = False,
 ) -> None:
-    """RGB pictures and int16 16 kHz mono sound in any container and codec."""
+    """Write RGB frames and int16 16 kHz mono audio in any container and codec."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=rate, options=options or {})
         stream.pix_fmt = form
         if times is not None:
             stream.codec_context.time_base = stream.time_base = Fraction(1, 90_000)
         voice = None
-        if sound is not None:
+        if audio is not None:
             voice = out.add_stream(audio_codec, rate=audio_rate)
             voice.layout = layout
-        for index, picture in enumerate(pictures):
+        for index, pixels in enumerate(video_frames):
             if index == 0:
-                stream.height, stream.width = picture.shape[:2]
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(format=form)
+                stream.height, stream.width = pixels.shape[:2]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format=form)
             if times is not None:
                 frame.pts, frame.time_base = round(float(times[index]) * 90_000), Fraction(1, 90_000)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
-        if voice is not None and sound is not None:
+        if voice is not None and audio is not None:
             resampler = av.AudioResampler(voice.codec_context.format.name, layout, audio_rate)
             fifo = av.AudioFifo()
-            for place in range(0, len(sound), 1024):
-                frame = av.AudioFrame.from_ndarray(sound[None, place : place + 1024], format="s16", layout="mono")
-                frame.sample_rate, frame.pts = 16_000, place
-                for made in resampler.resample(frame):
-                    made.pts = None
-                    fifo.write(made)
-            size, done = voice.codec_context.frame_size or 1024, round(delay * audio_rate)
-            while (made := fifo.read(size, partial=True)) is not None:
-                made.pts, made.time_base, made.sample_rate = done, Fraction(1, audio_rate), audio_rate
-                done += made.samples
-                out.mux(voice.encode(made))
+            for start in range(0, len(audio), 1024):
+                frame = av.AudioFrame.from_ndarray(audio[None, start : start + 1024], format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 16_000, start
+                for block in resampler.resample(frame):
+                    block.pts = None
+                    fifo.write(block)
+            size, position = voice.codec_context.frame_size or 1024, round(delay * audio_rate)
+            while (block := fifo.read(size, partial=True)) is not None:
+                block.pts, block.time_base, block.sample_rate = position, Fraction(1, audio_rate), audio_rate
+                position += block.samples
+                out.mux(voice.encode(block))
             out.mux(voice.encode())
     if turned:
         turn(path)
 
 
 def turn(path: Path) -> None:
-    """Write 'turn me to the right' into the display matrix of an mp4, as phones do."""
+    """Mark an mp4 as rotated to the right in its display matrix, as phones do."""
     content = path.read_bytes()
     fixed = struct.pack(">9I", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
     a, b, c, d = (value << 16 & 0xFFFFFFFF for value in TURN_RIGHT)
-    # the film's own matrix comes first, then the picture track's
+    # the matrix of the movie comes first, then that of the video track
     at = content.index(fixed, content.index(fixed) + 1)
     path.write_bytes(content[:at] + struct.pack(">9I", a, b, 0, c, d, 0, 0, 0, 1 << 30) + content[at + 36 :])
 
 
 def loop(source: Path, path: Path, seconds: float) -> None:
-    """`source` again and again without encoding, until it lasts `seconds`."""
+    """Repeat `source` without encoding, until the video lasts `seconds`."""
     with av.open(str(source)) as first, av.open(str(path), "w") as out:
         streams = {stream.index: out.add_stream_from_template(stream) for stream in first.streams}
-        kept = [
+        packets = [
             (packet.stream.index, bytes(packet), packet.pts, packet.dts, packet.duration, packet.is_keyframe)
             for packet in first.demux()
             if packet.dts is not None
         ]
         bases = {stream.index: stream.time_base for stream in first.streams}
-        lasts = max((pts + duration) * bases[index] for index, _, pts, _, duration, _ in kept)
-        before = dict.fromkeys(streams, -(1 << 40))
-        for number in range(int(np.ceil(seconds / float(lasts)))):
-            for index, content, pts, dts, duration, key in kept:
-                shift = round(number * lasts / bases[index])
-                if dts + shift <= before[index]:  # sound that reaches into the next round
+        length = max((pts + duration) * bases[index] for index, _, pts, _, duration, _ in packets)
+        last_dts = dict.fromkeys(streams, -(1 << 40))
+        for number in range(int(np.ceil(seconds / float(length)))):
+            for index, content, pts, dts, duration, key in packets:
+                shift = round(number * length / bases[index])
+                if dts + shift <= last_dts[index]:  # audio that overlaps the next repetition
                     continue
-                before[index] = dts + shift
+                last_dts[index] = dts + shift
                 packet = av.Packet(content)
                 packet.pts, packet.dts, packet.duration = pts + shift, dts + shift, duration
                 packet.time_base, packet.is_keyframe, packet.stream = bases[index], key, streams[index]
@@ -142,70 +142,70 @@ def loop(source: Path, path: Path, seconds: float) -> None:
 
 
 def make(root: Path, talks: list[tuple[np.ndarray, np.ndarray]], long_seconds: float) -> None:
-    """The thirty files of `EXPECTED` under `root`, from two people's pictures [T, 224, 224, 3] and sound [640 T]."""
-    (pictures, sound), (other, _) = talks
-    count = len(pictures)
-    wall = np.random.default_rng(1).normal(90, 6, (count, 224, 224, 3)).astype(np.uint8)  # a camera's noise
+    """The thirty files of `EXPECTED` under `root`, from two people's frames [T, 224, 224, 3] and audio [640 T]."""
+    (video_frames, audio), (other, _) = talks
+    count = len(video_frames)
+    wall = np.random.default_rng(1).normal(90, 6, (count, 224, 224, 3)).astype(np.uint8)  # camera noise
     names = iter(EXPECTED)
 
     def path() -> Path:
         return root / next(names)
 
     def sampled(rate: float) -> np.ndarray:
-        return pictures[np.minimum((np.arange(int(count / 25 * rate)) / rate * 25).astype(int), count - 1)]
+        return video_frames[np.minimum((np.arange(int(count / 25 * rate)) / rate * 25).astype(int), count - 1)]
 
-    write(path(), pictures, sound)
-    write(path(), np.rot90(pictures, 1, (1, 2)), sound, turned=True)
-    write(path(), sampled(60_000 / 1001), sound, rate=Fraction(60_000, 1001))
-    gaps = np.random.default_rng(0).uniform(0.02, 0.06, 4 * count)
-    times = np.cumsum(gaps) - gaps[0]
+    write(path(), video_frames, audio)
+    write(path(), np.rot90(video_frames, 1, (1, 2)), audio, turned=True)
+    write(path(), sampled(60_000 / 1001), audio, rate=Fraction(60_000, 1001))
+    intervals = np.random.default_rng(0).uniform(0.02, 0.06, 4 * count)
+    times = np.cumsum(intervals) - intervals[0]
     times = times[times < count / 25 - 0.03]
-    write(path(), pictures[np.minimum((times * 25).astype(int), count - 1)], sound, times)
-    both = min(count, len(other))
-    write(path(), np.concatenate([pictures[:both], other[:both]], 2), sound[: both * 640])
-    write(path(), [*pictures[: count // 2], *wall[count // 2 :]], sound)
-    write(path(), [*pictures[: count - 25], *[np.zeros_like(wall[0])] * 25], sound)
-    write(path(), pictures, sound, audio_rate=8_000)
-    write(path(), pictures, None)
-    with av.open(str(path()), "w", format="image2", options={"update": "1"}) as out:  # a png renamed mp4
+    write(path(), video_frames[np.minimum((times * 25).astype(int), count - 1)], audio, times)
+    shortest = min(count, len(other))
+    write(path(), np.concatenate([video_frames[:shortest], other[:shortest]], 2), audio[: shortest * 640])
+    write(path(), [*video_frames[: count // 2], *wall[count // 2 :]], audio)
+    write(path(), [*video_frames[: count - 25], *[np.zeros_like(wall[0])] * 25], audio)
+    write(path(), video_frames, audio, audio_rate=8_000)
+    write(path(), video_frames, None)
+    with av.open(str(path()), "w", format="image2", options={"update": "1"}) as out:  # a PNG with the suffix .mp4
         stream = out.add_stream("png", rate=25)
         stream.height, stream.width, stream.pix_fmt = 224, 224, "rgb24"
-        out.mux(stream.encode(av.VideoFrame.from_ndarray(pictures[0], format="rgb24")))
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(video_frames[0], format="rgb24")))
         out.mux(stream.encode())
     path().write_bytes(b"")
-    whole = (root / "01 plain.mp4").read_bytes()
-    path().write_bytes(whole[: len(whole) // 2])
-    write(path(), pictures, sound)
-    write(path(), pictures, sound, audio_codec="ac3", audio_rate=48_000, layout="5.1")
-    write(path(), pictures, sound, codec="libvpx-vp9", audio_codec="libopus", audio_rate=48_000,
+    content_of_plain = (root / "01 plain.mp4").read_bytes()
+    path().write_bytes(content_of_plain[: len(content_of_plain) // 2])
+    write(path(), video_frames, audio)
+    write(path(), video_frames, audio, audio_codec="ac3", audio_rate=48_000, layout="5.1")
+    write(path(), video_frames, audio, codec="libvpx-vp9", audio_codec="libopus", audio_rate=48_000,
           options={"cpu-used": "8", "deadline": "realtime"})  # fmt: skip
-    write(path(), pictures, sound, codec="mpeg4", audio_codec="mp3", audio_rate=44_100, layout="stereo")
-    write(path(), pictures, sound, codec="mjpeg", form="yuvj422p", audio_codec="pcm_s16be", audio_rate=44_100)
-    write(path(), pictures, sound, options={"x264-params": "tff=1"})
-    write(path(), pictures, sound, codec="libx265", form="yuv420p10le", options={"x265-params": "log-level=none"})
-    write(path(), sampled(24), sound, rate=Fraction(24))
-    write(path(), pictures[:, ::2, ::2], sound)
-    write(path(), np.pad(pictures, ((0, 0), (0, 0), (160, 160), (0, 0)), constant_values=60), sound)
-    write(path(), wall, sound)
-    write(path(), [pictures[0]] * count, sound)
-    write(path(), pictures, np.pad(sound, (0, 16_000)))
-    write(path(), pictures[:4], sound[: 4 * 640])
+    write(path(), video_frames, audio, codec="mpeg4", audio_codec="mp3", audio_rate=44_100, layout="stereo")
+    write(path(), video_frames, audio, codec="mjpeg", form="yuvj422p", audio_codec="pcm_s16be", audio_rate=44_100)
+    write(path(), video_frames, audio, options={"x264-params": "tff=1"})
+    write(path(), video_frames, audio, codec="libx265", form="yuv420p10le", options={"x265-params": "log-level=none"})
+    write(path(), sampled(24), audio, rate=Fraction(24))
+    write(path(), video_frames[:, ::2, ::2], audio)
+    write(path(), np.pad(video_frames, ((0, 0), (0, 0), (160, 160), (0, 0)), constant_values=60), audio)
+    write(path(), wall, audio)
+    write(path(), [video_frames[0]] * count, audio)
+    write(path(), video_frames, np.pad(audio, (0, 16_000)))
+    write(path(), video_frames[:4], audio[: 4 * 640])
     path().write_text("my holiday, by email\n")
     with av.open(str(path()), "w") as out:
         voice = out.add_stream("aac", rate=16_000)
         voice.layout = "mono"
-        for place in range(0, len(sound), 1024):
-            frame = av.AudioFrame.from_ndarray(sound[None, place : place + 1024], format="s16", layout="mono")
-            frame.sample_rate, frame.pts = 16_000, place
+        for start in range(0, len(audio), 1024):
+            frame = av.AudioFrame.from_ndarray(audio[None, start : start + 1024], format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, start
             out.mux(voice.encode(frame))
         out.mux(voice.encode())
-    write(path(), pictures, sound[3_200:], audio_codec="pcm_s16le", delay=0.2)
+    write(path(), video_frames, audio[3_200:], audio_codec="pcm_s16le", delay=0.2)
     loop(root / "01 plain.mp4", path(), long_seconds)
 
 
 @dataclass(frozen=True)
 class Messy:
-    """The folder; name → words of the reason, '' for what is used; how long the last file is."""
+    """The folder; words of the expected reason by file name, '' for usable files; length of the last file."""
 
     folder: Path
     expected: dict[str, str]
@@ -218,8 +218,8 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> Messy:
     make_corpus(root / "corpus", 4, speakers=2, seed=9)
     talks = []
     for path in sorted((root / "corpus").rglob("*.mp4"))[:2]:
-        pictures, sound = np.stack(list(read_frames(path))), read_audio(path)
-        talks.append((pictures, np.pad(sound, (0, len(pictures) * 640))[: len(pictures) * 640]))
+        video_frames, audio = np.stack(list(read_frames(path))), read_audio(path)
+        talks.append((video_frames, np.pad(audio, (0, len(video_frames) * 640))[: len(video_frames) * 640]))
     (root / "src").mkdir()
     make(root / "src", talks, LONG_SECONDS)
     return Messy(root / "src", EXPECTED, LONG_SECONDS)

@@ -1,4 +1,4 @@
-"""dlib's 68 points behind the same interface, with a predictor that is trained here on drawn faces."""
+"""dlib's 68 landmarks through the same interface, with a predictor that is trained here on synthetic faces."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from avhubert.prepare.mouth import find_mouth
 from avhubert.prepare.tracking import track_faces
 
 
-class Follower(BlazeFace):
-    """The default detector's points in dlib's places, to learn from; the other places get the nose's."""
+class Teacher(BlazeFace):
+    """The default detector's points in dlib's layout, as training targets; unused points are at the nose."""
 
-    def points(self, picture: np.ndarray) -> np.ndarray:
+    def points(self, frame: np.ndarray) -> np.ndarray:
         from avhubert.prepare.detectors.interface import IBUG
         from avhubert.prepare.tracking import region_of_face
 
-        mesh, _ = self.landmarks(picture, region_of_face(self.detect(picture)[0]))
+        mesh, _ = self.landmarks(frame, region_of_face(self.detect(frame)[0]))
         row = np.tile(mesh[MESH.stable[0]], (68, 1))
         row[list(IBUG.mouth)] = mesh[list(MESH.mouth)]
         row[list(IBUG.stable)] = mesh[list(MESH.stable)]
@@ -44,48 +44,48 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dlib = pytest.importorskip("dlib", reason="dlib is not installed (pip install 'avhubert[dlib]')")
-    teacher, hog = Follower(), dlib.get_frontal_face_detector()
-    pictures, faces = [], []
+    teacher, hog = Teacher(), dlib.get_frontal_face_detector()
+    images, faces = [], []
     for video in sorted(corpus.rglob("*.mp4")):
-        for picture in list(read_frames(video))[::12]:
-            found = hog(picture, 1)
-            points = [dlib.point(int(x), int(y)) for x, y in np.rint(teacher.points(picture))]
-            pictures.append(picture)
-            faces.append([dlib.full_object_detection(found[0], dlib.points(points))])
+        for frame in list(read_frames(video))[::12]:
+            rectangles = hog(frame, 1)
+            points = [dlib.point(int(x), int(y)) for x, y in np.rint(teacher.points(frame))]
+            images.append(frame)
+            faces.append([dlib.full_object_detection(rectangles[0], dlib.points(points))])
     options = dlib.shape_predictor_training_options()
     options.cascade_depth, options.num_trees_per_cascade_level, options.tree_depth, options.num_threads = 5, 40, 3, 1
     options.nu, options.oversampling_amount, options.feature_pool_size = 0.25, 8, 200
     folder = tmp_path_factory.mktemp("dlib")
-    dlib.train_shape_predictor(pictures, faces, options).save(str(folder / PREDICTOR))
+    dlib.train_shape_predictor(images, faces, options).save(str(folder / PREDICTOR))
     return folder
 
 
-def test_its_points_lead_to_the_same_crop(models: Path, corpus: Path) -> None:
+def test_dlib_and_default_detector_give_the_same_crop(models: Path, corpus: Path) -> None:
     video = min(corpus.rglob("*.mp4"))
     frames = list(read_frames(video))
-    (one,), count = track_faces(frames, Dlib68(models))
-    assert count == len(one.frames) == len(frames)
+    (face_track,), count = track_faces(frames, Dlib68(models))
+    assert count == len(face_track.frames) == len(frames)
     ours = find_mouth(video)
     theirs = find_mouth(video, model=Dlib68(models))
     assert np.median(np.linalg.norm(ours.centres - theirs.centres, axis=1)) < 5
     assert theirs.face_share == 1
 
 
-def test_who_leaves_is_not_followed(models: Path, corpus: Path) -> None:
+def test_a_face_that_leaves_and_returns_is_detected_again(models: Path, corpus: Path) -> None:
     frames = list(read_frames(min(corpus.rglob("*.mp4"))))[:10]
     empty = [np.full_like(frames[0], 120)] * 5
-    (one,), count = track_faces([*frames[:5], *empty, *frames[5:]], Dlib68(models))
+    (face_track,), count = track_faces([*frames[:5], *empty, *frames[5:]], Dlib68(models))
     assert count == 15
-    assert sorted(one.frames) == [*range(5), *range(10, 15)]
+    assert sorted(face_track.frames) == [*range(5), *range(10, 15)]
 
 
-def test_a_face_has_the_interface_s_form(models: Path, corpus: Path) -> None:
-    picture = next(read_frames(min(corpus.rglob("*.mp4"))))
-    (face,) = Dlib68(models).detect(picture)
+def test_outputs_have_the_shapes_of_the_interface(models: Path, corpus: Path) -> None:
+    frame = next(read_frames(min(corpus.rglob("*.mp4"))))
+    (face,) = Dlib68(models).detect(frame)
     assert isinstance(face, Face)
     assert face.box.shape == (4,)
     assert face.eyes.shape == (2, 2)
-    points, presence = Dlib68(models).landmarks(picture, np.array([112, 120, 160, 0.0]))
+    points, presence = Dlib68(models).landmarks(frame, np.array([112, 120, 160, 0.0]))
     assert (points.shape, points.dtype, presence) == ((68, 2), np.float32, 1.0)
 
 
@@ -97,12 +97,14 @@ def test_prepare_with_dlib(models: Path, corpus: Path, tmp_path: Path, capsys: p
     command = ["prepare", "folder", str(src), str(dst), "--landmarks", f"dlib:{models}", "--workers", "1"]
     assert main(command) == 0
     assert sum(len(read_manifest(dst / f"{split}.tsv")) for split in ("train", "valid", "test")) == 3
-    made = {path: path.stat().st_ino for path in dst.rglob("*.mp4")}
+    inodes = {path: path.stat().st_ino for path in dst.rglob("*.mp4")}
     assert main(command) == 0
-    assert {path: path.stat().st_ino for path in dst.rglob("*.mp4")} == made
+    assert {path: path.stat().st_ino for path in dst.rglob("*.mp4")} == inodes
 
 
-def test_wrong_models_are_one_sentence(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_or_damaged_model_files_are_errors(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ConfigError, match=f"there is no {PREDICTOR} in"):
         Dlib68(tmp_path)
     (tmp_path / PREDICTOR).write_bytes(b"nothing")
@@ -115,33 +117,33 @@ def test_wrong_models_are_one_sentence(models: Path, tmp_path: Path, capsys: pyt
     src = tmp_path / "src"
     src.mkdir()
     write_video(src / "a.mp4", np.zeros((30, 64, 64, 3), np.uint8), audio=np.zeros(30 * 640, np.int16))
-    gone = ["prepare", "folder", str(src), str(tmp_path / "dst"), "--landmarks", f"dlib:{tmp_path / 'gone'}"]
-    assert main(gone) == 2
+    missing = f"dlib:{tmp_path / 'gone'}"
+    assert main(["prepare", "folder", str(src), str(tmp_path / "dst"), "--landmarks", missing]) == 2
     assert "gone, which is not a folder" in capsys.readouterr().err
 
 
-def test_a_predictor_of_other_points_is_refused(models: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_predictor_with_another_number_of_points_is_an_error(models: Path, corpus: Path, tmp_path: Path) -> None:
     import dlib
 
-    picture = next(read_frames(min(corpus.rglob("*.mp4"))))
+    frame = next(read_frames(min(corpus.rglob("*.mp4"))))
     options = dlib.shape_predictor_training_options()
     options.cascade_depth, options.num_trees_per_cascade_level, options.num_threads = 2, 5, 1
-    five = dlib.full_object_detection(
+    detection = dlib.full_object_detection(
         dlib.rectangle(50, 50, 170, 170), dlib.points([dlib.point(80, 80 + i) for i in range(5)])
     )
-    dlib.train_shape_predictor([picture] * 2, [[five]] * 2, options).save(str(tmp_path / PREDICTOR))
+    dlib.train_shape_predictor([frame] * 2, [[detection]] * 2, options).save(str(tmp_path / PREDICTOR))
     with pytest.raises(CheckpointError, match="has 5 points; the mouth crop needs the 68-point predictor"):
-        Dlib68(tmp_path).landmarks(picture, np.array([112, 112, 160, 0.0]))
+        Dlib68(tmp_path).landmarks(frame, np.array([112, 112, 160, 0.0]))
 
 
-def test_without_dlib_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
+def test_error_without_dlib_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original_import = builtins.__import__
 
-    def without(name: str, *rest: object) -> object:
+    def import_without_dlib(name: str, *rest: object) -> object:
         if name == "dlib":
             raise ImportError(name)
-        return real(name, *rest)
+        return original_import(name, *rest)
 
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(builtins, "__import__", import_without_dlib)
     with pytest.raises(ConfigError, match=r"needs dlib, which is not installed; run: pip install 'avhubert\[dlib\]'"):
         Dlib68(tmp_path)

@@ -1,4 +1,4 @@
-"""The default detector against the 68 points where a synthetic face's features were really drawn."""
+"""The default detector compared with the exact 68 landmarks of a synthetic face."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SEED = 5
 
 
 def drawn_points(performance: Performance) -> np.ndarray:
-    """iBUG's points float32 [T, 68, 2] in pixels, as the lines are drawn; those that no crop uses are left at 0."""
+    """iBUG's points float32 [T, 68, 2] in pixels, where they are drawn; points that no crop uses are 0."""
     drawer, shapes = performance.face, performance.shapes
     look, total = drawer.look, len(shapes.gap)
     points = np.zeros((total, 68, 2))
-    points[:, 33] = CENTRE, NOSE_Y + 2.2  # the nostrils' lower edge
+    points[:, 33] = CENTRE, NOSE_Y + 2.2  # lower edge of the nostrils
     for number, side, corner in ((36, -1, -1), (39, -1, 1), (42, 1, -1), (45, 1, 1)):
         points[:, number] = CENTRE + side * EYE_X + 11.35 * corner, EYE_Y
     for t in range(total):
@@ -46,9 +46,9 @@ def drawn_points(performance: Performance) -> np.ndarray:
     motion = drawer.head_motion(total)
     angle, scale = motion.angle, motion.scale
     centre = np.array([CENTRE, PIVOT_Y])
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale
     moved = (
-        np.einsum("ijt,tkj->tki", turn, points - centre)
+        np.einsum("ijt,tkj->tki", rotation, points - centre)
         + centre
         + np.stack([motion.shift_x, motion.shift_y], 1)[:, None]
     )
@@ -56,27 +56,27 @@ def drawn_points(performance: Performance) -> np.ndarray:
 
 
 def distances(ours: MouthTrack, exact: MouthTrack) -> np.ndarray:
-    """Between the crops' centres [T], in pixels of the frame of the mean face."""
+    """Distances between the crops' centres [T], in pixels of the mean-face image."""
     inverse = np.linalg.inv(ours.transforms[:, :, :2])
-    there = np.einsum("tij,tj->ti", inverse, ours.centres - ours.transforms[:, :, 2])
-    mapped = np.einsum("tij,tj->ti", exact.transforms[:, :, :2], there) + exact.transforms[:, :, 2]
-    return np.linalg.norm(mapped - exact.centres, axis=1)
+    in_frame = np.einsum("tij,tj->ti", inverse, ours.centres - ours.transforms[:, :, 2])
+    on_exact_face = np.einsum("tij,tj->ti", exact.transforms[:, :, :2], in_frame) + exact.transforms[:, :, 2]
+    return np.linalg.norm(on_exact_face - exact.centres, axis=1)
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
+def crop_distances(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
     root = tmp_path_factory.mktemp("drawn")
     make_corpus(root, SPEAKERS, speakers=SPEAKERS, seed=SEED)
-    result = []
+    results = []
     for index in range(SPEAKERS):
         clip = clip_spec(index, SPEAKERS)
         video = (root / clip.stem).with_suffix(".mp4")
         points = drawn_points(perform(clip, CorpusSettings(SEED, speakers=SPEAKERS)))
-        result.append(distances(find_mouth(video), find_mouths(video, points=list(points))[0]))
-    return result
+        results.append(distances(find_mouth(video), find_mouths(video, points=list(points))[0]))
+    return results
 
 
-def test_the_crop_is_where_the_drawn_points_put_it(found: list[np.ndarray]) -> None:
-    """The published crop is that of 68 points: the median difference of its centre is below 1.5 pixels of 256."""
-    assert np.median(np.concatenate(found)) < 1.5
-    assert max(np.median(one) for one in found) < 2
+def test_default_detector_crops_where_the_exact_landmarks_do(crop_distances: list[np.ndarray]) -> None:
+    """The published crop uses 68 points: the median distance to its centre is below 1.5 pixels of 256."""
+    assert np.median(np.concatenate(crop_distances)) < 1.5
+    assert max(np.median(clip_distances) for clip_distances in crop_distances) < 2

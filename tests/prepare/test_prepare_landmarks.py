@@ -1,4 +1,4 @@
-"""Landmarks that somebody made before, and faces too small for the short-range detector."""
+"""Stored landmarks, and faces that are too small for the short-range detector."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def face_model() -> BlazeFace:
     return BlazeFace()
 
 
-class Kept(BlazeFace):
-    """Keeps the mesh's points of every frame as those of the 68 that are used."""
+class RecordingModel(BlazeFace):
+    """Records the mesh points of every frame in the 68-point layout."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[np.ndarray] = []
 
-    def landmarks(self, picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
-        points, presence = super().landmarks(picture, region)
+    def landmarks(self, frame: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
+        points, presence = super().landmarks(frame, region)
         row = np.tile(points.mean(0), (68, 1))
         row[list(IBUG.mouth)] = points[list(MESH.mouth)]
         row[list(IBUG.stable)] = points[list(MESH.stable)]
@@ -56,78 +56,81 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[s
     make_corpus(root / "corpus", 4, speakers=2, seed=9)
     (root / "src" / "day").mkdir(parents=True)
     (root / "marks" / "day").mkdir(parents=True)
-    found = {}
+    stored_points = {}
     for number, video in enumerate(sorted((root / "corpus").rglob("*.mp4"))[:3]):
         shutil.copy(video, root / "src" / "day" / f"{number}.mp4")
-        model = Kept()
+        model = RecordingModel()
         find_mouth(video, model=model)
-        found[f"day/{number}"] = model.rows
-    return root / "src", root / "marks", found
+        stored_points[f"day/{number}"] = model.rows
+    return root / "src", root / "marks", stored_points
 
 
-def test_a_small_face_is_found_by_the_full_range_detector(face_model: BlazeFace) -> None:
-    picture = np.full((512, 512, 3), 110, np.uint8)
-    head = skimage.data.astronaut()[:360:3, :480:3]
-    picture[100 : 100 + head.shape[0], 60 : 60 + head.shape[1]] = head
-    assert not face_model._detect(*face_model._short_range, picture)
-    (face,) = face_model.detect(picture)
+def test_full_range_detector_detects_a_small_face(face_model: BlazeFace) -> None:
+    frame = np.full((512, 512, 3), 110, np.uint8)
+    small_face = skimage.data.astronaut()[:360:3, :480:3]
+    frame[100 : 100 + small_face.shape[0], 60 : 60 + small_face.shape[1]] = small_face
+    assert not face_model._detect(*face_model._short_range, frame)
+    (face,) = face_model.detect(frame)
     middle = (face.box[:2] + face.box[2:]) / 2
     assert np.abs(middle - np.array([60 + 224 / 3, 100 + 125 / 3])).max() < 6
-    tracks, _ = track_faces([picture] * 2, face_model)
+    tracks, _ = track_faces([frame] * 2, face_model)
     assert np.abs(tracks[0].frames[1].mouth - np.array([60 + 224 / 3, 100 + 146 / 3])).max() < 4
 
 
-def test_both_detectors_lead_to_the_same_crop(face_model: BlazeFace) -> None:
-    picture = skimage.data.astronaut()
+def test_both_detectors_give_the_same_crop(face_model: BlazeFace) -> None:
+    frame = skimage.data.astronaut()
     crops = []
     for detector in (face_model._short_range, face_model._full_range):
         model = BlazeFace()
         model._short_range = model._full_range = detector
-        (one,), _ = track_faces([picture], model)
-        crops.append(one.frames[0].mouth)
+        (face_track,), _ = track_faces([frame], model)
+        crops.append(face_track.frames[0].mouth)
     assert np.abs(crops[0] - crops[1]).max() < 1.5
 
 
 def test_the_same_points_give_the_same_crop(folder: tuple[Path, Path, dict[str, list[np.ndarray]]]) -> None:
-    src, _, found = folder
-    one, other = find_mouth(src / "day" / "0.mp4"), find_mouths(src / "day" / "0.mp4", points=found["day/0"])[0]
-    assert other.transforms == pytest.approx(one.transforms, abs=1e-4)
-    assert other.centres == pytest.approx(one.centres, abs=1e-3)
-    assert other.face_share == 1
+    src, _, stored_points = folder
+    first_clip, second_clip = (
+        find_mouth(src / "day" / "0.mp4"),
+        find_mouths(src / "day" / "0.mp4", points=stored_points["day/0"])[0],
+    )
+    assert second_clip.transforms == pytest.approx(first_clip.transforms, abs=1e-4)
+    assert second_clip.centres == pytest.approx(first_clip.centres, abs=1e-3)
+    assert second_clip.face_share == 1
 
 
 @pytest.mark.parametrize("ending", ["pkl", "npz"])
-def test_landmarks_on_disk_give_the_clips_that_finding_them_gives(
+def test_stored_landmarks_give_the_same_clips_as_the_detector(
     folder: tuple[Path, Path, dict[str, list[np.ndarray]]], tmp_path: Path, ending: str
 ) -> None:
-    src, _, found = folder
-    marks = tmp_path / "marks"
-    (marks / "day").mkdir(parents=True)
-    for name, rows in found.items():
+    src, _, stored_points = folder
+    landmark_folder = tmp_path / "marks"
+    (landmark_folder / "day").mkdir(parents=True)
+    for name, rows in stored_points.items():
         if ending == "pkl":
-            (marks / f"{name}.pkl").write_bytes(pickle.dumps([None, *rows[1:]] if name == "day/0" else rows))
+            (landmark_folder / f"{name}.pkl").write_bytes(pickle.dumps([None, *rows[1:]] if name == "day/0" else rows))
         else:
-            kept = np.stack(rows)
-            kept[0] = np.nan  # no face there
-            np.savez(marks / f"{name}.npz", landmarks=kept)
+            rows_with_gap = np.stack(rows)
+            rows_with_gap[0] = np.nan  # no face there
+            np.savez(landmark_folder / f"{name}.npz", landmarks=rows_with_gap)
     prepare("folder", src, tmp_path / "here", workers=1)
-    assert main(["prepare", "folder", str(src), str(tmp_path / "there"), "--landmarks", str(marks)]) == 0
+    assert main(["prepare", "folder", str(src), str(tmp_path / "there"), "--landmarks", str(landmark_folder)]) == 0
     for split in ("train", "valid", "test"):
         ours, theirs = (read_manifest(tmp_path / name / f"{split}.tsv") for name in ("here", "there"))
         assert [clip.id for clip in ours] == [clip.id for clip in theirs]
-        for one, other in zip(ours, theirs, strict=True):
-            difference = np.abs(read_gray(one.video).astype(int) - read_gray(other.video))
-            assert difference[12:].mean() < 2  # the first frame's landmarks, which are lost, have no part in these
+        for first_clip, second_clip in zip(ours, theirs, strict=True):
+            difference = np.abs(read_gray(first_clip.video).astype(int) - read_gray(second_clip.video))
+            assert difference[12:].mean() < 2  # these do not use the landmarks of the first frame, which are missing
             assert difference.mean() < 3
 
 
-def test_what_is_missing_or_does_not_fit_is_left_out_and_named(
+def test_missing_or_unsuitable_landmarks_reject_the_clip(
     folder: tuple[Path, Path, dict[str, list[np.ndarray]]], tmp_path: Path
 ) -> None:
-    src, marks, found = folder
-    (marks / "day" / "0.pkl").write_bytes(pickle.dumps(found["day/0"]))
-    (marks / "day" / "1.pkl").write_bytes(pickle.dumps(found["day/1"][:-9]))
-    prepare("folder", src, tmp_path / "dst", workers=1, landmarks=marks, max_rejected=0.9)
+    src, landmark_folder, stored_points = folder
+    (landmark_folder / "day" / "0.pkl").write_bytes(pickle.dumps(stored_points["day/0"]))
+    (landmark_folder / "day" / "1.pkl").write_bytes(pickle.dumps(stored_points["day/1"][:-9]))
+    prepare("folder", src, tmp_path / "dst", workers=1, landmarks=landmark_folder, max_rejected=0.9)
     reasons = dict(line.split("\t") for line in (tmp_path / "dst" / "rejected.tsv").read_text().splitlines())
     assert set(reasons) == {"day/1", "day/2"}
     assert "the landmarks are of " in reasons["day/1"]
@@ -141,17 +144,19 @@ def test_what_is_missing_or_does_not_fit_is_left_out_and_named(
 
 
 def test_changed_landmarks_are_used(folder: tuple[Path, Path, dict[str, list[np.ndarray]]], tmp_path: Path) -> None:
-    src, _, found = folder
-    marks = tmp_path / "marks"
-    (marks / "day").mkdir(parents=True)
-    for name, rows in found.items():
-        (marks / f"{name}.pkl").write_bytes(pickle.dumps(rows))
+    src, _, stored_points = folder
+    landmark_folder = tmp_path / "marks"
+    (landmark_folder / "day").mkdir(parents=True)
+    for name, rows in stored_points.items():
+        (landmark_folder / f"{name}.pkl").write_bytes(pickle.dumps(rows))
     dst = tmp_path / "dst"
-    prepare("folder", src, dst, workers=1, landmarks=marks)
+    prepare("folder", src, dst, workers=1, landmarks=landmark_folder)
     before = {path: (path.stat().st_ino, path.read_bytes()) for path in (dst / "video").rglob("*.mp4")}
     assert len(before) == 3
-    (marks / "day" / "1.pkl").write_bytes(pickle.dumps([row + np.float32([0, 9]) for row in found["day/1"]]))
-    prepare("folder", src, dst, workers=1, landmarks=marks)
+    (landmark_folder / "day" / "1.pkl").write_bytes(
+        pickle.dumps([row + np.float32([0, 9]) for row in stored_points["day/1"]])
+    )
+    prepare("folder", src, dst, workers=1, landmarks=landmark_folder)
     changed = [path.stem for path, (inode, _) in before.items() if path.stat().st_ino != inode]
     assert changed == ["1"]
     assert (dst / "video" / "day" / "1.mp4").read_bytes() != before[dst / "video" / "day" / "1.mp4"][1]
@@ -174,7 +179,7 @@ class Harmful:
         (b"", "Ran out of input"),
     ],
 )
-def test_wrong_landmarks_are_refused_unread(
+def test_malformed_or_harmful_landmark_files_are_errors(
     tmp_path: Path, content: bytes, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.pkl").write_bytes(content)
@@ -186,22 +191,22 @@ def test_wrong_landmarks_are_refused_unread(
 @pytest.mark.parametrize("ending", ["pkl", "npz"])
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_damaged_landmarks_are_refused(
+def test_damaged_landmark_files_are_errors(
     tmp_path_factory: pytest.TempPathFactory, ending: str, data: st.DataObject
 ) -> None:
-    """Cut or overwritten bytes either leave points that can be read or are refused by one sentence."""
-    kept = io.BytesIO()
+    """Truncated or overwritten files either still contain points or are a MediaError."""
+    buffer = io.BytesIO()
     rows = np.arange(272, dtype=np.float64).reshape(2, 68, 2)
-    kept.write(pickle.dumps(list(rows))) if ending == "pkl" else np.savez(kept, landmarks=rows)
-    content = bytearray(kept.getvalue())
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
-        content[place] = data.draw(st.integers(0, 255))
+    buffer.write(pickle.dumps(list(rows))) if ending == "pkl" else np.savez(buffer, landmarks=rows)
+    content = bytearray(buffer.getvalue())
+    for index in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
+        content[index] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))]
     folder = tmp_path_factory.mktemp("damaged")
     (folder / f"a.{ending}").write_bytes(content)
     with contextlib.suppress(MediaError):
-        found = read_landmarks(folder, ["a"])
-        assert all(row is None or row.shape == (68, 2) for row in found)
+        stored_points = read_landmarks(folder, ["a"])
+        assert all(row is None or row.shape == (68, 2) for row in stored_points)
 
 
 def test_pickles_of_old_and_new_numpy_are_read(tmp_path: Path) -> None:
@@ -210,15 +215,15 @@ def test_pickles_of_old_and_new_numpy_are_read(tmp_path: Path) -> None:
         content = pickle.dumps(rows, protocol=protocol)
         for kind in (content, content.replace(b"numpy._core", b"numpy.core") if protocol == 0 else content):
             (tmp_path / "a.pkl").write_bytes(kind)
-            found = read_landmarks(tmp_path, ["a"])
-            assert found[0] is not None
-            assert found[0].tolist() == rows[0].tolist()
-            assert found[1] is None
-    (frame,) = stored_track(found).frames.values()
+            stored_points = read_landmarks(tmp_path, ["a"])
+            assert stored_points[0] is not None
+            assert stored_points[0].tolist() == rows[0].tolist()
+            assert stored_points[1] is None
+    (frame,) = stored_track(stored_points).frames.values()
     assert frame.mouth.tolist() == rows[0][48:68].mean(0).tolist()
 
 
-def test_nothing_but_litert_s_news_is_kept_from_stderr(capfd: pytest.CaptureFixture) -> None:
+def test_only_the_delegate_message_is_removed_from_stderr(capfd: pytest.CaptureFixture) -> None:
     with _without_delegate_message():
         os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nsomething else\n")
     os.write(2, b"later\n")

@@ -1,4 +1,4 @@
-"""A folder of thirty files as people have them: what is used is right, what is left out is named with its reason."""
+"""A folder of thirty files as users have them: usable files are prepared, the others rejected with their reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-def test_every_file_is_used_or_named(
+def test_every_file_is_prepared_or_rejected_with_its_reason(
     messy: Messy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "cache"))
@@ -41,11 +41,11 @@ def test_every_file_is_used_or_named(
             assert all(4.9 < clip.video_frames / 25 < 15.1 for clip in pieces)
         else:
             assert identifier in clips, (identifier, reasons.get(identifier))
-    assert 'alt="23 wall: no face was found' in page  # with its picture
+    assert 'alt="23 wall: no face was found' in page  # with its first frame
     assert set(reasons) == {name.rsplit(".", 1)[0] for name, reason in messy.expected.items() if reason}
     assert "05 two people_face2" in clips
     assert summary.rejected.total() == len(reasons)
-    # the same face and voice came in every dress: the clips resemble that of the plain file
+    # all files show the same face: the clips resemble that of the plain file
     plain = read_gray(clips["01 plain"].video).astype(float)
     for name, reason in messy.expected.items():
         identifier = name.rsplit(".", 1)[0]
@@ -56,7 +56,7 @@ def test_every_file_is_used_or_named(
             assert np.abs(frames[:shared] - plain[:shared]).mean() < 12, identifier
 
 
-def test_the_folder_is_as_messy_as_it_should_be(messy: Messy) -> None:
+def test_the_generated_files_have_their_intended_properties(messy: Messy) -> None:
     assert len(messy.expected) == 30
     assert round(probe(messy.folder / "03 sixty.mp4").fps, 2) == 59.94
     assert probe(messy.folder / "02 portrait.mp4").has_audio

@@ -1,4 +1,4 @@
-"""Faces are found and followed; mouth clips are cut as the published system cuts them."""
+"""Faces are detected and tracked; mouth clips equal those of the published system."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def astronaut() -> np.ndarray:
 
 
 # --------------------------------------------------------------------------- finding
-def test_a_real_face_is_found_where_it_is(face_model: BlazeFace, astronaut: np.ndarray) -> None:
+def test_a_real_face_is_detected_at_its_position(face_model: BlazeFace, astronaut: np.ndarray) -> None:
     faces = face_model.detect(astronaut)
     assert len(faces) == 1
     left, top, right, bottom = faces[0].box
@@ -43,25 +43,25 @@ def test_a_real_face_is_found_where_it_is(face_model: BlazeFace, astronaut: np.n
     assert top < 110 < 155 < bottom
     tracks, frames = track_faces([astronaut] * 3, face_model)
     assert frames == 3
-    found = tracks[0].frames[2]
-    assert np.abs(found.mouth - np.array([224, 146])).max() < 5
+    result = tracks[0].frames[2]
+    assert np.abs(result.mouth - np.array([224, 146])).max() < 5
 
 
-def test_a_moving_face_is_followed_between_detections(face_model: BlazeFace, astronaut: np.ndarray) -> None:
+def test_a_moving_face_is_tracked_between_detections(face_model: BlazeFace, astronaut: np.ndarray) -> None:
     shifts = [3 * i for i in range(20)]
     tracks, _ = track_faces((np.roll(astronaut, shift, 1) for shift in shifts), face_model)
     assert len(tracks) == 1
     assert sorted(tracks[0].frames) == list(range(20))
-    moved = [tracks[0].frames[i].mouth[0] - tracks[0].frames[0].mouth[0] for i in range(20)]
-    assert np.abs(np.array(moved) - shifts).max() < 3
+    motion = [tracks[0].frames[i].mouth[0] - tracks[0].frames[0].mouth[0] for i in range(20)]
+    assert np.abs(np.array(motion) - shifts).max() < 3
 
 
-def test_two_faces_are_two_tracks_and_the_larger_is_the_speaker(face_model: BlazeFace, astronaut: np.ndarray) -> None:
+def test_two_faces_give_two_tracks_the_larger_first(face_model: BlazeFace, astronaut: np.ndarray) -> None:
     head = astronaut[20:220, 120:320]
-    picture = np.full((420, 640, 3), 128, np.uint8)
-    picture[:400, :400] = np.repeat(np.repeat(head, 2, 0), 2, 1)
-    picture[100:300, 430:630] = head
-    tracks, _ = track_faces([picture] * 3, face_model)
+    frame = np.full((420, 640, 3), 128, np.uint8)
+    frame[:400, :400] = np.repeat(np.repeat(head, 2, 0), 2, 1)
+    frame[100:300, 430:630] = head
+    tracks, _ = track_faces([frame] * 3, face_model)
     assert len(tracks) == 2
     assert tracks[0].frames[0].mouth[0] < 400 < tracks[1].frames[0].mouth[0]
 
@@ -82,50 +82,50 @@ def test_overlap() -> None:
 
 
 # --------------------------------------------------------------------------- cutting
-def test_mouth_crop_equals_the_published_one(golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = np.load(golden("align_mouth.npz"))
-    monkeypatch.setattr(geometry, "MEAN_FACE", kept["mean_face"][IBUG_STABLE])  # the golden set has its own
-    points = kept["landmarks"]
+def test_mouth_crop_equals_the_published_crop(golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden_data = np.load(golden("align_mouth.npz"))
+    monkeypatch.setattr(geometry, "MEAN_FACE", golden_data["mean_face"][IBUG_STABLE])  # the golden set has its own
+    points = golden_data["landmarks"]
     transforms = geometry.stabilise(points[:, IBUG_STABLE])
     centres = np.einsum("tij,tj->ti", transforms[:, :, :2], points[:, 48:68].mean(1)) + transforms[:, :, 2]
-    assert np.allclose(transforms, kept["crop_full_margin12_params"][:, :2], atol=1e-9)
-    assert np.allclose(centres, kept["crop_full_margin12_centers"], atol=1e-9)
-    for row, frame in enumerate(kept["crop_full_margin12_frame_index"]):
-        made = geometry.crop(kept["frames_u8_ch0"][frame], transforms[frame], centres[frame]).astype(int)
-        difference = np.abs(made - kept["crop_full_margin12"][row][..., 0])
+    assert np.allclose(transforms, golden_data["crop_full_margin12_params"][:, :2], atol=1e-9)
+    assert np.allclose(centres, golden_data["crop_full_margin12_centers"], atol=1e-9)
+    for row, frame in enumerate(golden_data["crop_full_margin12_frame_index"]):
+        cropped = geometry.crop(golden_data["frames_u8_ch0"][frame], transforms[frame], centres[frame]).astype(int)
+        difference = np.abs(cropped - golden_data["crop_full_margin12"][row][..., 0])
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.01
 
 
-def test_short_clips_and_missing_landmarks_as_published(golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = np.load(golden("align_mouth.npz"))
-    monkeypatch.setattr(geometry, "MEAN_FACE", kept["mean_face"][IBUG_STABLE])
-    stable = kept["landmarks"][:, IBUG_STABLE]
-    assert np.allclose(geometry.stabilise(stable[:8]), kept["crop_first8_params"][:, :2], atol=1e-9)
-    assert np.allclose(geometry.stabilise(stable[:5], 1), kept["crop_first5_margin1_params"][:, :2], atol=1e-9)
-    known = np.setdiff1d(np.arange(30), kept["missing_index"])
-    filled = geometry.interpolate(known, kept["landmarks"][known], 30)
-    assert np.allclose(filled, kept["landmarks_interpolated"], atol=1e-9)
+def test_short_clips_and_missing_landmarks_equal_the_published_ones(golden, monkeypatch: pytest.MonkeyPatch) -> None:
+    golden_data = np.load(golden("align_mouth.npz"))
+    monkeypatch.setattr(geometry, "MEAN_FACE", golden_data["mean_face"][IBUG_STABLE])
+    stable = golden_data["landmarks"][:, IBUG_STABLE]
+    assert np.allclose(geometry.stabilise(stable[:8]), golden_data["crop_first8_params"][:, :2], atol=1e-9)
+    assert np.allclose(geometry.stabilise(stable[:5], 1), golden_data["crop_first5_margin1_params"][:, :2], atol=1e-9)
+    known = np.setdiff1d(np.arange(30), golden_data["missing_index"])
+    filled = geometry.interpolate(known, golden_data["landmarks"][known], 30)
+    assert np.allclose(filled, golden_data["landmarks_interpolated"], atol=1e-9)
 
 
 @given(st.floats(0.3, 3), st.floats(-1, 1), st.floats(-100, 100), st.floats(-100, 100), st.integers(0, 2**32 - 1))
 def test_a_similarity_is_recovered(scale: float, angle: float, x: float, y: float, seed: int) -> None:
     points = np.random.default_rng(seed).normal(size=(5, 2)) * 20
-    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    found = geometry.similarity(points, points @ turn.T + [x, y])
-    assert np.allclose(found, np.column_stack([turn, [x, y]]), atol=1e-6)
+    rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    result = geometry.similarity(points, points @ rotation.T + [x, y])
+    assert np.allclose(result, np.column_stack([rotation, [x, y]]), atol=1e-6)
 
 
-def test_a_crop_at_the_edge_is_clamped_and_dark_outside() -> None:
-    picture = np.full((224, 224, 3), 200, np.uint8)
-    up = np.array([[1.0, 0, 0], [0, 1, -40]])
-    made = geometry.crop(picture, up, np.array([10.0, 300.0]))  # clamped to (48, 208): rows 160–255, columns 0–95
-    assert made.shape == (96, 96)
-    assert (made[:23] == 200).all()  # the picture's rows 200–222
-    assert (made[24:] == 0).all()  # it has no row 224
+def test_a_crop_at_the_edge_is_clamped_and_zero_outside() -> None:
+    frame = np.full((224, 224, 3), 200, np.uint8)
+    upwards = np.array([[1.0, 0, 0], [0, 1, -40]])
+    cropped = geometry.crop(frame, upwards, np.array([10.0, 300.0]))  # clamped to (48, 208): rows 160–255, columns 0–95
+    assert cropped.shape == (96, 96)
+    assert (cropped[:23] == 200).all()  # rows 200–222 of the frame
+    assert (cropped[24:] == 0).all()  # it has no row 224
 
 
-def test_a_clip_from_a_photo_comes_with_a_warning(tmp_path: Path, astronaut: np.ndarray) -> None:
+def test_a_still_image_gives_a_warning(tmp_path: Path, astronaut: np.ndarray) -> None:
     write_video(tmp_path / "still.mp4", [astronaut] * 15)
     clip = mouth.mouth_clip(tmp_path / "still.mp4")
     assert clip.frames.shape == (15, 96, 96)
@@ -135,16 +135,16 @@ def test_a_clip_from_a_photo_comes_with_a_warning(tmp_path: Path, astronaut: np.
     assert middle[38:70, 25:70].std() > 20  # teeth and lips, not a cheek
 
 
-def test_no_face_is_one_sentence(tmp_path: Path) -> None:
+def test_error_without_a_face_names_the_file(tmp_path: Path) -> None:
     write_video(tmp_path / "grass.mp4", np.random.default_rng(0).integers(60, 90, (6, 128, 128, 3), np.uint8))
     with pytest.raises(MediaError, match=r"no face was found in any of the 6 frames of .*grass\.mp4"):
         mouth.mouth_clip(tmp_path / "grass.mp4")
 
 
 # --------------------------------------------------------------------------- the models' files
-def test_models_are_here_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = models.fetch()
-    assert set(found) == set(models.FILES)
+def test_model_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = models.fetch()
+    assert set(result) == set(models.FILES)
     monkeypatch.setenv("AVHUBERT_MODELS", str(tmp_path))
     with pytest.raises(CheckpointError, match=r"AVHUBERT_MODELS\) has no face_landmark"):
         models.path("mesh")
@@ -155,7 +155,7 @@ def test_models_are_here_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyP
         models.path("nose")
 
 
-def test_a_wheel_with_other_files_is_refused(tmp_path: Path) -> None:
+def test_a_wheel_with_other_files_is_an_error(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
         for file, _ in models.FILES.values():
             archive.writestr(f"some/where/{file}", b"other")
@@ -164,7 +164,7 @@ def test_a_wheel_with_other_files_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.tflite")) == []
 
 
-def test_no_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_network_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVHUBERT_MODELS", str(tmp_path / "empty"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)

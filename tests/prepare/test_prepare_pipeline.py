@@ -1,4 +1,4 @@
-"""Corpora to data directories: whole, restartable, the same whatever the workers, and nothing left out silently."""
+"""Corpora to data directories: complete, restartable, independent of the workers; every rejection is reported."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def prepared(corpus: Path, tmp_path_factory) -> Path:
 
 
 def relative(directory: Path) -> dict[str, bytes]:
-    """Every file of the data directories and the clips, without the root's name in the manifests."""
-    kept = {}
+    """Content of every file of the data directories and of the clips, without the root's path."""
+    contents = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.suffix in (".tsv", ".wrd", ".phn", ".txt", ".model", ".mp4", ".wav"):
-            kept[str(path.relative_to(directory))] = path.read_bytes().replace(str(directory).encode(), b"ROOT")
-    return kept
+            contents[str(path.relative_to(directory))] = path.read_bytes().replace(str(directory).encode(), b"ROOT")
+    return contents
 
 
-def test_lrs3_gives_whole_data_directories(prepared: Path) -> None:
+def test_lrs3_gives_complete_data_directories(prepared: Path) -> None:
     sizes = {}
     for name in ("30h", "433h"):
         for split in ("train", "valid", "test"):
@@ -79,18 +79,18 @@ def test_splits_do_not_share_clips(prepared: Path) -> None:
         assert len(ids) == len(set(ids))
 
 
-def test_the_mouth_of_a_prepared_clip_moves_with_its_phones(prepared: Path) -> None:
-    """Frames of open vowels differ from silence: pictures, sound and phones belong together."""
+def test_mouth_motion_matches_the_phones(prepared: Path) -> None:
+    """The lips move more during phones than in silence: frames, audio and phones match."""
     clip = read_manifest(prepared / "433h" / "test.tsv")[0]
     row = read_phones(prepared / "433h" / "test.phn")[0]
     frames = read_gray(clip.video).astype(float)
     silent = np.array([phone == "sil" for phone in row])
     lips = frames[:, 40:75, 28:68]
-    moved = np.abs(np.diff(lips, axis=0)).mean((1, 2))
-    assert moved[~silent[1:]].mean() > 1.5 * moved[silent[1:]].mean()
+    motion = np.abs(np.diff(lips, axis=0)).mean((1, 2))
+    assert motion[~silent[1:]].mean() > 1.5 * motion[silent[1:]].mean()
 
 
-def test_one_worker_two_shards_and_a_restart_give_the_same(corpus: Path, prepared: Path, tmp_path: Path) -> None:
+def test_workers_shards_and_restarts_do_not_change_the_output(corpus: Path, prepared: Path, tmp_path: Path) -> None:
     expected = relative(prepared)
     first = prepare("lrs3", corpus, tmp_path / "shards", workers=1, shard=(0, 2))
     assert first.waiting_for == 3
@@ -98,52 +98,52 @@ def test_one_worker_two_shards_and_a_restart_give_the_same(corpus: Path, prepare
     assert not (tmp_path / "shards" / "30h").exists()
     prepare("lrs3", corpus, tmp_path / "shards", workers=1, shard=(1, 2))
     assert relative(tmp_path / "shards") == expected
-    # killed in the middle of a line and of a clip: the rest is redone, the done is kept
+    # as if killed in the middle of a journal line and of a clip: only these are prepared again
     journal = next((tmp_path / "shards" / "journal").glob("0-of-2.jsonl"))
     journal.write_text(journal.read_text()[:-40])
-    kept = read_manifest(tmp_path / "shards" / "433h" / "train.tsv")[0].video
-    before = kept.stat().st_mtime_ns
-    lost = read_manifest(tmp_path / "shards" / "433h" / "test.tsv")[0].video
-    lost.unlink()
+    untouched = read_manifest(tmp_path / "shards" / "433h" / "train.tsv")[0].video
+    before = untouched.stat().st_mtime_ns
+    deleted = read_manifest(tmp_path / "shards" / "433h" / "test.tsv")[0].video
+    deleted.unlink()
     prepare("lrs3", corpus, tmp_path / "shards", workers=1)
-    assert kept.stat().st_mtime_ns == before
+    assert untouched.stat().st_mtime_ns == before
     assert relative(tmp_path / "shards") == expected
 
 
-def still(
-    path: Path, seconds: float = 0.6, face: bool = True, sound: bool = True, sound_seconds: float | None = None
+def write_still(
+    path: Path, seconds: float = 0.6, face: bool = True, has_audio: bool = True, audio_seconds: float | None = None
 ) -> None:
-    picture = skimage.data.astronaut() if face else np.full((224, 224, 3), 90, np.uint8)
-    samples = np.zeros(round(16_000 * (sound_seconds or seconds)), np.int16) if sound else None
+    image = skimage.data.astronaut() if face else np.full((224, 224, 3), 90, np.uint8)
+    samples = np.zeros(round(16_000 * (audio_seconds or seconds)), np.int16) if has_audio else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, [picture] * round(25 * seconds), audio=samples)
+    write_video(path, [image] * round(25 * seconds), audio=samples)
 
 
 def transcript(video: Path, text: str = "HELLO THERE") -> None:
     video.with_suffix(".txt").write_text(f"Text:  {text}\nConf:  5\n")
 
 
-def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_rejected_inputs_are_listed_with_their_reason(tmp_path: Path) -> None:
     src = tmp_path / "src"
     for name in ("good1", "good2"):
-        still(src / "trainval" / "s" / f"{name}.mp4")
+        write_still(src / "trainval" / "s" / f"{name}.mp4")
         transcript(src / "trainval" / "s" / f"{name}.mp4")
-    wrong = {
+    cases = {
         "noface": ({"face": False}, "no face was found"),
-        "silent": ({"sound": False}, "no audio track"),
+        "silent": ({"has_audio": False}, "no audio track"),
         "short": ({"seconds": 0.12}, "too short (3 frames)"),
-        "longer": ({"sound_seconds": 1.4}, "audio and video differ in length (+0."),
+        "longer": ({"audio_seconds": 1.4}, "audio and video differ in length (+0."),
     }
-    for name, (options, _) in wrong.items():
-        still(src / "trainval" / "s" / f"{name}.mp4", **options)
+    for name, (options, _) in cases.items():
+        write_still(src / "trainval" / "s" / f"{name}.mp4", **options)
         transcript(src / "trainval" / "s" / f"{name}.mp4")
-    still(src / "trainval" / "s" / "notext.mp4")
+    write_still(src / "trainval" / "s" / "notext.mp4")
     (src / "trainval" / "s" / "text.mp4").write_text("not a video")
     transcript(src / "trainval" / "s" / "text.mp4")
     summary = prepare("lrs3", src, tmp_path / "dst", workers=1, max_rejected=0.75)
     reasons = dict(line.split("\t") for line in (tmp_path / "dst" / "rejected.tsv").read_text().splitlines())
     assert len(reasons) == 6
-    for name, (_, words) in wrong.items():
+    for name, (_, words) in cases.items():
         assert words in reasons[f"trainval/s/{name}"]
     assert reasons["trainval/s/notext"] == "the transcript notext.txt is missing"
     assert "cannot be read as a video" in reasons["trainval/s/text"]
@@ -157,14 +157,14 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
     assert not list((tmp_path / "dst" / "video").rglob("noface*"))
 
 
-def test_nothing_usable_is_an_error_that_names_the_first(tmp_path: Path) -> None:
-    still(tmp_path / "src" / "a.mp4", face=False)
+def test_error_without_usable_clips_names_the_first_rejection(tmp_path: Path) -> None:
+    write_still(tmp_path / "src" / "a.mp4", face=False)
     with pytest.raises(DataError, match=r"none of the 1 clips of .* can be used; the first, a: no face was found"):
         prepare("folder", tmp_path / "src", tmp_path / "dst", workers=1)
     assert not (tmp_path / "dst" / "train.tsv").exists()
 
 
-def test_folder_takes_transcripts_where_they_are(corpus: Path, tmp_path: Path) -> None:
+def test_folder_uses_transcripts_beside_the_videos(corpus: Path, tmp_path: Path) -> None:
     src = tmp_path / "src"
     src.mkdir()
     for number, video in enumerate(sorted(corpus.rglob("*.mp4"))[:5]):
@@ -181,7 +181,7 @@ def test_folder_takes_transcripts_where_they_are(corpus: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("corpus_name", ["lrs3", "vox2", "folder"])
-def test_an_empty_or_missing_folder_is_one_sentence(tmp_path: Path, corpus_name: str) -> None:
+def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path, corpus_name: str) -> None:
     for src in (tmp_path / "gone", tmp_path / "empty"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(DataError, match=str(src)):
@@ -189,33 +189,35 @@ def test_an_empty_or_missing_folder_is_one_sentence(tmp_path: Path, corpus_name:
         assert not (tmp_path / "dst").exists()
 
 
-def test_an_unknown_corpus_and_a_busy_folder(tmp_path: Path, corpus: Path) -> None:
+def test_an_unknown_corpus_or_a_locked_folder_is_an_error(tmp_path: Path, corpus: Path) -> None:
     with pytest.raises(DataError, match="unknown corpus 'lrs2'; known: folder, lrs3, vox2"):
         prepare("lrs2", corpus, tmp_path)
     with lock_directory(tmp_path), pytest.raises(ConfigError, match="in use by another process"):
         prepare("lrs3", corpus, tmp_path)
 
 
-def test_mouth_clips_are_taken_as_they_are(prepared: Path, tmp_path: Path) -> None:
+def test_existing_mouth_clips_are_copied(prepared: Path, tmp_path: Path) -> None:
     src, dst = tmp_path / "my clips", tmp_path / "dst"
     src.mkdir()
     clips = read_manifest(prepared / "433h" / "train.tsv")[:3]
     for number, clip in enumerate(clips):
         shutil.copy(clip.video, src / f"{number}.mp4")
         shutil.copy(clip.audio, src / f"{number}.wav")
-    write_video(src / "fast.mov", read_gray(clips[0].video), rate=50)  # of half the length, with sound of that length
+    write_video(src / "fast.mov", read_gray(clips[0].video), rate=50)  # half the length of its audio
     shutil.copy(clips[0].audio, src / "fast.wav")
     summary = prepare("folder", src, dst, workers=1)
     assert summary.rejected == {"audio and video differ in length": 1}
-    made = {clip.id: clip for split in ("train", "valid", "test") for clip in read_manifest(dst / f"{split}.tsv")}
+    prepared_clips = {
+        clip.id: clip for split in ("train", "valid", "test") for clip in read_manifest(dst / f"{split}.tsv")
+    }
     for number, clip in enumerate(clips):
-        one = made[str(number)]
-        assert one.video.read_bytes() == clip.video.read_bytes()
-        assert (one.video_frames, one.audio_samples) == (clip.video_frames, clip.audio_samples)
+        prepared_clip = prepared_clips[str(number)]
+        assert prepared_clip.video.read_bytes() == clip.video.read_bytes()
+        assert (prepared_clip.video_frames, prepared_clip.audio_samples) == (clip.video_frames, clip.audio_samples)
 
 
-def test_a_given_list_decides_the_validation_clips(corpus: Path, prepared: Path, tmp_path: Path) -> None:
-    shutil.copytree(prepared, tmp_path / "dst")  # its clips are done
+def test_valid_list_decides_the_validation_clips(corpus: Path, prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "dst")  # with finished clips
     clips, _ = lrs3.find(corpus)
     chosen = next(clip.id for clip in clips if clip.split == "trainval")
     (tmp_path / "valid.txt").write_text(f"{chosen}.mp4\n\n")
@@ -225,7 +227,7 @@ def test_a_given_list_decides_the_validation_clips(corpus: Path, prepared: Path,
         assert chosen not in [clip.id for clip in read_manifest(tmp_path / "dst" / name / "train.tsv")]
 
 
-def test_wrong_lists_are_one_sentence(corpus: Path, tmp_path: Path) -> None:
+def test_wrong_lists_are_errors(corpus: Path, tmp_path: Path) -> None:
     ids = tmp_path / "ids.txt"
     test = next(clip.id for clip in lrs3.find(corpus)[0] if clip.split == "test")
     for content, words in [
@@ -248,7 +250,7 @@ def test_wrong_lists_are_one_sentence(corpus: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "dst").exists()
 
 
-def test_pieces_of_a_listed_pretrain_video_are_for_validation(tmp_path: Path) -> None:
+def test_a_listed_video_stands_for_all_its_clips(tmp_path: Path) -> None:
     words = "".join(f"W{i} {2 * i} {2 * i + 1}.0 1\n" for i in range(9))
     for number in range(2):
         path = tmp_path / "pretrain" / "s" / f"{number}.txt"
@@ -263,7 +265,7 @@ def test_pieces_of_a_listed_pretrain_video_are_for_validation(tmp_path: Path) ->
 
 
 # --------------------------------------------------------------------------- corpora
-def test_a_pretrain_clip_is_split_at_silences_only_when_it_is_long() -> None:
+def test_only_long_pretrain_clips_are_split_at_silences() -> None:
     words = [lrs3.Word("a", 0.1, 1.0), lrs3.Word("b", 1.5, 2.0), lrs3.Word("c", 2.3, 14.9)]
     assert lrs3.split_at_silences(words) == [(0.0, None, "a b c")]
     words[-1] = lrs3.Word("c", 2.3, 15.0)
@@ -279,7 +281,7 @@ def test_a_pretrain_clip_is_split_at_silences_only_when_it_is_long() -> None:
         ("Text: A\nConf: 1\n\nWORD START END ASDSCORE\nA x 1.0 1\n", "line 5: 'A x 1.0 1' is not WORD START END"),
     ],
 )
-def test_a_wrong_transcript_is_named(tmp_path: Path, content: str, words: str) -> None:
+def test_a_malformed_transcript_is_an_error(tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "t.txt").write_text(content)
     with pytest.raises(DataError, match=words):
         lrs3.read_transcript(tmp_path / "t.txt")
@@ -319,7 +321,7 @@ def test_folder_keeps_given_splits(tmp_path: Path) -> None:
     assert {clip.id: clip.split for clip in clips} == {"train/a": "train", "test/b": "test", "c": ""}
 
 
-def test_voxceleb2_gives_the_english_clips_and_all(corpus: Path, tmp_path: Path) -> None:
+def test_voxceleb2_gives_english_and_all_clips(corpus: Path, tmp_path: Path) -> None:
     src = tmp_path / "vox2"
     names = [
         "dev/mp4/id00012/21Uxsk56VDQ/00001",

@@ -1,4 +1,4 @@
-"""A real Ray, started on this machine: the same data as without it, also when a worker is killed."""
+"""A real Ray cluster on this machine: same output as without it, also if a worker is killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'avhu
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    """One for all tests: starting takes seconds."""
+    """One cluster for all tests, because starting it takes seconds."""
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
@@ -37,7 +37,7 @@ def content(data: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_ray_prepares_what_local_workers_prepare(tmp_path: Path) -> None:
+def test_ray_gives_the_same_output_as_local_workers(tmp_path: Path) -> None:
     make_corpus(tmp_path / "corpus", 6, seed=5)
     prepare("lrs3", tmp_path / "corpus", tmp_path / "local", workers=1)
     prepare("lrs3", tmp_path / "corpus", tmp_path / "ray", workers=2, executor="ray")
@@ -45,33 +45,33 @@ def test_ray_prepares_what_local_workers_prepare(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_workers_clips_are_done_by_another(tmp_path: Path) -> None:
+def test_clips_of_a_killed_worker_are_tried_again(tmp_path: Path) -> None:
     folder = str(tmp_path)
-    kill = int(signal.SIGKILL)
+    signal_number = int(signal.SIGKILL)
 
     def work(clip: SourceClip, times: int) -> ClipResult:
         if clip.id == "3":
             for number in range(times):
-                mark = Path(folder) / f"died{number}"
-                if not mark.exists():
-                    mark.touch()
-                    os.kill(os.getpid(), kill)
+                marker = Path(folder) / f"died{number}"
+                if not marker.exists():
+                    marker.touch()
+                    os.kill(os.getpid(), signal_number)
         return ClipResult(clip.id, frames=int(clip.id))
 
     clips = [SourceClip(str(number), tmp_path / "x.mp4", "") for number in range(8)]
-    done = sorted(run_on_ray(work, clips, 2, 1), key=lambda one: one.id)
-    assert [one.frames for one in done] == list(range(8))
+    results = sorted(run_on_ray(work, clips, 2, 1), key=lambda result: result.id)
+    assert [result.frames for result in results] == list(range(8))
     assert (tmp_path / "died0").exists()
     with pytest.raises(AvhubertError, match="every worker that took the clip 3 died"):
         list(run_on_ray(work, clips, 2, 9))
 
 
-def test_an_unknown_executor_is_named(tmp_path: Path) -> None:
+def test_an_unknown_executor_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown executor 'slurm'; known: local, ray"):
         prepare("folder", tmp_path, tmp_path / "dst", executor="slurm")
 
 
-def test_without_ray_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_ray_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'avhubert\[ray\]'"):
         list(run_on_ray(ClipResult, [SourceClip("a", tmp_path / "a.mp4", "")], 1))

@@ -1,4 +1,4 @@
-"""What cannot be used is left out for its true reason; too much of it is an error; nothing else is left out."""
+"""Unusable clips are rejected for the right reason; too many rejections are an error."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def moving(count: int) -> list[np.ndarray]:
     return [np.roll(ASTRONAUT, i % 7, 1) for i in range(count)]
 
 
-def made(path: Path, pictures: list[np.ndarray]) -> SourceClip:
+def write_clip(path: Path, frames: list[np.ndarray]) -> SourceClip:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, pictures, audio=np.zeros(len(pictures) * 640, np.int16))
+    write_video(path, frames, audio=np.zeros(len(frames) * 640, np.int16))
     return SourceClip(path.stem, path, "")
 
 
 @pytest.mark.parametrize(
-    ("pictures", "options", "reason"),
+    ("frames", "options", "reason"),
     [
         (moving(20) + [BLACK] * 10, {}, "the video is black (in 33 % of the frames)"),
         ([BLACK] * 10, {}, "the video is black (in 100 % of the frames)"),
@@ -44,14 +44,14 @@ def made(path: Path, pictures: list[np.ndarray]) -> SourceClip:
         (moving(20) + [BLACK] * 4, {}, ""),
     ],
 )
-def test_reasons(tmp_path: Path, pictures: list[np.ndarray], options: dict, reason: str) -> None:
-    done = prepare_clip(made(tmp_path / "clip.mp4", pictures), tmp_path / "dst", **options)
+def test_reasons(tmp_path: Path, frames: list[np.ndarray], options: dict, reason: str) -> None:
+    done = prepare_clip(write_clip(tmp_path / "clip.mp4", frames), tmp_path / "dst", **options)
     assert (done.rejection.reason if done.rejection else "") == reason
     assert (tmp_path / "dst" / "video" / "clip.mp4").is_file() == (reason == "")
-    assert done.frames == (0 if reason else len(pictures))
+    assert done.frames == (0 if reason else len(frames))
 
 
-def test_a_face_in_too_few_frames_and_lengths_that_differ() -> None:
+def test_face_share_and_length_difference_are_checked() -> None:
     monitor = FrameMonitor(100, frames=50, longest_frozen=1)
     check_clip(monitor, 0.8, 2.2)
     with pytest.raises(MediaError, match=r"face in too few frames \(79 %\)"):
@@ -60,7 +60,7 @@ def test_a_face_in_too_few_frames_and_lengths_that_differ() -> None:
         check_clip(monitor, 1.0, 1.75)
 
 
-def test_a_watch_stops_a_video_that_never_ends() -> None:
+def test_frame_monitor_stops_an_endless_video() -> None:
     def endless():
         while True:
             yield ASTRONAUT
@@ -72,24 +72,24 @@ def test_a_watch_stops_a_video_that_never_ends() -> None:
     assert not monitor.finished
 
 
-def test_past_the_settable_share_the_command_fails_and_says_why(tmp_path: Path, capsys) -> None:
+def test_too_many_rejections_fail_the_command(tmp_path: Path, capsys) -> None:
     src, dst = tmp_path / "src", tmp_path / "dst"
     for number in range(3):
-        made(src / f"black{number}.mp4", [BLACK] * 6)
-    made(src / "short.mp4", moving(2))
+        write_clip(src / f"black{number}.mp4", [BLACK] * 6)
+    write_clip(src / "short.mp4", moving(2))
     for number in range(2):
-        made(src / f"good{number}.mp4", moving(8))
+        write_clip(src / f"good{number}.mp4", moving(8))
     arguments = ["prepare", "folder", str(src), str(dst), "--workers", "1", "--vocab-size", "8"]
     assert main(arguments) == 1
-    said = capsys.readouterr().err
-    assert "4 of 6 inputs were rejected, more than the share 0.5" in said
-    assert "most often (3 times): the video is black" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "4 of 6 inputs were rejected, more than the share 0.5" in message
+    assert "most often (3 times): the video is black" in message
+    assert "Traceback" not in message
     assert not (dst / "train.tsv").exists()
     assert len((dst / "rejected.tsv").read_text().splitlines()) == 4
-    page = (dst / "report.html").read_text()
-    assert "the video is black" in page
-    assert "too short (2 frames)" in page
+    report = (dst / "report.html").read_text()
+    assert "the video is black" in report
+    assert "too short (2 frames)" in report
     assert main([*arguments, "--max-rejected", "0.7"]) == 0
     assert len(read_manifest(dst / "train.tsv")) == 2
     with pytest.raises(DataError, match=r"more than the share 0\.6"):
@@ -97,7 +97,7 @@ def test_past_the_settable_share_the_command_fails_and_says_why(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("option", "value"), [("--max-rejected", "1.5"), ("--max-seconds", "0")])
-def test_a_share_or_length_out_of_range_is_refused(tmp_path: Path, capsys, option: str, value: str) -> None:
+def test_a_share_or_length_out_of_range_is_an_error(tmp_path: Path, capsys, option: str, value: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["prepare", "folder", str(tmp_path), str(tmp_path / "dst"), option, value])
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""Killed at any moment and started again, a preparation ends with the same data, and nothing else lies about."""
+"""A preparation that is killed and started again gives the same output and leaves no temporary files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLIPS_PER_KILL = 6  # more than are prepared before the kill
 
 
 def content(data: Path) -> dict[str, bytes]:
-    """Every file but the journal, the lock and the report, without the root's name in the manifests."""
+    """Content of every file except journal, lock and report, without the root's path."""
     return {
         str(path.relative_to(data)): path.read_bytes().replace(str(data).encode(), b"ROOT")
         for path in sorted(data.rglob("*"))
@@ -35,39 +35,39 @@ def finished(data: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("corpus", ["lrs3", "folder"])
-def test_many_sigkills_change_nothing(tmp_path: Path, corpus: str) -> None:
+def test_sigkills_do_not_change_the_output(tmp_path: Path, corpus: str) -> None:
     make_corpus(tmp_path / "corpus", CLIPS_PER_KILL * KILLS, seed=3)
     if corpus == "folder":
-        for found in tmp_path.rglob("*.txt"):
-            found.unlink()  # a folder's texts have no timings
+        for transcript in tmp_path.rglob("*.txt"):
+            transcript.unlink()  # transcripts of a folder have no word times
     prepare(corpus, tmp_path / "corpus", tmp_path / "undisturbed", workers=1)
     data, rng = tmp_path / "data", random.Random(0)
     command = [sys.executable, "-m", "avhubert.cli", "prepare", corpus, str(tmp_path / "corpus"), str(data)]
 
-    def started() -> subprocess.Popen:
+    def start() -> subprocess.Popen:
         return subprocess.Popen(
             [*command, "--workers", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
 
-    inside = 0
+    during_write = 0
     for _ in range(KILLS):
-        process, before = started(), finished(data)
-        until = time.monotonic() + 120
-        while process.poll() is None and finished(data) == before and time.monotonic() < until:
+        process, before = start(), finished(data)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and finished(data) == before and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.5))
         assert process.poll() is None, "it was done before it was killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        inside += any(data.rglob(".*.part*"))
-    print(f"{KILLS} kills, {inside} of them while a file was written")
-    last = started()
-    _, said = last.communicate()
-    assert last.returncode == 0, said.decode()
+        during_write += any(data.rglob(".*.part*"))
+    print(f"{KILLS} kills, {during_write} of them while a file was written")
+    final = start()
+    _, errors = final.communicate()
+    assert final.returncode == 0, errors.decode()
     assert content(data) == content(tmp_path / "undisturbed")
 
 
-def test_only_the_leftovers_of_the_named_files_go(tmp_path: Path) -> None:
+def test_only_leftovers_of_the_given_files_are_removed(tmp_path: Path) -> None:
     names = (".a.b.abcd_123.part.mp4", ".a.abcdefgh.part.mp4", ".a.abcdefgh.part.wav", ".a [1].abcdefgh.part.mp4")
     for name in (*names, "a.mp4"):
         (tmp_path / name).touch()
