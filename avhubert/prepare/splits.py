@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,10 +51,9 @@ def assign_splits(
     """
     if corpus == "lrs3":
         return _lrs3_splits(clips, dst, seed, valid_ids)
-    rule: Callable[[Sequence[PreparedClip], Path, int], Assignment] = {"vox2": _vox2_splits, "folder": _folder_splits}[
-        corpus
-    ]
-    return rule(clips, dst, seed)
+    if corpus == "vox2":
+        return _vox2_splits(clips, dst, seed)
+    return _folder_splits(clips, dst, seed)
 
 
 def _lrs3_splits(clips: Sequence[PreparedClip], dst: Path, seed: int, valid_ids: set[str] | None) -> Assignment:
