@@ -58,6 +58,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         help="of both texts: basic (lower case; default), plain (also no punctuation), english (Whisper's)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for hypotheses, results.json and report.html")
+    add_compute(parser)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -78,6 +79,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         out=options.out,
         normalise=options.normalise,
         decode=decoding_settings(options),
+        device=options.device,
+        precision=options.precision,
     )
 
 

@@ -131,6 +131,7 @@ def _pseudo_label_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help=f"skip longer clips, in frames (default {defaults.MAX_PSEUDO_LABEL_FRAMES})",
     )
+    add_compute(parser)
 
 
 def _pseudo_label(options: argparse.Namespace) -> None:
@@ -146,6 +147,8 @@ def _pseudo_label(options: argparse.Namespace) -> None:
         modality=options.modality,
         beam=options.beam,
         max_frames=options.max_frames,
+        device=options.device,
+        precision=options.precision,
     )
     show(summary)
 

@@ -11,10 +11,17 @@ from avhubert.errors import DataError
 from avhubert.evaluation.metrics import RESAMPLES, Utterance, error_rate, resample_indices
 
 
-# --------------------------------------------------------------------------- two results
 @dataclass(frozen=True)
 class Comparison:
-    """WER of both in percent, the second's minus the first's with its 95 % interval, and a two-sided p-value."""
+    """Two word error rates and their difference.
+
+    Attributes:
+        first, second: word error rates in percent.
+        difference: second minus first, in points.
+        interval: 95 % interval of the difference.
+        p: two-sided p-value.
+        utterances: number of utterances.
+    """
 
     first: float
     second: float
@@ -25,28 +32,29 @@ class Comparison:
 
 
 def compare(first: Sequence[Utterance], second: Sequence[Utterance], seed: int = 0) -> Comparison:
-    """Paired bootstrap over the utterances that both have decoded.
+    """Paired bootstrap over the utterances of two results.
 
-    Raises DataError when they are not of the same utterances and references.
+    Raises:
+        DataError: the results have different utterances or references.
     """
-    others = {utterance.id: utterance for utterance in second}
-    if len(others) != len(second) or {u.id: u.reference for u in first} != {u.id: u.reference for u in second}:
+    by_id = {utterance.id: utterance for utterance in second}
+    if len(by_id) != len(second) or {u.id: u.reference for u in first} != {u.id: u.reference for u in second}:
         raise DataError(
             "the two results are of different clips or references: evaluate both models on the same split of the "
             "same data"
         )
     words = np.array([utterance.words for utterance in first])
-    errors = np.array([utterance.errors for utterance in first])
-    other = np.array([others[utterance.id].errors for utterance in first])
+    first_errors = np.array([utterance.errors for utterance in first])
+    second_errors = np.array([by_id[utterance.id].errors for utterance in first])
     drawn = resample_indices(len(words), seed)
-    differences = 100 * (other - errors)[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
+    differences = 100 * (second_errors - first_errors)[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
     low, high = np.percentile(differences, [2.5, 97.5])
-    below = (1 + min((differences <= 0).sum(), (differences >= 0).sum())) / (1 + RESAMPLES)
+    one_sided = (1 + min((differences <= 0).sum(), (differences >= 0).sum())) / (1 + RESAMPLES)
     return Comparison(
-        error_rate(errors, words),
-        error_rate(other, words),
-        error_rate(other, words) - error_rate(errors, words),
-        (float(low), float(high)),
-        float(min(1.0, 2 * below)),
-        len(words),
+        first=error_rate(first_errors, words),
+        second=error_rate(second_errors, words),
+        difference=error_rate(second_errors, words) - error_rate(first_errors, words),
+        interval=(float(low), float(high)),
+        p=float(min(1.0, 2 * one_sided)),
+        utterances=len(words),
     )

@@ -1,48 +1,32 @@
-"""A recognizer on a data directory: what it writes in every condition, scored, with intervals; every clip is scored."""
+"""Evaluation of a recognizer on a data directory: every clip is decoded and scored under every condition."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from avhubert.checkpoints.load import load_recognizer
-from avhubert.config.schema import DataConfig, DecodeConfig
-from avhubert.constants import FRAME_RATE, MODALITIES
 from avhubert.data.batching import make_batches
-from avhubert.data.corruption import parse_corruption
 from avhubert.data.dataset import ClipDataset
-from avhubert.data.manifest import Clip, read_manifest
 from avhubert.data.noise import read_noise_list
 from avhubert.data.text import normaliser
-from avhubert.data.transcripts import read_transcripts
-from avhubert.decode.beam_search import beam_search, check_lengths
-from avhubert.decode.lm.base import LanguageModel
-from avhubert.decode.lm.load import load_language_model
-from avhubert.errors import ConfigError, DataError
-from avhubert.evaluation.conditions import Condition, check_modality, check_streams, conditions
-from avhubert.evaluation.metrics import Result, score, summarise
-from avhubert.evaluation.results import write_results
+from avhubert.decode.batch_decoder import FRAMES_PER_BATCH, BatchDecoder
+from avhubert.devices import AUTO
+from avhubert.evaluation.conditions import Condition, check_conditions, check_modality, conditions
+from avhubert.evaluation.evaluation_set import EvaluationSet, read_evaluation_set
+from avhubert.evaluation.metrics import Result, ScoredText, score, summarise
+from avhubert.evaluation.results import Provenance, write_results
 from avhubert.files import output_directory
 from avhubert.model.recognizer import Recognizer
 from avhubert.report import progress
 
-FRAMES_PER_BATCH = 600  # video frames, padding included
-
-
-def references_of(data: Path, split: str, clips: list[Clip], normalise: Callable[[str], str]) -> list[str]:
-    """Normalised transcripts; DataError names an empty one, which no error rate can be computed for."""
-    texts = [normalise(text) for text in read_transcripts(data / f"{split}.wrd", clips)]
-    for clip, text in zip(clips, texts, strict=True):
-        if not text:
-            where = data / f"{split}.wrd"
-            raise DataError(f"{where}: the reference of clip '{clip.id}' is empty; write it or remove the clip")
-    return texts
+_log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -57,115 +41,114 @@ def evaluate(
     decode: Mapping[str, Any] | None = None,
     normalise: str = "basic",
     quiet: bool = False,
+    device: str = AUTO,
+    precision: str = AUTO,
 ) -> list[Result]:
-    """Decode a split in every one of `conditions` and score it.
+    """Decode and score a split under every condition (see `conditions`).
 
-    `noise`: a noise list or folder, or several by name; each utterance's noise is decided by its id and the list, so
-    every model hears the same. `faults`: see `data.corruption`. `decode`: settings in place of the model's
-    own. `normalise`: what both texts go through before they are compared, a name in `data.text.NORMALISERS`. With
-    `out`, writes `hypotheses-<condition>.json`, `results.json` (with hashes of all that the figures depend on) and
-    `report.html` there. Nothing is left out: a clip that cannot be read is a DataError that names it.
+    No clip is left out: one that cannot be read is an error. Each result is logged.
+
+    Args:
+        model: what `avhubert.load` takes, or a loaded recognizer, which is moved to the device.
+        data: the data directory.
+        split: name of the split.
+        modality: streams to use: av, a or v, or several of them.
+        noise: a noise list or folder, or several by name. The noise of an utterance depends only on its id and the
+            list, so that it is the same for every model.
+        snrs: signal-to-noise ratios in dB; None: clean.
+        faults: video corruptions, see `data.corruption`.
+        out: folder for `hypotheses-<condition>.json`, `results.json` (with hashes of everything that the results depend
+            on) and `report.html`; None: nothing is written.
+        decode: settings of `DecodeConfig`, in place of the model's.
+        normalise: normaliser of both texts, a name in `data.text.NORMALISERS`.
+        quiet: show no progress and log no results.
+        device: auto, cpu, cuda, cuda:N or mps; see `devices.resolve`.
+        precision: auto, fp32, bf16 or fp16; see `devices.resolve`.
+
+    Returns:
+        A result for every condition.
 
     Raises:
-        DataError: no such split, no transcripts, an empty split; a clip that cannot be read, is empty or too long, or
-            lacks every stream of a modality.
-        ConfigError: a modality that the model was not trained for; a fault, normaliser or decode setting that does not
-            exist.
+        DataError: the split or its transcripts are missing or empty; a clip cannot be read, is empty or too long, or
+            has no stream of a modality.
+        ConfigError: the model was not trained for a modality; a corruption, normaliser, setting, device or precision is
+            unknown or cannot be used.
         CheckpointError: `model` is not a recognizer.
     """
-    data = Path(data)
-    clean = normaliser(normalise)
+    normalise_text = normaliser(normalise)
     recognizer = load_recognizer(model)
     modalities = [modality] if isinstance(modality, str) else list(dict.fromkeys(modality))
-    for one in modalities:
-        check_modality(recognizer, one)
-    if any(snr is not None for snr in snrs) and not any("audio" in MODALITIES[one] for one in modalities):
-        raise ConfigError("noise is mixed into the sound, which modality 'v' does not hear; add 'a' or 'av'")
-    if faults and not any("video" in MODALITIES[one] for one in modalities):
-        raise ConfigError("faults are of the picture, which modality 'a' does not see; add 'v' or 'av'")
-    for fault in faults:
-        parse_corruption(fault)
-    clips = read_manifest(data / f"{split}.tsv")
-    if not clips:
-        raise DataError(f"{data / f'{split}.tsv'} lists no clips; there is nothing to evaluate")
-    references = references_of(data, split, clips, clean)
-    check_lengths([clip.frames for clip in clips], [clip.id for clip in clips])
-    for one in modalities:
-        check_streams(clips, one)
+    for name in modalities:
+        check_modality(recognizer, name)
+    check_conditions(modalities, snrs, faults)
+    evaluation_set = read_evaluation_set(Path(data), split, modalities, normalise_text)
     folder = output_directory(out) if out else None
-    settings = replace(recognizer.decode_settings, **(decode or {}))
-    lm = load_language_model(settings.lm, recognizer.tokenizer) if settings.lm and settings.lm_weight else None
-    named: Mapping[Any, str | Path] = noise if isinstance(noise, Mapping) else {None: noise} if noise else {}
-    lists: dict[str | None, list[Path]] = {name: read_noise_list(source, split) for name, source in named.items()}
+    decoder = BatchDecoder(recognizer, device, precision, decode)
+    sources: Mapping[Any, str | Path] = noise if isinstance(noise, Mapping) else {None: noise} if noise else {}
+    noises: dict[str | None, list[Path]] = {name: read_noise_list(source, split) for name, source in sources.items()}
     results = []
-    for condition in conditions(modalities, list(lists), snrs, faults):
-        noises = None if condition.snr is None else lists[condition.noise]
-        dataset = _dataset(data, clips, condition, noises)
-        results.append(_one_condition(recognizer, dataset, references, settings, lm, clean, condition, quiet))
+    for condition in conditions(modalities, list(noises), snrs, faults):
+        dataset = evaluation_set.dataset(condition, None if condition.snr is None else noises[condition.noise])
+        result = _evaluate_condition(decoder, evaluation_set, dataset, condition, normalise_text, quiet)
+        results.append(result)
         if not quiet:
-            low, high = results[-1].interval
-            rates = f"WER {results[-1].wer:.1f} % [{low:.1f}, {high:.1f}], CER {results[-1].cer:.1f} %"
-            print(f"{condition}: {rates}, {len(clips)} clips", flush=True)
+            _log.info("%s", result)
     if folder:
-        write_results(folder, results, clips, data, split, lists, settings, normalise, recognizer)
+        write_results(folder, results, evaluation_set, Provenance(noises, normalise, decoder))
     return results
 
 
-def _dataset(data: Path, clips: list[Clip], condition: Condition, noises: Sequence[Path] | None) -> ClipDataset:
-    config = DataConfig(
-        dir=str(data),
-        modalities=condition.modality,
-        max_frames=max(clip.frames for clip in clips),
-        min_frames=1,
-        augment=False,
-        noise_prob=0.0 if condition.snr is None else 1.0,
-        noise_snr=[0, 0] if condition.snr is None else [condition.snr, condition.snr],
-    )
-    return ClipDataset(clips, config, training=False, seed=0, noise=noises, corruption=condition.fault)
-
-
-def _one_condition(
-    recognizer: Recognizer,
+def _evaluate_condition(
+    decoder: BatchDecoder,
+    evaluation_set: EvaluationSet,
     dataset: ClipDataset,
-    references: Sequence[str],
-    settings: DecodeConfig,
-    lm: LanguageModel | None,
-    clean: Callable[[str], str],
     condition: Condition,
+    normalise: Callable[[str], str],
     quiet: bool,
 ) -> Result:
     started = time.perf_counter()
-    clips = dataset.clips
-    device = next(recognizer.parameters()).device
-    tokenizer = recognizer.require_tokenizer("used")
-    found: dict[int, list[tuple[str, float]]] = {}
-    stages = dict.fromkeys(("reading", "encoding", "search"), 0.0)
-
-    @contextlib.contextmanager
-    def stage(name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        stages[name] += time.perf_counter() - began
-
-    with torch.inference_mode(), progress() as bar:
+    clips = evaluation_set.clips
+    nbest = decoder.settings.nbest or 1
+    texts: dict[int, list[ScoredText]] = {}
+    timer = _StageTimer(decoder.compute.device)
+    with progress() as bar:
         task = bar.add_task(f"decoding {condition}", total=len(clips), unit="clips", visible=not quiet)
         for indices in make_batches([clip.frames for clip in clips], FRAMES_PER_BATCH):
-            with stage("reading"):
-                batch = dataset.batch(indices).to(device)
-            with stage("encoding"):
-                mask = batch.inputs.mask
-                encoded = recognizer.encode(batch.inputs)
-            with stage("search"):
-                hypotheses = beam_search(recognizer, encoded, mask, settings, lm)
-            for index, several in zip(indices, hypotheses, strict=True):
-                kept = several[: settings.nbest or 1]
-                texts = [clean(tokenizer.decode(one.tokens)) for one in kept]
-                found[index] = [(text, float(one.score)) for text, one in zip(texts, kept, strict=True)]
+            with timer.stage("reading"):
+                inputs = dataset.batch(indices).inputs.to(decoder.compute.device)
+            with timer.stage("encoding"):
+                encoded = decoder.encode(inputs)
+            with timer.stage("search"):
+                hypotheses = decoder.search(encoded, inputs.mask)
+            for index, candidates in zip(indices, hypotheses, strict=True):
+                texts[index] = [ScoredText(normalise(decoder.text(best)), best.score) for best in candidates[:nbest]]
             bar.advance(task, len(indices))
     seconds = time.perf_counter() - started
-    measured = None
-    if condition.snr is not None:
-        ratios = [snr for index in range(len(clips)) if (snr := dataset.measured_snr(index)) is not None]
-        measured = (min(ratios), max(ratios)) if ratios else None
-    utterances = score([clip.id for clip in clips], references, [found[index] for index in range(len(clips))])
-    return summarise(utterances, condition, sum(clip.frames for clip in clips) / FRAME_RATE, seconds, measured, stages)
+    utterances = score(
+        [clip.id for clip in clips], evaluation_set.references, [texts[index] for index in range(len(clips))]
+    )
+    measured = None if condition.snr is None else _measured_snrs(dataset)
+    return summarise(utterances, condition, evaluation_set.seconds, seconds, measured, timer.seconds)
+
+
+def _measured_snrs(dataset: ClipDataset) -> tuple[float, float] | None:
+    """Lowest and highest signal-to-noise ratio of the mixtures, dB; None if no clip has audio."""
+    ratios = [snr for index in range(len(dataset)) if (snr := dataset.measured_snr(index)) is not None]
+    return (min(ratios), max(ratios)) if ratios else None
+
+
+class _StageTimer:
+    """Wall-clock seconds of the stages of decoding."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = dict.fromkeys(("reading", "encoding", "search"), 0.0)
+        self._device = device
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage; a GPU's work belongs to the stage that started it."""
+        started = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds[name] += time.perf_counter() - started

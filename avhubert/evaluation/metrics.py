@@ -1,13 +1,14 @@
-"""Words and characters that a recognizer got wrong: counts, rates, intervals, and whether two results differ.
+"""Word and character errors: counts, rates and confidence intervals.
 
-Intervals and tests draw utterances with replacement (Bisani & Ney, 2004): words of one utterance are not independent.
+Intervals resample utterances with replacement (Bisani & Ney, 2004), since the words of one utterance are not
+independent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jiwer
 import numpy as np
@@ -17,9 +18,26 @@ from avhubert.evaluation.conditions import Condition
 RESAMPLES = 1000  # of the bootstrap
 
 
+class ScoredText(NamedTuple):
+    """The text of a hypothesis, normalised, and its score in the beam search."""
+
+    text: str
+    score: float
+
+
 @dataclass(frozen=True)
 class Utterance:
-    """One clip's reference and hypothesis, with its error counts in words."""
+    """The reference and the best hypothesis of a clip, with its word errors.
+
+    Attributes:
+        id: of the clip.
+        reference: normalised transcript.
+        hypothesis: normalised text of the best hypothesis.
+        score: of the best hypothesis.
+        words: of the reference.
+        substitutions, deletions, insertions: word errors.
+        others: further hypotheses, best first.
+    """
 
     id: str
     reference: str
@@ -29,16 +47,30 @@ class Utterance:
     substitutions: int
     deletions: int
     insertions: int
-    others: list[tuple[str, float]] = field(default_factory=list)  # further hypotheses and their scores, best first
+    others: list[ScoredText] = field(default_factory=list)
 
     @property
     def errors(self) -> int:
+        """Word errors."""
         return self.substitutions + self.deletions + self.insertions
 
 
 @dataclass(frozen=True)
 class Result:
-    """Error rates in percent of one condition; `interval` is the bootstrap's 95 % over utterances."""
+    """Error rates of one condition.
+
+    Attributes:
+        modality, snr, noise, fault: the condition.
+        wer, cer: word and character error rate in percent.
+        interval: 95 % interval of the word error rate, by bootstrap.
+        words, substitutions, deletions, insertions: sums over the utterances.
+        clips: number of utterances.
+        seconds_of_video: duration of the clips.
+        seconds: duration of the evaluation.
+        utterances: each clip's texts and errors.
+        measured_snr: lowest and highest signal-to-noise ratio of the mixtures, dB.
+        stages: seconds of reading, encoding and search.
+    """
 
     modality: str
     snr: int | None
@@ -55,45 +87,52 @@ class Result:
     utterances: tuple[Utterance, ...]
     noise: str | None = None
     fault: str | None = None
-    measured_snr: tuple[float, float] | None = None  # lowest and highest of the mixtures, dB
-    stages: dict[str, float] = field(default_factory=dict)  # seconds of reading, encoding and search
+    measured_snr: tuple[float, float] | None = None
+    stages: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """The figures without the utterances."""
-        figures = asdict(replace(self, utterances=()))
-        del figures["utterances"]
-        return figures | {"condition": str(self.condition)}
+        """The result without its utterances, as in results.json."""
+        values = asdict(replace(self, utterances=()))
+        del values["utterances"]
+        return values | {"condition": str(self.condition)}
 
     @property
     def condition(self) -> Condition:
+        """The condition of the result."""
         return Condition(self.modality, self.noise, self.snr, self.fault)
 
-
-def bootstrap(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the error rate in percent. `errors`, `words`: int [utterances]."""
-    drawn = resample_indices(len(errors), seed)
-    rates = 100 * errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def resample_indices(count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, count, size=(RESAMPLES, count))
+    def __str__(self) -> str:
+        low, high = self.interval
+        rates = f"WER {self.wer:.1f} % [{low:.1f}, {high:.1f}], CER {self.cer:.1f} %"
+        return f"{self.condition}: {rates}, {self.clips} clips"
 
 
 def score(
-    ids: Sequence[str], references: Sequence[str], found: Sequence[Sequence[tuple[str, float]]]
+    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[Sequence[tuple[str, float]]]
 ) -> tuple[Utterance, ...]:
-    """Align the best of the hypotheses (text, score) of each utterance to its reference and count word errors."""
+    """Count the word errors of the best hypothesis of each utterance.
+
+    Args:
+        ids: of the utterances.
+        references: their transcripts.
+        hypotheses: texts and scores of the hypotheses of each utterance, best first.
+    """
     scored = []
-    for identifier, reference, ((hypothesis, value), *others) in zip(ids, references, found, strict=True):
+    for identifier, reference, ((hypothesis, value), *others) in zip(ids, references, hypotheses, strict=True):
         counts = jiwer.process_words(reference, hypothesis)
         scored.append(
             Utterance(
-                identifier, reference, hypothesis, value, len(reference.split()),
-                counts.substitutions, counts.deletions, counts.insertions, others,
+                id=identifier,
+                reference=reference,
+                hypothesis=hypothesis,
+                score=value,
+                words=len(reference.split()),
+                substitutions=counts.substitutions,
+                deletions=counts.deletions,
+                insertions=counts.insertions,
+                others=[ScoredText(*other) for other in others],
             )
-        )  # fmt: skip
+        )
     return tuple(scored)
 
 
@@ -105,7 +144,7 @@ def summarise(
     measured_snr: tuple[float, float] | None = None,
     stages: dict[str, float] | None = None,
 ) -> Result:
-    """Totals and intervals of scored utterances."""
+    """The result of scored utterances; for the arguments see `Result`."""
     errors = np.array([utterance.errors for utterance in utterances])
     words = np.array([utterance.words for utterance in utterances])
     return Result(
@@ -130,23 +169,48 @@ def summarise(
 
 
 def error_rate(errors: np.ndarray, words: np.ndarray) -> float:
+    """Errors per word in percent."""
     return 100 * float(errors.sum()) / max(1.0, float(words.sum()))
 
 
-def by(utterances: Sequence[Utterance], key: Callable[[Utterance], str]) -> list[tuple[str, int, int, float]]:
-    """(name, utterances, words, WER %) of every group that `key` names, in the order of the names."""
+def bootstrap(errors: np.ndarray, words: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the error rate in percent; `errors`, `words`: int [utterances]."""
+    drawn = resample_indices(len(errors), seed)
+    rates = 100 * errors[drawn].sum(1) / np.maximum(words[drawn].sum(1), 1)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resample_indices(count: int, seed: int) -> np.ndarray:
+    """Utterances of each bootstrap sample, int [RESAMPLES, count]."""
+    return np.random.default_rng(seed).integers(0, count, size=(RESAMPLES, count))
+
+
+# --------------------------------------------------------------------------- groups
+class GroupRate(NamedTuple):
+    """Error rate of a group of utterances."""
+
+    name: str
+    utterances: int
+    words: int
+    wer: float
+
+
+def group_rates(utterances: Sequence[Utterance], key: Callable[[Utterance], str]) -> list[GroupRate]:
+    """The error rate of every group that `key` names, sorted by name."""
     groups: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         groups.setdefault(key(utterance), []).append(utterance)
-    rows = []
+    rates = []
     for name, members in sorted(groups.items()):
-        errors, words = (np.array([getattr(u, what) for u in members]) for what in ("errors", "words"))
-        rows.append((name, len(members), int(words.sum()), error_rate(errors, words)))
-    return rows
+        errors = np.array([utterance.errors for utterance in members])
+        words = np.array([utterance.words for utterance in members])
+        rates.append(GroupRate(name, len(members), int(words.sum()), error_rate(errors, words)))
+    return rates
 
 
 def speaker(utterance: Utterance) -> str:
-    """The folder part of a clip's id: who speaks in LRS3, VoxCeleb2 and the synthetic corpus."""
+    """The folder part of a clip's id, which names the speaker in LRS3, VoxCeleb2 and the synthetic corpus."""
     return utterance.id.rpartition("/")[0] or "all"
 
 
@@ -156,15 +220,24 @@ def length(utterance: Utterance) -> str:
     return f"{first:3d} to {first + 4} words"
 
 
-def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
-    """(kind, reference's words, hypothesis's words) chunk by chunk; kind: equal, substitute, delete or insert."""
-    found = jiwer.process_words(reference, hypothesis)
-    said, heard = found.references[0], found.hypotheses[0]
+# --------------------------------------------------------------------------- alignment
+class AlignedChunk(NamedTuple):
+    """Neighbouring words with the same kind of error: equal, substitute, delete or insert."""
+
+    kind: str
+    reference: str
+    hypothesis: str
+
+
+def align_words(reference: str, hypothesis: str) -> list[AlignedChunk]:
+    """The alignment of a hypothesis with its reference, in order."""
+    output = jiwer.process_words(reference, hypothesis)
+    reference_words, hypothesis_words = output.references[0], output.hypotheses[0]
     return [
-        (
+        AlignedChunk(
             chunk.type,
-            " ".join(said[chunk.ref_start_idx : chunk.ref_end_idx]),
-            " ".join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            " ".join(reference_words[chunk.ref_start_idx : chunk.ref_end_idx]),
+            " ".join(hypothesis_words[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )
-        for chunk in found.alignments[0]
+        for chunk in output.alignments[0]
     ]

@@ -12,8 +12,15 @@ JOURNAL = "pseudo-labels.jsonl"
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a recognizer heard in a clip: mean log-probability of its tokens (`</s>` too), or why there is nothing."""
+class PseudoLabel:
+    """The transcript of a clip by a recognizer.
+
+    Attributes:
+        id: of the clip.
+        text: the transcript.
+        confidence: see `Hypothesis.confidence`.
+        problem: why the transcript cannot be used; empty if it can.
+    """
 
     id: str
     text: str = ""
@@ -21,13 +28,15 @@ class Heard:
     problem: str = ""
 
 
-def journal_line(heard: Heard) -> str:
-    return json.dumps(asdict(heard), ensure_ascii=False) + "\n"
+def journal_line(label: PseudoLabel) -> str:
+    """A line of the journal."""
+    return json.dumps(asdict(label), ensure_ascii=False) + "\n"
 
 
-def read_journal(path: Path) -> Iterator[Heard]:
+def read_journal(path: Path) -> Iterator[PseudoLabel]:
+    """The transcripts in a journal; a line that is incomplete, because the run was interrupted, is skipped."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
-            yield Heard(**json.loads(line))
-        except ValueError:  # a line that a kill cut short: its clip is done again
+            yield PseudoLabel(**json.loads(line))
+        except ValueError:
             continue

@@ -1,30 +1,24 @@
-"""What an evaluation shows: a table of all conditions, error rates against SNR, and the worst utterances."""
+"""The report of an evaluation: a table of all conditions, error rates against SNR, and the worst utterances."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 from avhubert.data.manifest import Clip
 from avhubert.data.shards import clip_frames
 from avhubert.data.text import is_unspaced
 from avhubert.evaluation.conditions import Condition
-from avhubert.evaluation.metrics import Result, Utterance, aligned, by, length, speaker
+from avhubert.evaluation.metrics import Result, Utterance, align_words, group_rates, length, speaker
 from avhubert.report import Page, contact_sheet
 
 COLUMNS = ("condition", "WER %", "95 % interval", "CER %", "sub", "del", "ins", "words", "clips", "× real time")
+WORST_UTTERANCES = 5  # shown of each condition
+MOUTH_FRAMES = 12  # shown of each utterance
+TOLERANCE = 0.5  # WER points by which audio and video together may be worse than the better one alone
 
 
-WORST = 5  # utterances shown of a condition
-
-
-STRIP = 12  # frames shown of a mouth
-
-
-SLACK = 0.5  # WER points by which two streams may be worse than the better one before it is called a failure
-
-
-def result_row(result: Result) -> tuple:
+def result_row(result: Result) -> tuple[str | int | float, ...]:
     """A row for COLUMNS."""
     low, high = result.interval
     return (
@@ -35,14 +29,12 @@ def result_row(result: Result) -> tuple:
 
 
 def result_page(results: Sequence[Result], clips: Sequence[Clip], split: str) -> Page:
-    """The report of an evaluation of `clips`."""
+    """The report of an evaluation of `clips`, the clips of `split`."""
     page = Page(f"Evaluation on {split}")
     page.table(COLUMNS, [result_row(result) for result in results])
-    page.text(
-        "WER and CER in percent; the interval is the bootstrap's over utterances. Every clip of the split is scored."
-    )
+    page.text("WER and CER in percent; the interval is a bootstrap over utterances. Every clip of the split is scored.")
     if is_unspaced(utterance.reference for utterance in results[0].utterances):
-        page.text("These references are of a script without spaces between words: go by CER, WER counts whole lines.")
+        page.text("The references have no spaces between words: use CER; WER counts whole lines.")
     page.table(
         ("condition", *(f"{name}, × real time" for name in results[0].stages)),
         [
@@ -50,64 +42,88 @@ def result_page(results: Sequence[Result], clips: Sequence[Clip], split: str) ->
             for r in results
         ],
     )
-    _noise(page, results)
+    _add_noise(page, results)
+    _add_stream_comparison(page, results)
+    by_id = {clip.id: clip for clip in clips}
     for result in results:
         page.heading(f"{result.condition}: the worst utterances")
-        for utterance in worst(result, WORST):
-            _utterance(page, utterance, next(clip for clip in clips if clip.id == utterance.id))
+        for utterance in worst_utterances(result, WORST_UTTERANCES):
+            _add_utterance(page, utterance, by_id[utterance.id])
     for name, key in (("speaker", speaker), ("length", length)):
         page.heading(f"By {name}: {results[0].condition}")
-        page.table((name, "clips", "words", "WER %"), by(results[0].utterances, key))
+        page.table((name, "clips", "words", "WER %"), group_rates(results[0].utterances, key))
     return page
 
 
-def worst(result: Result, count: int) -> list[Utterance]:
+def worst_utterances(result: Result, count: int) -> list[Utterance]:
     """The utterances with the most errors."""
     return sorted(result.utterances, key=lambda utterance: (-utterance.errors, utterance.id))[:count]
 
 
-def cells(results: Sequence[Result]) -> list[tuple[str, float, float, float, bool]]:
-    """(condition, WER of a, v and av, whether av ≤ min(a, v) + 0.5) of all conditions with the three of them.
+class StreamComparison(NamedTuple):
+    """Word error rates of audio, video and both under one condition.
 
-    Noise does not reach the picture: v counts as it is clean.
+    Attributes:
+        condition: of the rate of both.
+        audio, video, both: word error rates in percent.
+        no_worse: whether both are at most TOLERANCE points worse than the better one alone.
     """
-    known = {result.condition: result.wer for result in results}
-    found = []
+
+    condition: str
+    audio: float
+    video: float
+    both: float
+    no_worse: bool
+
+
+def stream_comparisons(results: Sequence[Result]) -> list[StreamComparison]:
+    """A comparison for each condition with results of a, v and av; noise does not change the result of v."""
+    wer = {result.condition: result.wer for result in results}
+    comparisons = []
     for result in results:
         if result.modality != "av" or result.fault is not None:
             continue
-        a, v = known.get(Condition("a", result.noise, result.snr)), known.get(Condition("v"))
-        if a is not None and v is not None:
-            found.append((str(result.condition), a, v, result.wer, result.wer <= min(a, v) + SLACK))
-    return found
+        audio, video = wer.get(Condition("a", result.noise, result.snr)), wer.get(Condition("v"))
+        if audio is not None and video is not None:
+            no_worse = result.wer <= min(audio, video) + TOLERANCE
+            comparisons.append(StreamComparison(str(result.condition), audio, video, result.wer, no_worse))
+    return comparisons
 
 
-def _noise(page: Page, results: Sequence[Result]) -> None:
-    noisy = [result for result in results if result.snr is not None]
-    if noisy:
-        page.heading("In noise")
-        series: dict[str, Any] = {}
-        for result in sorted(noisy, key=lambda one: one.snr or 0):
-            name = " ".join(part for part in (result.modality, result.noise) if part)
-            xs, ys = series.setdefault(name, ([], []))
-            xs.append(result.snr)
-            ys.append(result.wer)
-        ends = [min(r.snr or 0 for r in noisy), max(r.snr or 0 for r in noisy)]
-        for result in results:
-            if str(result.condition) == f"{result.modality}, clean":
-                series[f"{result.modality}, clean"] = (ends, [result.wer] * 2)
-        page.plot(series, "SNR, dB", "WER, %", "word error rate against the signal-to-noise ratio")
-        off = [abs(one - (result.snr or 0)) for result in noisy for one in result.measured_snr or ()]
-        page.text(f"As measured in them, the mixtures are within {max(off, default=0):.2f} dB of the ratio asked for.")
-    rows = cells(results)
-    if rows:
+def _add_noise(page: Page, results: Sequence[Result]) -> None:
+    noisy = sorted(((result.snr, result) for result in results if result.snr is not None), key=lambda item: item[0])
+    if not noisy:
+        return
+    page.heading("In noise")
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for snr, result in noisy:
+        name = " ".join(part for part in (result.modality, result.noise) if part)
+        snrs, rates = series.setdefault(name, ([], []))
+        snrs.append(snr)
+        rates.append(result.wer)
+    extremes: list[float] = [noisy[0][0], noisy[-1][0]]
+    for result in results:
+        if str(result.condition) == f"{result.modality}, clean":
+            series[f"{result.modality}, clean"] = (extremes, [result.wer] * 2)
+    page.plot(series, "SNR, dB", "WER, %", "word error rate against the signal-to-noise ratio")
+    deviations = [abs(measured - snr) for snr, result in noisy for measured in result.measured_snr or ()]
+    page.text(f"The measured ratios of the mixtures differ by at most {max(deviations, default=0):.2f} dB from these.")
+
+
+def _add_stream_comparison(page: Page, results: Sequence[Result]) -> None:
+    comparisons = stream_comparisons(results)
+    if comparisons:
         page.heading("Two streams against one")
-        page.text(f"Sound and picture together should be no worse than the better of the two, {SLACK} points allowed.")
-        page.table(("condition", "a", "v", "av", "no worse"), [(*row[:4], "yes" if row[4] else "no") for row in rows])
+        page.text(
+            f"Audio and video together should be no worse than the better one alone; {TOLERANCE} points are tolerated."
+        )
+        rows = [(*row[:4], "yes" if row.no_worse else "no") for row in comparisons]
+        page.table(("condition", "a", "v", "av", "no worse"), rows)
 
 
-def _utterance(page: Page, utterance: Utterance, clip: Clip) -> None:
+def _add_utterance(page: Page, utterance: Utterance, clip: Clip) -> None:
     if clip.video_frames:
         frames = clip_frames(clip.video)
-        page.image(contact_sheet(list(frames[:: max(1, len(frames) // STRIP)][:STRIP]), STRIP), clip.id)
-    page.comparison(aligned(utterance.reference, utterance.hypothesis))
+        chosen = frames[:: max(1, len(frames) // MOUTH_FRAMES)][:MOUTH_FRAMES]
+        page.image(contact_sheet(list(chosen), MOUTH_FRAMES), clip.id)
+    page.comparison(align_words(utterance.reference, utterance.hypothesis))

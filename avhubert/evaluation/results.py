@@ -4,47 +4,65 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from avhubert.config.schema import DecodeConfig
-from avhubert.data.manifest import Clip
+import torch
+
+from avhubert.decode.batch_decoder import BatchDecoder
+from avhubert.devices import to_host
 from avhubert.errors import DataError
-from avhubert.evaluation.metrics import Result, Utterance
+from avhubert.evaluation.evaluation_set import EvaluationSet
+from avhubert.evaluation.metrics import Result, ScoredText, Utterance
 from avhubert.evaluation.report import result_page
 from avhubert.files import read_json, sha256, write_json
 from avhubert.model.recognizer import Recognizer
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """What results depend on, besides the clips.
+
+    Attributes:
+        noises: noise files by the name of their list.
+        normalise: name of the normaliser of texts.
+        decoder: the model and its decoding settings.
+    """
+
+    noises: Mapping[str | None, Sequence[Path]]
+    normalise: str
+    decoder: BatchDecoder
+
+
 def write_results(
-    folder: Path,
-    results: list[Result],
-    clips: Sequence[Clip],
-    data: Path,
-    split: str,
-    lists: Mapping[str | None, Sequence[Path]],
-    settings: DecodeConfig,
-    normalise: str,
-    recognizer: Recognizer,
+    folder: Path, results: Sequence[Result], evaluation_set: EvaluationSet, provenance: Provenance
 ) -> None:
-    provenance = {
-        "data": str(data),
-        "split": split,
-        "manifest_sha256": sha256(data / f"{split}.tsv"),
-        "transcripts_sha256": sha256(data / f"{split}.wrd"),
-        "noise_sha256": {name or "noise": _hash_files(paths) for name, paths in lists.items()},
-        "decode": asdict(settings),
-        "normalise": normalise,
-        "model": recognizer.metadata.to_dict(),
-        "model_sha256": _hash_weights(recognizer),
-        "avhubert": version("avhubert"),
-    }
+    """Write the hypotheses of every condition, results.json and report.html."""
     for result in results:
         rows = [asdict(utterance) for utterance in result.utterances]
         write_json(folder / f"hypotheses-{result.condition.file_name}.json", rows)
-    write_json(folder / "results.json", {"results": [result.summary() for result in results], **provenance})
-    result_page(results, clips, split).write(folder / "report.html")
+    summaries = [result.summary() for result in results]
+    write_json(folder / "results.json", {"results": summaries, **_provenance(evaluation_set, provenance)})
+    result_page(results, evaluation_set.clips, evaluation_set.split).write(folder / "report.html")
+
+
+def _provenance(evaluation_set: EvaluationSet, provenance: Provenance) -> dict[str, Any]:
+    decoder = provenance.decoder
+    return {
+        "data": str(evaluation_set.data_dir),
+        "split": evaluation_set.split,
+        "manifest_sha256": sha256(evaluation_set.manifest),
+        "transcripts_sha256": sha256(evaluation_set.transcripts),
+        "noise_sha256": {name or "noise": _hash_files(paths) for name, paths in provenance.noises.items()},
+        "decode": asdict(decoder.settings),
+        "normalise": provenance.normalise,
+        "model": decoder.recognizer.metadata.to_dict(),
+        "model_sha256": _hash_weights(decoder.recognizer),
+        "avhubert": version("avhubert"),
+        "compute": str(decoder.compute),
+    }
 
 
 def _hash_files(paths: Sequence[Path]) -> str:
@@ -57,17 +75,24 @@ def _hash_files(paths: Sequence[Path]) -> str:
 def _hash_weights(recognizer: Recognizer) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(recognizer.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        data = to_host(tensor).contiguous().flatten().view(torch.uint8)  # NumPy has no bfloat16
+        digest.update(name.encode() + data.numpy().tobytes())
     return digest.hexdigest()
 
 
 def read_hypotheses(path: str | Path) -> list[Utterance]:
-    """Utterances of a `hypotheses-….json` that `avhubert evaluate` wrote; DataError for anything else."""
+    """The utterances in a `hypotheses-….json` of `avhubert evaluate`.
+
+    Raises:
+        DataError: the file is something else or empty.
+    """
     rows = read_json(path)
     try:
-        found = [Utterance(**{**row, "others": [tuple(other) for other in row.get("others", [])]}) for row in rows]
+        utterances = [
+            Utterance(**{**row, "others": [ScoredText(*other) for other in row.get("others", [])]}) for row in rows
+        ]
     except (TypeError, AttributeError) as error:
         raise DataError(f"{path} does not hold hypotheses; give a hypotheses-….json of `avhubert evaluate`") from error
-    if not found:
+    if not utterances:
         raise DataError(f"{path} holds no utterances; evaluate again")
-    return found
+    return utterances

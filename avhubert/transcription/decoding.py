@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
 
-from avhubert.config.schema import DecodeConfig
-from avhubert.config.validate import from_dict
 from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
 from avhubert.data.collate import pad_streams
 from avhubert.data.filterbank import audio_features
 from avhubert.data.video import transform
 from avhubert.decode.alignment import AlignedWord, align
-from avhubert.decode.beam_search import Hypothesis, beam_search
-from avhubert.decode.lm.load import load_language_model
-from avhubert.devices import AUTO, resolve
+from avhubert.decode.batch_decoder import BatchDecoder
+from avhubert.decode.beam_search import Hypothesis
 from avhubert.errors import DataError
 from avhubert.model.inputs import ModelInputs
 from avhubert.transcription.reader import Chunk
@@ -29,7 +24,6 @@ from avhubert.transcription.transcript import Box, Segment, Word
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from avhubert.model.recognizer import Recognizer
 
 FRAMES_PER_BATCH = 800  # including padding
 
@@ -47,35 +41,8 @@ def batches(windows: Sequence[Window]) -> Iterator[list[Window]]:
         yield batch
 
 
-class WindowDecoder:
-    """A recognizer on its device, with the settings of the beam search."""
-
-    def __init__(
-        self,
-        recognizer: Recognizer,
-        device: str | torch.device = AUTO,
-        precision: str = AUTO,
-        decode: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Moves the recognizer to the device and loads the language model, if the settings name one.
-
-        Args:
-            recognizer: The recognizer.
-            device: See `devices.resolve`.
-            precision: See `devices.resolve`.
-            decode: Settings by the names of `DecodeConfig`, which replace those of the recognizer.
-
-        Raises:
-            ConfigError: The device, the precision or a setting is unknown or cannot be used here.
-        """
-        self.compute = resolve(device, precision)
-        self.recognizer = recognizer.to(self.compute.device)
-        settings = recognizer.decode_settings
-        self.settings: DecodeConfig = (
-            from_dict(DecodeConfig, asdict(settings) | dict(decode), "decode") if decode else settings
-        )
-        use_lm = self.settings.lm is not None and self.settings.lm_weight > 0
-        self._lm = load_language_model(self.settings.lm, recognizer.tokenizer) if use_lm else None
+class WindowDecoder(BatchDecoder):
+    """Decodes windows of a file into segments with word times."""
 
     def segments(self, chunk: Chunk, windows: Sequence[Window], modality: str, number: int) -> Iterator[Segment]:
         """The segments of a batch of windows, in order.
@@ -87,9 +54,8 @@ class WindowDecoder:
             number: Index of the first of these segments in the transcript.
         """
         inputs = model_inputs(chunk, windows, modality).to(self.compute.device)
-        with torch.inference_mode(), self.compute.autocast():
-            encoded = self.recognizer.encode(inputs)
-            results = beam_search(self.recognizer, encoded, inputs.mask, self.settings, self._lm)
+        encoded = self.encode(inputs)
+        results = self.search(encoded, inputs.mask)
         for index, (window, hypotheses, frames) in enumerate(zip(windows, results, encoded, strict=True), number):
             yield self._segment(chunk, window, hypotheses[0], frames[: window.frames], modality, index)
 
@@ -97,7 +63,7 @@ class WindowDecoder:
         self, chunk: Chunk, window: Window, best: Hypothesis, encoded: Tensor, modality: str, number: int
     ) -> Segment:
         """The segment of one window, from its best hypothesis and its encoded frames [T, D]."""
-        text = self.recognizer.require_tokenizer("used").decode(best.tokens)
+        text = self.text(best)
         begin = (chunk.start + window.start) / FRAME_RATE
         words = [
             Word(word.word, begin + word.start_seconds, begin + word.end_seconds, word.confidence, number)
@@ -118,7 +84,7 @@ class WindowDecoder:
             with self.compute.autocast():
                 return align(self.recognizer, encoded, best.tokens, best.posteriors)
         except DataError:  # more tokens than frames: every word gets the times of the whole window
-            confidence = math.exp(sum(best.posteriors) / len(best.posteriors))
+            confidence = math.exp(best.confidence)
             return [AlignedWord(word, 0.0, len(encoded) / FRAME_RATE, confidence) for word in text.split()]
 
 

@@ -133,7 +133,7 @@ def test_what_cannot_be_evaluated(
         write_manifest(data / "test.tsv", [dataclasses.replace(clips[0], **values), *clips[1:]], data)
 
     changed(video_frames=0, audio_samples=clips[0].audio_samples)
-    with pytest.raises(DataError, match=r"1 of 2 clips have nothing of modality 'v', among them 'test0'"):
+    with pytest.raises(DataError, match=r"1 of 2 clips have no stream of modality 'v', among them 'test0'"):
         evaluate(str(model), data, modality="v")
     evaluate(str(model), data, modality="av", quiet=True)  # with its sound alone
     changed(video_frames=15_000)
@@ -161,7 +161,7 @@ def test_what_cannot_be_evaluated(
 
 
 def test_conditions_that_no_modality_has_are_refused(model: Path, data_dir: Path, noise: Path) -> None:
-    with pytest.raises(ConfigError, match="modality 'v' does not hear; add 'a' or 'av'"):
+    with pytest.raises(ConfigError, match="modality 'v' does not use; add 'a' or 'av'"):
         evaluate(str(model), data_dir, modality="v", noise=noise, snrs=[0])
-    with pytest.raises(ConfigError, match="modality 'a' does not see; add 'v' or 'av'"):
+    with pytest.raises(ConfigError, match="modality 'a' does not use; add 'v' or 'av'"):
         evaluate(str(model), data_dir, modality="a", faults=["blur"])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from avhubert.errors import DataError
 from avhubert.evaluation.comparison import compare
 from avhubert.evaluation.conditions import Condition
-from avhubert.evaluation.metrics import aligned, bootstrap, by, length, score, speaker, summarise
-from avhubert.evaluation.report import cells, worst
+from avhubert.evaluation.metrics import align_words, bootstrap, group_rates, length, score, speaker, summarise
+from avhubert.evaluation.report import stream_comparisons, worst_utterances
 from avhubert.evaluation.results import read_hypotheses
 from avhubert.files import write_json
 
@@ -30,7 +30,7 @@ def test_counts_and_rates_of_known_errors() -> None:
     assert utterances[1].others == [("lay red", -1.5)]
     assert result.wer == pytest.approx(40.0)
     assert result.interval[0] <= result.wer <= result.interval[1]
-    assert [utterance.id for utterance in worst(result, 2)] == ["c", "a"]
+    assert [utterance.id for utterance in worst_utterances(result, 2)] == ["c", "a"]
     assert str(result.condition) == "v, clean"
 
 
@@ -61,15 +61,15 @@ def result(modality: str, wrong: int, snr: int | None = None):
 
 def test_two_streams_are_held_against_the_better_one() -> None:
     shown = [result("a", 2), result("v", 6), result("av", 2), result("a", 8, 0), result("av", 7, 0)]
-    assert [(row[0], row[4]) for row in cells(shown)] == [("av, clean", True), ("av, 0 dB", False)]
+    assert [(row[0], row[4]) for row in stream_comparisons(shown)] == [("av, clean", True), ("av, 0 dB", False)]
     assert [c.condition.file_name for c in shown[2:4]] == ["av-clean", "a-0dB"]
-    assert cells(shown[2:]) == []
+    assert stream_comparisons(shown[2:]) == []
 
 
 def test_breakdowns_and_alignment() -> None:
-    assert by(result("v", 1).utterances, speaker) == [("s0", 5, 20, 0.0), ("s1", 5, 20, 5.0)]
-    assert by(result("v", 1).utterances, length) == [("  1 to 5 words", 10, 40, 2.5)]
-    assert aligned("bin blue at f", "bin blew at f now") == [
+    assert group_rates(result("v", 1).utterances, speaker) == [("s0", 5, 20, 0.0), ("s1", 5, 20, 5.0)]
+    assert group_rates(result("v", 1).utterances, length) == [("  1 to 5 words", 10, 40, 2.5)]
+    assert align_words("bin blue at f", "bin blew at f now") == [
         ("equal", "bin", "bin"), ("substitute", "blue", "blew"), ("equal", "at f", "at f"), ("insert", "", "now"),
     ]  # fmt: skip
 

@@ -20,8 +20,8 @@ from avhubert.data.tokenizer import Tokenizer
 from avhubert.data.transcripts import read_transcripts
 from avhubert.decode.beam_search import beam_search
 from avhubert.errors import CheckpointError, ConfigError, DataError
-from avhubert.evaluation.pseudo_journal import Heard
-from avhubert.evaluation.pseudo_label import _doubt, pseudo_label
+from avhubert.evaluation.pseudo_journal import PseudoLabel
+from avhubert.evaluation.pseudo_label import pseudo_label, rejection_reason
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 from avhubert.train import finetune
@@ -150,10 +150,13 @@ def test_it_goes_on_after_a_kill(model: Path, data_dir: Path, tmp_path: Path) ->
 
 
 def test_what_is_doubted() -> None:
-    assert _doubt(Heard("x", "ba", -0.2), -0.2) == ""
-    assert _doubt(Heard("x", "ba", -0.3), -0.2) == "with a confidence below -0.2"
-    assert _doubt(Heard("x", "", -0.1), -0.2) == "nothing was heard"
-    assert _doubt(Heard("x", "ba", -0.1, "an unknown character was heard"), -0.2) == "an unknown character was heard"
+    assert rejection_reason(PseudoLabel("x", "ba", -0.2), -0.2) == ""
+    assert rejection_reason(PseudoLabel("x", "ba", -0.3), -0.2) == "with a confidence below -0.2"
+    assert rejection_reason(PseudoLabel("x", "", -0.1), -0.2) == "with an empty transcript"
+    assert (
+        rejection_reason(PseudoLabel("x", "ba", -0.1, "with an unknown character in the transcript"), -0.2)
+        == "with an unknown character in the transcript"
+    )
 
 
 def test_what_is_refused(model: Path, data_dir: Path, unlabelled: Path, tmp_path: Path) -> None:
@@ -162,16 +165,18 @@ def test_what_is_refused(model: Path, data_dir: Path, unlabelled: Path, tmp_path
         pseudo_label(model, data_dir, out, 0.8)
     with pytest.raises(ConfigError, match="not for 'v'"):
         pseudo_label(model, data_dir, out, ALL, modality="v")
-    with pytest.raises(ConfigError, match="is a folder that is read"):
+    with pytest.raises(ConfigError, match="is an input folder"):
         pseudo_label(model, unlabelled, data_dir, ALL, labelled=data_dir)
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
         pseudo_label("nowhere", data_dir, out, ALL)
     with pytest.raises(DataError, match=r"none\.tsv"):
         pseudo_label(model, data_dir, out, ALL, split="none")
-    with pytest.raises(ConfigError, match="was trained with CTC alone"):
+    with pytest.raises(ConfigError, match="was trained with CTC only"):
         pseudo_label(saved(tmp_path / "ctc", data_dir, ModelMetadata(ctc_weight=1)), data_dir, out, ALL)
     assert not out.exists()
-    with pytest.raises(DataError, match=r"can be used: 8 with a confidence below 0; the surest has -\d.*lower --min-c"):
+    with pytest.raises(
+        DataError, match=r"can be used: 8 with a confidence below 0; the highest confidence is -\d.*lower --min-c"
+    ):
         pseudo_label(model, data_dir, out, 0.0)
     with pytest.raises(DataError, match=r"can be used: 2 in the labelled data already$"):
         pseudo_label(model, data_dir, tmp_path / "none", ALL, labelled=data_dir, split="test")
