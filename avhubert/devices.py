@@ -113,6 +113,24 @@ def float64_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
+def training_precision(name: str, device: str) -> str:
+    """Lightning's name of the precision of a training on a device of type `device`.
+
+    `auto` takes bf16-mixed on a CUDA GPU that computes it in hardware, 16-mixed (fp16 with loss scaling) on an older
+    one, else 32-true.
+
+    Raises:
+        ConfigError: fp16 without a CUDA GPU.
+    """
+    if name == AUTO:
+        if device != "cuda":
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if name == "16-mixed" and device != "cuda":
+        raise ConfigError("train.precision=16-mixed needs a CUDA device; give train.precision=32-true or bf16-mixed")
+    return name
+
+
 def available() -> list[str]:
     """Names of the devices on this machine."""
     return ["cpu", *(f"cuda:{index}" for index in range(_cuda_count())), *(["mps"] if _has_mps() else [])]

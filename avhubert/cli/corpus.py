@@ -8,7 +8,7 @@ from pathlib import Path
 from avhubert.cli.arguments import add_seed, add_workers, parse_shard, positive, seconds, share
 from avhubert.cli.output import show
 from avhubert.cli.parser import Command
-from avhubert.config import defaults
+from avhubert.config import command_defaults as defaults
 
 
 def _synth_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,8 +18,9 @@ from avhubert.cli.arguments import (
 )
 from avhubert.cli.output import show, show_values
 from avhubert.cli.parser import Command
-from avhubert.config import defaults
+from avhubert.config import command_defaults as defaults
 from avhubert.errors import ConfigError
+from avhubert.serve.limits import MAX_QUEUE, MAX_RECORDING_SECONDS, MAX_UPLOAD_MB, RESPONSE_TIMEOUT
 
 
 # --------------------------------------------------------------------------- evaluate, compare
@@ -177,30 +178,30 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-mb",
         type=above_zero,
-        default=defaults.MAX_UPLOAD_MB,
+        default=MAX_UPLOAD_MB,
         metavar="N",
-        help=f"largest upload in MB (default {defaults.MAX_UPLOAD_MB:g})",
+        help=f"largest upload in MB (default {MAX_UPLOAD_MB:g})",
     )
     parser.add_argument(
         "--max-seconds",
         type=seconds,
-        default=defaults.MAX_RECORDING_SECONDS,
+        default=MAX_RECORDING_SECONDS,
         metavar="S",
-        help=f"longest recording (default {defaults.MAX_RECORDING_SECONDS:g})",
+        help=f"longest recording (default {MAX_RECORDING_SECONDS:g})",
     )
     parser.add_argument(
         "--queue",
         type=positive,
-        default=defaults.MAX_QUEUE,
+        default=MAX_QUEUE,
         metavar="N",
-        help=f"largest number of waiting requests (default {defaults.MAX_QUEUE})",
+        help=f"largest number of waiting requests (default {MAX_QUEUE})",
     )
     parser.add_argument(
         "--timeout",
         type=seconds,
-        default=defaults.RESPONSE_TIMEOUT,
+        default=RESPONSE_TIMEOUT,
         metavar="S",
-        help=f"longest time to a response (default {defaults.RESPONSE_TIMEOUT:g})",
+        help=f"longest time to a response (default {RESPONSE_TIMEOUT:g})",
     )
     add_decoding(parser)
     add_compute(parser)

@@ -8,7 +8,7 @@ from pathlib import Path
 from avhubert.cli.arguments import add_compute, add_modality, add_preset, add_seed, positive
 from avhubert.cli.output import show, show_values, warn
 from avhubert.cli.parser import Command
-from avhubert.config import defaults
+from avhubert.config import command_defaults as defaults
 
 
 def _cluster_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from avhubert.config.defaults import SHARD_MB
+from avhubert.config.command_defaults import SHARD_MB
 from avhubert.constants import SPLITS
 from avhubert.data.audio import read_audio, wav_bytes
 from avhubert.data.manifest import Clip, read_manifest, write_manifest

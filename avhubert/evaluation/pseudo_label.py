@@ -13,7 +13,7 @@ from typing import Any
 
 from avhubert.checkpoints.directory import TOKENIZER, WEIGHTS
 from avhubert.checkpoints.load import load_recognizer
-from avhubert.config.defaults import MAX_PSEUDO_LABEL_FRAMES
+from avhubert.config.command_defaults import MAX_PSEUDO_LABEL_FRAMES
 from avhubert.config.schema import DataConfig
 from avhubert.constants import MODALITIES, SPLITS, UNK
 from avhubert.data.batching import make_batches

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avhubert.config.defaults import MAX_CLIP_SECONDS
+from avhubert.config.command_defaults import MAX_CLIP_SECONDS
 from avhubert.constants import FRAME_RATE, MOUTH_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora.sources import Rejection, SourceClip
 from avhubert.data.audio import read_audio, write_wav

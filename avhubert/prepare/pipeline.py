@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from avhubert.config.defaults import MAX_CLIP_SECONDS, MAX_REJECTED, VOCAB_SIZE
+from avhubert.config.command_defaults import MAX_CLIP_SECONDS, MAX_REJECTED, VOCAB_SIZE
 from avhubert.corpora.registry import check_corpus, find_clips
 from avhubert.corpora.sources import Listing, SourceClip
 from avhubert.errors import ConfigError, DataError, one_of

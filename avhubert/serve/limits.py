@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from avhubert.config.defaults import MAX_QUEUE, MAX_RECORDING_SECONDS, MAX_UPLOAD_MB, RESPONSE_TIMEOUT
+MAX_UPLOAD_MB = 100.0  # 10⁶ bytes
+MAX_RECORDING_SECONDS = 300.0
+MAX_QUEUE = 16  # waiting requests
+RESPONSE_TIMEOUT = 300.0  # seconds
 
 HEADER_SECONDS = 10.0  # for the headers of a request to arrive
 IDLE_SECONDS = 10.0  # without a byte of the body

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avhubert.config.schema import TrainConfig
-from avhubert.devices import resolve_device
+from avhubert.devices import resolve_device, training_precision
 from avhubert.errors import ConfigError
 
 FP16_FIRST_SCALE = 128.0  # losses are sums over frames, for which the usual 65536 is far too large
@@ -33,12 +33,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         accelerator = resolve_device(config.accelerator).type
     except ConfigError as error:
         raise ConfigError(f"train.accelerator={config.accelerator}: {error}") from error
-    precision = config.precision
-    if precision == "auto":
-        good = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16-mixed" if good else "16-mixed" if accelerator == "cuda" else "32-true"
-    if precision == "16-mixed" and accelerator != "cuda":
-        raise ConfigError("train.precision=16-mixed needs a CUDA device; give train.precision=32-true or bf16-mixed")
+    precision = training_precision(config.precision, accelerator)
     scaling = precision == "16-mixed"
     scaler = torch.amp.GradScaler("cuda", init_scale=FP16_FIRST_SCALE) if scaling else None
     fabric = Fabric(

@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from avhubert import files, report
-from avhubert.config.defaults import SPEAKERS
+from avhubert.config.command_defaults import SPEAKERS
 from avhubert.constants import FRAME_RATE, LRS3_SPLITS, SAMPLE_RATE
 from avhubert.corpora.synthetic import extras, voice
 from avhubert.corpora.synthetic import text as texts

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avhubert.config.defaults import NGRAM_ORDER
+from avhubert.config.command_defaults import NGRAM_ORDER
 from avhubert.constants import SPECIAL_SYMBOLS
 from avhubert.data.manifest import read_manifest
 from avhubert.data.text import normalise_text

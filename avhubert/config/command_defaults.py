@@ -1,4 +1,4 @@
-"""Default values that the command line and the library share; each `--help` shows them."""
+"""Defaults of command-line options that the library shares; those of training are in `config.schema`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,3 @@ SPEAKERS = 4
 # avhubert pseudo-label, lm
 MAX_PSEUDO_LABEL_FRAMES = 500
 NGRAM_ORDER = 4
-
-# avhubert serve
-MAX_UPLOAD_MB = 100.0  # 10⁶ bytes
-MAX_RECORDING_SECONDS = 300.0
-MAX_QUEUE = 16  # waiting requests
-RESPONSE_TIMEOUT = 300.0  # seconds
