@@ -47,7 +47,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="F",
-        help="video corruption: blur, freeze, occlusion, drop, offset:N",
+        help="blur, freeze, occlusion, drop or offset:N of the video",
     )
     add_decoding(parser)
     parser.add_argument("--lenpen", type=float, metavar="X", help="length penalty")
