@@ -79,13 +79,15 @@ def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from avhubert.tools import doctor
 
     checks = doctor.examine()
     if options.json:
         show(json.dumps(doctor.as_json(checks), indent=1))
     else:
-        doctor.show(checks)
+        Console().print(doctor.table(checks))
     problem = doctor.verdict(checks)
     if problem is not None:
         raise AvhubertError(problem)

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for avhubert, and what mends it. Nothing is fetched, installed or changed."""
+"""`avhubert doctor`: checks the installation and the machine. Nothing is downloaded, installed or changed."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avhubert import files
 from avhubert.errors import AvhubertError
 
-OK, MISSING, BAD, LOW = "ok", "missing", "bad", "low"
+if TYPE_CHECKING:
+    from rich.table import Table
 
+OK, MISSING, BAD, LOW = "ok", "missing", "bad", "low"  # states of a check
+STATE_COLOURS = {OK: "green", LOW: "yellow", MISSING: "yellow", BAD: "red"}
 
-LOWEST_PYTHON = (3, 10)
-
-
+MIN_PYTHON = (3, 10)
 LOW_DISK, LOW_MEMORY = 2 << 30, 2 << 30  # bytes; a Base recognizer with one minute of video takes about 1.5 GB
-
-
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis", "flac", "pcm_s16le")
+ENCODERS = ("libx264", "aac")  # `prepare` writes clips with them
 
-
-ENCODERS = ("libx264", "aac")  # of the clips that `prepare` writes
-
-
+# what each extra of the package is for
 PURPOSES = {
     "prepare": "finding faces: `prepare`, `transcribe` of video",
     "dlib": "dlib's detectors and 68 points: `prepare --landmarks dlib:DIR`",
-    "synth": "the voice of the drawn corpus: `demo`, `synth`",
+    "synth": "speech of the synthetic corpus: `demo`, `synth`",
     "hub": "models by name from the Hugging Face Hub",
     "onnx": "`export`",
     "lm": "language models in decoding",
@@ -51,25 +48,30 @@ PURPOSES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
-    state: ok, missing, bad (there, but does not work) or low. needed: transcribing does not work without it.
+    Attributes:
+        name: What was checked.
+        state: 'ok', 'missing', 'bad' (installed, but does not work) or 'low'.
+        detail: What was found.
+        fix: How to solve the problem.
+        needed: True if transcribing does not work without it.
     """
 
     name: str
     state: str
-    found: str
-    mend: str = ""
+    detail: str
+    fix: str = ""
     needed: bool = False
 
     @property
-    def stops(self) -> bool:
-        """Whether transcribing does not work because of it."""
+    def prevents_use(self) -> bool:
+        """Whether transcribing does not work because of this."""
         return self.needed and self.state in (MISSING, BAD)
 
 
 def examine() -> list[Check]:
-    """Everything that there is to look at, in the order of the table."""
+    """All checks in the order of the table."""
     return [
         _python(),
         *_core(),
@@ -86,46 +88,54 @@ def examine() -> list[Check]:
 
 
 def verdict(checks: list[Check]) -> str | None:
-    """What stops transcribing and how to mend it, in one sentence; None if nothing does."""
-    stopping = [check for check in checks if check.stops]
-    if not stopping:
+    """Why transcribing does not work here and how to solve it, in one sentence; None if it works."""
+    problems = [check for check in checks if check.prevents_use]
+    if not problems:
         return None
     return "transcribing does not work here: " + "; ".join(
-        f"{check.name} {check.found if check.state == BAD else 'is missing'}"
-        + (f" (mend it by: {check.mend})" if check.mend else "")
-        for check in stopping
+        f"{check.name} {check.detail if check.state == BAD else 'is missing'}"
+        + (f" (fix: {check.fix})" if check.fix else "")
+        for check in problems
     )
 
 
 def as_json(checks: list[Check]) -> dict[str, Any]:
-    """The same as plain values: `ready` and every check."""
-    return {"ready": verdict(checks) is None, "checks": [asdict(check) for check in checks]}
+    """The checks as JSON values: whether transcribing works (`ready`), and each check."""
+    rows = [
+        {
+            "name": check.name,
+            "state": check.state,
+            "found": check.detail,
+            "mend": check.fix,
+            "needed": check.needed,
+        }
+        for check in checks
+    ]
+    return {"ready": verdict(checks) is None, "checks": rows}
 
 
-def show(checks: list[Check]) -> None:
-    """Print a table."""
-    from rich.console import Console
+def table(checks: list[Check]) -> Table:
+    """The checks as a table for the terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    colours = {OK: "green", LOW: "yellow", MISSING: "yellow", BAD: "red"}
-    table = Table(box=None, pad_edge=False)
-    mending = any(check.mend for check in checks)
-    for column in ("what", "state", "found", "to mend it")[: 3 + mending]:
-        table.add_column(column, overflow="fold")
+    columns = ("what", "state", "found", "fix") if any(check.fix for check in checks) else ("what", "state", "found")
+    result = Table(box=None, pad_edge=False)
+    for column in columns:
+        result.add_column(column, overflow="fold")
     for check in checks:
-        colour = "red" if check.stops else colours[check.state]
-        row = Text(check.name), Text(check.state, colour), Text(check.found), Text(check.mend)
-        table.add_row(*row[: 3 + mending])
-    Console().print(table)
+        colour = "red" if check.prevents_use else STATE_COLOURS[check.state]
+        row = Text(check.name), Text(check.state, colour), Text(check.detail), Text(check.fix)
+        result.add_row(*row[: len(columns)])
+    return result
 
 
-# --------------------------------------------------------------------------- the package and what it stands on
+# --------------------------------------------------------------------------- the package and its requirements
 def _python() -> Check:
-    found = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
-    if sys.version_info < LOWEST_PYTHON:
-        return Check("Python", BAD, found, f"install Python {'.'.join(map(str, LOWEST_PYTHON))} or newer", needed=True)
-    return Check("Python", OK, found)
+    detail = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
+    if sys.version_info < MIN_PYTHON:
+        return Check("Python", BAD, detail, f"install Python {'.'.join(map(str, MIN_PYTHON))} or newer", needed=True)
+    return Check("Python", OK, detail)
 
 
 def _core() -> Iterator[Check]:
@@ -133,16 +143,16 @@ def _core() -> Iterator[Check]:
     if requirements is None:
         yield Check("avhubert", MISSING, "not installed as a package", "pip install avhubert")
         return
-    lacking = _lacking(requirements)
-    found = metadata.version("avhubert")
-    if lacking:
-        yield Check("avhubert", BAD, f"{found} lacks {', '.join(lacking)}", "pip install avhubert", needed=True)
+    missing = _missing(requirements)
+    version = metadata.version("avhubert")
+    if missing:
+        yield Check("avhubert", BAD, f"{version} lacks {', '.join(missing)}", "pip install avhubert", needed=True)
     else:
-        yield Check("avhubert", OK, found)
+        yield Check("avhubert", OK, version)
 
 
 def _requirements(extra: str | None) -> list[Any] | None:
-    """What the installed package asks for: its core, or what an extra adds. None if it is not installed."""
+    """Requirements of the installed package: of its core, or those that an extra adds. None: it is not installed."""
     from packaging.requirements import Requirement
 
     try:
@@ -159,22 +169,22 @@ def _requirements(extra: str | None) -> list[Any] | None:
     return core if extra is None else added
 
 
-def _lacking(requirements: list[Any]) -> list[str]:
-    """Those that are not installed, or too old, in words; extras of ours that an extra names are looked into."""
-    lacking = []
+def _missing(requirements: list[Any]) -> list[str]:
+    """The requirements that are not installed, or too old; an extra of this package stands for its requirements."""
+    missing = []
     for requirement in requirements:
         if requirement.name == "avhubert":
             for extra in sorted(requirement.extras):
-                lacking += _lacking(_requirements(extra) or [])
+                missing += _missing(_requirements(extra) or [])
             continue
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            lacking.append(requirement.name)
+            missing.append(requirement.name)
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            lacking.append(f"{requirement.name} {requirement.specifier} (it is {version})")
-    return lacking
+            missing.append(f"{requirement.name} {requirement.specifier} (it is {version})")
+    return missing
 
 
 def _extras() -> Iterator[Check]:
@@ -183,28 +193,36 @@ def _extras() -> Iterator[Check]:
     except metadata.PackageNotFoundError:
         return
     for extra in names:
-        lacking = _lacking(_requirements(extra) or [])
+        missing = _missing(_requirements(extra) or [])
         purpose = PURPOSES.get(extra, "")
-        if lacking:
-            found = f"{purpose}; lacks {', '.join(lacking)}"
-            yield Check(f"[{extra}]", MISSING, found, f"pip install 'avhubert[{extra}]'")
+        if missing:
+            detail = f"{purpose}; lacks {', '.join(missing)}"
+            yield Check(f"[{extra}]", MISSING, detail, f"pip install 'avhubert[{extra}]'")
         else:
             yield Check(f"[{extra}]", OK, purpose)
 
 
-def _imported(module: str) -> tuple[Any, str]:
-    """The module, or why it cannot be imported."""
+@dataclass(frozen=True)
+class Import:
+    """A module, or why it cannot be imported."""
+
+    module: Any
+    problem: str = ""
+
+
+def _import(name: str) -> Import:
     try:
-        return importlib.import_module(module), ""
+        return Import(importlib.import_module(name))
     except Exception as error:  # a broken installation may raise anything
-        return None, str(error).strip().partition("\n")[0] or type(error).__name__
+        return Import(None, str(error).strip().partition("\n")[0] or type(error).__name__)
 
 
 def _torch() -> Iterator[Check]:
-    torch, why = _imported("torch")
-    if torch is None:
-        yield Check("torch", BAD, f"cannot be imported: {why}", "pip install torch", needed=True)
+    imported = _import("torch")
+    if imported.problem:
+        yield Check("torch", BAD, f"cannot be imported: {imported.problem}", "pip install torch", needed=True)
         return
+    torch = imported.module
     yield Check("torch", OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
@@ -212,24 +230,25 @@ def _torch() -> Iterator[Check]:
     if torch.backends.mps.is_available():
         yield Check("GPU", OK, "Apple (mps)")
     elif not torch.cuda.device_count():
-        yield Check("GPU", OK, "none: all is done on the CPU")
+        yield Check("GPU", OK, "none: models run on the CPU")
 
 
 # --------------------------------------------------------------------------- media and faces
 def _codecs() -> Check:
-    av, why = _imported("av")
-    if av is None:
-        return Check("PyAV", BAD, f"cannot be imported: {why}", "pip install av", needed=True)
-    lacking = [name for name in DECODERS if not _codec(av, name, "r")]
-    lacking += [f"{name} (to write)" for name in ENCODERS if not _codec(av, name, "w")]
-    found = f"{av.__version__}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
-    if lacking:
-        mend = "pip install --force-reinstall --only-binary=:all: av"
-        return Check("PyAV", BAD, f"{found}, without {', '.join(lacking)}", mend, needed="h264" in lacking)
-    return Check("PyAV", OK, f"{found}: {', '.join(DECODERS)}")
+    imported = _import("av")
+    if imported.problem:
+        return Check("PyAV", BAD, f"cannot be imported: {imported.problem}", "pip install av", needed=True)
+    av = imported.module
+    missing = [name for name in DECODERS if not _has_codec(av, name, "r")]
+    missing += [f"{name} (to write)" for name in ENCODERS if not _has_codec(av, name, "w")]
+    version = f"{av.__version__}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+    if missing:
+        fix = "pip install --force-reinstall --only-binary=:all: av"
+        return Check("PyAV", BAD, f"{version}, without {', '.join(missing)}", fix, needed="h264" in missing)
+    return Check("PyAV", OK, f"{version}: {', '.join(DECODERS)}")
 
 
-def _codec(av: Any, name: str, mode: str) -> bool:
+def _has_codec(av: Any, name: str, mode: str) -> bool:
     try:
         av.Codec(name, mode)
     except av.codec.codec.UnknownCodecError:
@@ -238,11 +257,10 @@ def _codec(av: Any, name: str, mode: str) -> bool:
 
 
 def _face_runtime() -> Check:
-    module, why = _imported("ai_edge_litert.interpreter")
-    if module is None:
-        absent = "No module named" in why
-        mend = "pip install 'avhubert[prepare]'"
-        return Check("face runtime", MISSING if absent else BAD, why, mend, needed=True)
+    imported = _import("ai_edge_litert.interpreter")
+    if imported.problem:
+        state = MISSING if "No module named" in imported.problem else BAD
+        return Check("face runtime", state, imported.problem, "pip install 'avhubert[prepare]'", needed=True)
     return Check("face runtime", OK, f"ai-edge-litert {metadata.version('ai-edge-litert')}")
 
 
@@ -252,19 +270,20 @@ def _face_models() -> Iterator[Check]:
     try:
         home = folder()
     except AvhubertError as error:
-        yield Check("face models", BAD, f"have no place: {error}", "set AVHUBERT_CACHE to a folder of yours", True)
+        detail = f"cannot be stored: {error}"
+        yield Check("face models", BAD, detail, "set AVHUBERT_CACHE to a folder that you can write to", True)
         return
-    mend = "avhubert models fetch"
+    fix = "avhubert models fetch"
     if os.environ.get("AVHUBERT_MODELS"):
-        mend = f"copy it into {home} (AVHUBERT_MODELS), or unset the variable"
-    for name, (file, digest) in FILES.items():
-        path, what = home / file, f"face model {name}"
+        fix = f"copy it into {home} (AVHUBERT_MODELS), or unset the variable"
+    for model, (file, digest) in FILES.items():
+        path, name = home / file, f"face model {model}"
         if not path.is_file():
-            yield Check(what, MISSING, f"no {path}", mend, needed=True)
+            yield Check(name, MISSING, f"no {path}", fix, needed=True)
         elif files.sha256(path) != digest:
-            yield Check(what, BAD, f"{path} is damaged", f"rm {path}; {mend}", needed=True)
+            yield Check(name, BAD, f"{path} is damaged", f"rm {path}; {fix}", needed=True)
         else:
-            yield Check(what, OK, str(path))
+            yield Check(name, OK, str(path))
 
 
 # --------------------------------------------------------------------------- the machine
@@ -273,33 +292,34 @@ def _cache() -> Check:
         return Check("cache", OK, str(files.cache_directory("")))
     except AvhubertError as error:
         needed = not os.environ.get("AVHUBERT_MODELS")
-        return Check("cache", BAD, f"cannot be used: {error}", "set AVHUBERT_CACHE to a folder of yours", needed)
+        fix = "set AVHUBERT_CACHE to a folder that you can write to"
+        return Check("cache", BAD, f"cannot be used: {error}", fix, needed)
 
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free
-    state, mend = (OK, "") if free >= LOW_DISK else (LOW, "make room, or work in another folder")
-    return Check("disk", state, f"{_size(free)} free in {Path.cwd()}", mend)
+    state, fix = (OK, "") if free >= LOW_DISK else (LOW, "delete files, or work in another folder")
+    return Check("disk", state, f"{_size(free)} free in {Path.cwd()}", fix)
 
 
 def _cores() -> Check:
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Check("cores", OK, f"{mine} of {os.cpu_count()}")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Check("cores", OK, f"{usable} of {os.cpu_count()}")
 
 
 def _memory() -> Check:
     free = _free_memory()
     if free is None:
-        return Check("memory", OK, "this system does not say")
-    state, mend = (OK, "") if free >= LOW_MEMORY else (LOW, "close other programs, or give shorter videos")
-    return Check("memory", state, f"{_size(free)} free", mend)
+        return Check("memory", OK, "unknown on this system")
+    state, fix = (OK, "") if free >= LOW_MEMORY else (LOW, "close other programs, or use shorter videos")
+    return Check("memory", state, f"{_size(free)} free", fix)
 
 
 def _free_memory() -> int | None:
-    """Bytes that a new process may have, less what its control group leaves."""
+    """Bytes that a new process may use, within the limit of its control group; None if unknown on this system."""
     try:
-        told = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(told["MemAvailable"].split()[0]) * 1024
+        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(rows["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
     group = Path("/sys/fs/cgroup")

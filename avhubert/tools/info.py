@@ -1,243 +1,273 @@
-"""What a path is, in a few figures: model, run, data directory, labels, noise, a recipe's directory, recording."""
+"""`avhubert info`: describes models, runs, data directories, label folders, noise folders, recipes and recordings."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from avhubert.constants import SPECIAL_SYMBOLS
-from avhubert.data.manifest import REJECTED, splits
+from avhubert.constants import FRAME_RATE, SAMPLE_RATE, SPECIAL_SYMBOLS
+from avhubert.data.manifest import REJECTED, Clip, splits
 from avhubert.errors import CheckpointError, DataError, MediaError
 from avhubert.files import read_json, sha256
 
-FRAMES, SAMPLES = 25 * 3600, 16_000 * 3600  # of an hour
+if TYPE_CHECKING:
+    from avhubert.data.tokenizer import Tokenizer
+
+Description = dict[str, str | int | float]  # name → value in the order of display; the first is `kind`
+
+RUN_SECTIONS = ("train", "data", "model")  # that every resolved.yaml has
+# the values of a model that are displayed for a run
+MODEL_VALUES_OF_RUN = ("parameters", "encoder", "visual front end", "decoder", "classes", "decoding", "tokenizer")
+QUALITY_METRICS = ("pnmi", "purity", "entropy", "empty_clusters")
+SYMBOLS_SHOWN = 8  # of a tokenizer
 
 
-_SECTIONS = ("train", "data", "model")  # of a run's settings, that are told of
-
-
-SHOWN_SYMBOLS = 8  # of a tokenizer, after the special ones
-
-
-def describe(source: str | Path) -> dict[str, Any]:
-    """Name → value, `kind` first; values are numbers or text.
+def describe(source: str | Path) -> Description:
+    """Describes a file, a folder or a model on the Hub.
 
     Raises:
-        DataError: a folder or file of no kind that is known here, or damaged. CheckpointError: a model that cannot be
-            read, or a name that is nowhere.
+        DataError: `source` is of an unknown kind, or damaged.
+        CheckpointError: `source` is a model that cannot be read, or does not exist.
     """
     path = Path(source)
     if path.is_dir():
-        for is_of_kind, tell in KINDS:
-            if is_of_kind(path):
-                return tell(path)
-        raise DataError(
-            f"{source} is none of the folders that `avhubert info` tells of: a model (config.json), a run "
-            "(resolved.yaml), a data directory or noise ({train,valid,test}.tsv), labels (labels.json) or a recipe's "
-            "directory (iterations.json)"
-        )
+        return _describe_folder(path)
     try:
-        return _model(source)
+        return describe_model(source)
     except CheckpointError:
         if not path.is_file() or path.suffix == ".pt":
             raise
     try:
-        return _recording(path)
+        return describe_recording(path)
     except MediaError as error:
         raise DataError(
-            f"{error}; `avhubert info` also tells of checkpoints (.pt) and of folders: models, runs, data, labels"
+            f"{error}; `avhubert info` also describes checkpoints (.pt) and folders: models, runs, data, labels",
+            path=path,
         ) from error
 
 
+def _describe_folder(path: Path) -> Description:
+    for is_of_kind, describe_kind in FOLDER_KINDS:
+        if is_of_kind(path):
+            return describe_kind(path)
+    raise DataError(
+        f"{path} is not a folder that `avhubert info` describes: a model (config.json), a run (resolved.yaml), a data "
+        "directory or noise ({train,valid,test}.tsv), labels (labels.json) or a recipe's directory (iterations.json)",
+        path=path,
+    )
+
+
 # --------------------------------------------------------------------------- models and runs
-def _model(source: str | Path) -> dict[str, Any]:
+def describe_model(source: str | Path) -> Description:
+    """Describes a model directory, a published checkpoint or a model on the Hub."""
     from avhubert.checkpoints.card import label_set
-    from avhubert.checkpoints.load import describe as describe_model
+    from avhubert.checkpoints.load import describe as model_values
     from avhubert.checkpoints.load import load
     from avhubert.model.recognizer import Recognizer
 
     model = load(source)
-    told = describe_model(model)
-    if isinstance(model, Recognizer):
-        told["tokenizer"] = _tokenizer(model.tokenizer)
-    for name, value in told.items():
-        if name == "labels":
-            told[name] = "; ".join(map(label_set, model.metadata.labels or []))
-        elif isinstance(value, (list, tuple)):
-            told[name] = ", ".join(map(str, value))
-        elif isinstance(value, dict):
-            told[name] = ", ".join(f"{key} {of}" for key, of in value.items())
-    return told
+    description: Description = {name: _text(value) for name, value in model_values(model).items()}
+    if model.metadata.labels:
+        description["labels"] = "; ".join(map(label_set, model.metadata.labels))
+    if isinstance(model, Recognizer) and model.tokenizer is not None:
+        description["tokenizer"] = _tokenizer_text(model.tokenizer)
+    return description
 
 
-def _tokenizer(tokenizer: Any) -> str:
+def describe_run(path: Path) -> Description:
+    """Describes a run directory: its settings, progress, last metrics and model."""
+    from avhubert.train.log import read_log
 
-    shown = tokenizer.symbols[len(SPECIAL_SYMBOLS) :][:SHOWN_SYMBOLS]
-    return f"{tokenizer.vocab_size} symbols: {' '.join(shown)} …"
+    settings = _run_settings(path)
+    train, data, model = (settings[section] for section in RUN_SECTIONS)
+    log = read_log(path)
+    values: dict[str, Any] = {
+        "kind": f"run of {'pre-training' if 'masking' in settings else 'fine-tuning'}",
+        "step": f"{log.step} of {train.get('max_steps')}",
+        "data": data.get("dir"),
+        "labels": data.get("labels"),
+        "pretrained": model.get("pretrained"),
+        "frames per step": train.get("frames_per_step"),
+        "seed": settings.get("seed"),
+    }
+    for split in ("train", "valid"):
+        row = log.last(split)
+        if row:
+            metrics = {name: value for name, value in row.items() if name not in ("step", "split", "seconds")}
+            values[f"{split}, step {row['step']}"] = _values_text(metrics)
+    if log.unreadable:
+        values["unreadable lines of metrics.jsonl"] = log.unreadable
+    values["states"] = ", ".join(sorted(file.stem for file in (path / "state").glob("*.pt"))) or "none"
+    if (path / "best" / "config.json").is_file():
+        values["best model"] = str(path / "best")
+    if (path / "config.json").is_file():
+        description = describe_model(path)
+        values |= {f"model {name}": description[name] for name in description if name in MODEL_VALUES_OF_RUN}
+    return {name: _text(value) for name, value in values.items() if value is not None}
 
 
-def _run(path: Path) -> dict[str, Any]:
+def _run_settings(path: Path) -> dict[str, Any]:
     import yaml
 
+    file = path / "resolved.yaml"
     try:
-        settings = yaml.safe_load((path / "resolved.yaml").read_text(encoding="utf-8"))
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"{path / 'resolved.yaml'} cannot be read, so the run's settings are not known") from error
-    if not isinstance(settings, dict) or not all(isinstance(settings.get(name), dict) for name in _SECTIONS):
-        raise DataError(f"{path / 'resolved.yaml'} does not hold a run's settings: start the run again")
-    told: dict[str, Any] = {"kind": f"run of {'pre-training' if 'masking' in settings else 'fine-tuning'}"}
-    train, data, model = (settings[name] for name in _SECTIONS)
-    rows, damaged = _metrics(path / "metrics.jsonl")
-    told["step"] = f"{rows[-1]['step'] if rows else 0} of {train.get('max_steps')}"
-    told |= {"data": data.get("dir"), "labels": data.get("labels"), "pretrained": model.get("pretrained")}
-    told |= {"frames per step": train.get("frames_per_step"), "seed": settings.get("seed")}
-    for split in ("train", "valid"):
-        last = next((row for row in reversed(rows) if row.get("split") == split), None)
-        if last is not None:
-            figures = {name: value for name, value in last.items() if name not in ("step", "split", "seconds")}
-            told[f"{split}, step {last['step']}"] = ", ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in figures.items()
-            )
-    if damaged:
-        told["unreadable lines of metrics.jsonl"] = damaged
-    told["states"] = ", ".join(sorted(file.stem for file in (path / "state").glob("*.pt"))) or "none"
-    if (path / "best" / "config.json").is_file():
-        told["best model"] = str(path / "best")
-    if (path / "config.json").is_file():
-        told |= {f"model {name}": value for name, value in _model(path).items() if name in _OF_A_RUNS_MODEL}
-    return {name: value for name, value in told.items() if value is not None}
-
-
-_OF_A_RUNS_MODEL = ("parameters", "encoder", "visual front end", "decoder", "classes", "decoding", "tokenizer")
-
-
-def _metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines that a run has logged, and how many cannot be read (the last one may be just being written)."""
-    rows, damaged = [], 0
-    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            damaged += 1
-            continue
-        if isinstance(row, dict) and "step" in row:
-            rows.append(row)
-    return rows, damaged
+        raise DataError(f"{file} cannot be read, so the settings of the run are unknown", path=file) from error
+    if not isinstance(settings, dict) or not all(isinstance(settings.get(name), dict) for name in RUN_SECTIONS):
+        raise DataError(f"{file} does not contain the settings of a run; start the run again", path=file)
+    return settings
 
 
 # --------------------------------------------------------------------------- recordings
-def _recording(path: Path) -> dict[str, Any]:
+def describe_recording(path: Path) -> Description:
+    """Describes a video or audio file by its header."""
     from avhubert.data.video import probe
 
     media = probe(path)
-    told: dict[str, Any] = {"kind": "video" if media.has_video else "sound", "seconds": media.duration_seconds}
+    description: Description = {"kind": "video" if media.has_video else "audio", "seconds": media.duration_seconds}
     if media.has_video:
-        told["picture"] = f"{media.width}x{media.height}, {media.fps:.4g} frames a second"
-        told["sound"] = "yes" if media.has_audio else "none"
-    return told
+        description["video"] = f"{media.width}x{media.height}, {media.fps:.4g} frames per second"
+        description["audio"] = "yes" if media.has_audio else "none"
+    return description
 
 
 # --------------------------------------------------------------------------- data, labels, noise, recipes
 def _is_noise(path: Path) -> bool:
-    """Noise lists are lines of one path each; a manifest's lines after the first have tabs."""
+    """Lines of noise lists are single paths; lines of a manifest, after the first one, contain tabs."""
     lines = [line for file in splits(path) for line in file.read_text("utf-8", "replace").splitlines()[:2] if line]
     return bool(lines) and all(line.endswith(".wav") and "\t" not in line for line in lines)
 
 
-def _noise(path: Path) -> dict[str, Any]:
+def describe_noise(path: Path) -> Description:
+    """Describes a folder of noise lists."""
     from avhubert.data.noise import read_noise_list
 
-    told: dict[str, Any] = {"kind": "noise lists"}
+    description: Description = {"kind": "noise lists"}
     for file in splits(path):
-        found = read_noise_list(file, file.stem)
-        told[file.stem] = f"{len(found):,} entries, {len(set(found)):,} files"
-    return told
+        entries = read_noise_list(file, file.stem)
+        description[file.stem] = f"{len(entries):,} entries, {len(set(entries)):,} files"
+    return description
 
 
-def _data(path: Path) -> dict[str, Any]:
-    from avhubert.data.manifest import read_manifest
+def describe_data(path: Path) -> Description:
+    """Describes a data directory: its splits, rejected inputs and tokenizer."""
     from avhubert.data.tokenizer import Tokenizer
-    from avhubert.data.transcripts import read_transcripts
 
-    told: dict[str, Any] = {"kind": "data directory"}
-    for file in splits(path):
-        clips = read_manifest(file)
-        hours = sum(max(clip.video_frames / FRAMES, clip.audio_samples / SAMPLES) for clip in clips)
-        length = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
-        parts = [f"{len(clips):,} clips", length]
-        if (path / f"{file.stem}.wrd").is_file():
-            texts = read_transcripts(path / f"{file.stem}.wrd", clips)
-            parts.append(f"text of {sum(len(text.split()) for text in texts):,} words")
-        else:
-            parts.append("no text")
-        parts += [what for suffix, what in ((".phn", "true phones"), (".km", "labels")) if _beside(file, suffix)]
-        for what, count in (
-            ("picture", sum(not clip.video_frames for clip in clips)),
-            ("sound", sum(not clip.audio_samples for clip in clips)),
-        ):
-            if count:
-                parts.append(f"{count:,} without {what}")
-        told[file.stem] = ", ".join(parts)
+    description: Description = {"kind": "data directory"}
+    for manifest in splits(path):
+        description[manifest.stem] = _split_text(manifest)
     rejected = (path / REJECTED).read_text().splitlines() if (path / REJECTED).is_file() else []
     if rejected:
-        told["left out"] = f"{len(rejected):,} inputs, each with its reason in {REJECTED}"
-    has_tokenizer = (path / "tokenizer.model").is_file()
-    told["tokenizer"] = _tokenizer(Tokenizer(path / "tokenizer.model")) if has_tokenizer else "none"
-    return told
+        description["rejected"] = f"{len(rejected):,} inputs; the reasons are in {REJECTED}"
+    file = path / "tokenizer.model"
+    description["tokenizer"] = _tokenizer_text(Tokenizer(file)) if file.is_file() else "none"
+    return description
 
 
-def _beside(manifest: Path, suffix: str) -> bool:
-    return manifest.with_suffix(suffix).is_file()
+def _split_text(manifest: Path) -> str:
+    from avhubert.data.manifest import read_manifest
+    from avhubert.data.transcripts import read_transcripts
+
+    clips = read_manifest(manifest)
+    parts = [f"{len(clips):,} clips", _duration_text(clips)]
+    transcripts = manifest.with_suffix(".wrd")
+    if transcripts.is_file():
+        words = sum(len(text.split()) for text in read_transcripts(transcripts, clips))
+        parts.append(f"text of {words:,} words")
+    else:
+        parts.append("no text")
+    parts += [what for suffix, what in ((".phn", "true phones"), (".km", "labels"))
+              if manifest.with_suffix(suffix).is_file()]  # fmt: skip
+    missing = {
+        "video": sum(not clip.video_frames for clip in clips),
+        "audio": sum(not clip.audio_samples for clip in clips),
+    }
+    parts += [f"{count:,} without {stream}" for stream, count in missing.items() if count]
+    return ", ".join(parts)
 
 
-def _labels(path: Path) -> dict[str, Any]:
+def _duration_text(clips: list[Clip]) -> str:
+    hours = sum(max(clip.video_frames / FRAME_RATE, clip.audio_samples / SAMPLE_RATE) for clip in clips) / 3600
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
+def describe_labels(path: Path) -> Description:
+    """Describes a label folder: its clusters, files and quality."""
     from avhubert.data.labels import read_label_info, read_labels
 
     info = read_label_info(path)
-    told: dict[str, Any] = {
+    description: Description = {
         "kind": "labels",
         "clusters": info.clusters,
-        "rate": f"{info.rate} labels a second",
+        "rate": f"{info.rate} labels per second",
         "source": info.source if info.layer is None else f"{info.source}, layer {info.layer}",
     }
     for file in sorted(path.glob("*.km")):
         rows = read_labels(file)
-        told[file.name] = f"{len(rows):,} clips, {sum(map(len, rows)):,} labels"
-        if file.stem in info.files and info.files[file.stem] != sha256(file):
-            told[file.name] += "; not the file that labels.json was written for: cluster again"
-    told |= {f"{split}.km": "is missing" for split in info.files if not (path / f"{split}.km").is_file()}
-    if (path / "quality.json").is_file():
-        quality = read_json(path / "quality.json")
-        split = next((split for split in ("test", "valid", "train") if f"{split}_entropy" in quality), "train")
-        for name in ("pnmi", "purity", "entropy", "empty_clusters"):
-            if f"{split}_{name}" in quality:
-                told[f"{name.replace('_', ' ')} ({split})"] = quality[f"{split}_{name}"]
-    return told
+        text = f"{len(rows):,} clips, {sum(map(len, rows)):,} labels"
+        expected_hash = info.files.get(file.stem)
+        if expected_hash is not None and expected_hash != sha256(file):
+            text += "; differs from the file that labels.json describes: cluster again"
+        description[file.name] = text
+    description |= {f"{split}.km": "is missing" for split in info.files if not (path / f"{split}.km").is_file()}
+    return description | _quality(path)
 
 
-def _recipe(path: Path) -> dict[str, Any]:
-    iterations = read_json(path / "iterations.json")
-    if not isinstance(iterations, list) or not all(isinstance(one, dict) for one in iterations):
-        raise DataError(f"{path / 'iterations.json'} does not hold a recipe's iterations: run `avhubert iterate` again")
-    told: dict[str, Any] = {"kind": "directory of `avhubert iterate`", "iterations done": len(iterations)}
-    for one in iterations:
-        told[f"iteration {one.get('iteration')}"] = ", ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in one.items()
-            if name != "iteration" and value is not None
-        )
-    return told
+def _quality(labels: Path) -> Description:
+    """Metrics of quality.json on the test split, else on another one."""
+    if not (labels / "quality.json").is_file():
+        return {}
+    quality = read_json(labels / "quality.json")
+    split = next((split for split in ("test", "valid", "train") if f"{split}_entropy" in quality), "train")
+    return {
+        f"{metric.replace('_', ' ')} ({split})": quality[f"{split}_{metric}"]
+        for metric in QUALITY_METRICS
+        if f"{split}_{metric}" in quality
+    }
 
 
-# the first that fits: a run directory is a model directory too
-KINDS: list[tuple[Callable[[Path], bool], Callable[[Path], dict[str, Any]]]] = [
-    (lambda path: (path / "resolved.yaml").is_file(), _run),
-    (lambda path: (path / "config.json").is_file(), _model),
-    (lambda path: (path / "labels.json").is_file() and not splits(path), _labels),
-    (lambda path: (path / "iterations.json").is_file(), _recipe),
-    (_is_noise, _noise),
-    (lambda path: bool(splits(path)), _data),
+def describe_recipe(path: Path) -> Description:
+    """Describes the directory of `avhubert iterate`: the metrics of each iteration."""
+    file = path / "iterations.json"
+    iterations = read_json(file)
+    if not isinstance(iterations, list) or not all(isinstance(iteration, dict) for iteration in iterations):
+        raise DataError(f"{file} does not contain the iterations of a recipe; run `avhubert iterate` again", path=file)
+    description: Description = {"kind": "directory of `avhubert iterate`", "iterations done": len(iterations)}
+    for iteration in iterations:
+        values = {name: value for name, value in iteration.items() if name != "iteration" and value is not None}
+        description[f"iteration {iteration.get('iteration')}"] = _values_text(values)
+    return description
+
+
+# the first that matches: a run directory is a model directory too
+FOLDER_KINDS: list[tuple[Callable[[Path], bool], Callable[[Path], Description]]] = [
+    (lambda path: (path / "resolved.yaml").is_file(), describe_run),
+    (lambda path: (path / "config.json").is_file(), describe_model),
+    (lambda path: (path / "labels.json").is_file() and not splits(path), describe_labels),
+    (lambda path: (path / "iterations.json").is_file(), describe_recipe),
+    (_is_noise, describe_noise),
+    (lambda path: bool(splits(path)), describe_data),
 ]
+
+
+# --------------------------------------------------------------------------- values as text
+def _text(value: Any) -> str | int | float:
+    """A value for display: lists and tables become text."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return value if isinstance(value, (str, int, float)) else str(value)
+
+
+def _values_text(values: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )
+
+
+def _tokenizer_text(tokenizer: Tokenizer) -> str:
+    symbols = tokenizer.symbols[len(SPECIAL_SYMBOLS) :][:SYMBOLS_SHOWN]
+    return f"{tokenizer.vocab_size} symbols: {' '.join(symbols)} …"

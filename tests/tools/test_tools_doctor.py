@@ -63,47 +63,45 @@ def test_missing_and_damaged_face_models(
     assert main(["doctor", "--json"]) == 1
     said = capsys.readouterr()
     assert json.loads(said.out)["ready"] is False
-    assert said.err.startswith(
-        "avhubert: transcribing does not work here: face model detector is missing (mend it by: "
-    )
-    assert f"face model mesh {tmp_path / mesh} is damaged (mend it by: rm {tmp_path / mesh}; copy it into" in said.err
+    assert said.err.startswith("avhubert: transcribing does not work here: face model detector is missing (fix: ")
+    assert f"face model mesh {tmp_path / mesh} is damaged (fix: rm {tmp_path / mesh}; copy it into" in said.err
     assert len(said.err.splitlines()) == 1
     assert not (tmp_path / detector).exists()  # it looks, and fetches nothing
     monkeypatch.delenv("AVHUBERT_MODELS")
     monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "empty"))
     assert found("face model mesh").state == "missing"
-    assert found("face model mesh").mend == "avhubert models fetch"
+    assert found("face model mesh").fix == "avhubert models fetch"
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "file"))
     assert found("cache").state == "bad"
-    assert found("cache").stops
-    assert "cannot write" in found("cache").found
-    assert found("face models").stops
+    assert found("cache").prevents_use
+    assert "cannot write" in found("cache").detail
+    assert found("face models").prevents_use
     assert "AVHUBERT_CACHE" in str(verdict(examine()))
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "mend"),
+    ("module", "name", "fix"),
     [
         ("torch", "torch", "pip install torch"),
         ("av", "PyAV", "pip install av"),
         ("ai_edge_litert.interpreter", "face runtime", "pip install 'avhubert[prepare]'"),
     ],
 )
-def test_what_cannot_be_imported(module: str, name: str, mend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_imported(module: str, name: str, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # what an import finds where it is not installed
     check = found(name)
-    assert check.stops
-    assert check.mend == mend
+    assert check.prevents_use
+    assert check.fix == fix
     assert f"{name} " in str(verdict(examine()))
     assert as_json(examine())["ready"] is False
 
 
 def test_packages_that_are_missing_or_too_old() -> None:
-    lacking = doctor._lacking([Requirement("numpy>=1"), Requirement("numpy>=999"), Requirement("nobody-has-this>=1")])
+    lacking = doctor._missing([Requirement("numpy>=1"), Requirement("numpy>=999"), Requirement("nobody-has-this>=1")])
     assert lacking[0].startswith("numpy >=999 (it is ")
     assert lacking[1] == "nobody-has-this"
     assert len(lacking) == 2

@@ -107,7 +107,7 @@ def test_a_data_directory(data_dir: Path, tmp_path: Path) -> None:
     (data / "train.tsv").write_text("\n".join([lines[0], silent, *lines[2:]]) + "\n")
     told = describe(data)
     assert "no text" in told["train"]
-    assert told["train"].endswith("1 without sound")
+    assert told["train"].endswith("1 without audio")
     assert told["tokenizer"] == "none"
 
 
@@ -115,21 +115,21 @@ def test_what_was_left_out_is_no_manifest(data_dir: Path, tmp_path: Path) -> Non
     shutil.copytree(data_dir, tmp_path / "data")
     (tmp_path / "data" / "rejected.tsv").write_text("day/1\tno audio track\n")
     told = describe(tmp_path / "data")
-    assert told.pop("left out") == "1 inputs, each with its reason in rejected.tsv"
+    assert told.pop("rejected") == "1 inputs; the reasons are in rejected.tsv"
     assert told == describe(data_dir)
 
 
 def test_labels(labels_dir: Path, tmp_path: Path) -> None:
     told = describe(labels_dir)
     assert told["kind"] == "labels"
-    assert (told["clusters"], told["rate"], told["source"]) == (6, "100 labels a second", "mfcc")
+    assert (told["clusters"], told["rate"], told["source"]) == (6, "100 labels per second", "mfcc")
     assert told["train.km"].startswith("8 clips, ")
     assert 0 <= told["pnmi (test)"] <= 1
     shutil.copytree(labels_dir, tmp_path / "labels")
     (tmp_path / "labels" / "valid.km").write_text("0 1 2\n")
     (tmp_path / "labels" / "test.km").unlink()
     told = describe(tmp_path / "labels")
-    assert told["valid.km"] == "1 clips, 3 labels; not the file that labels.json was written for: cluster again"
+    assert told["valid.km"] == "1 clips, 3 labels; differs from the file that labels.json describes: cluster again"
     assert told["test.km"] == "is missing"
 
 
@@ -150,25 +150,25 @@ def test_a_recipes_directory(tmp_path: Path) -> None:
 def test_a_recording(data_dir: Path) -> None:
     told = describe(data_dir / "train0.mp4")
     assert told["kind"] == "video"
-    assert told["picture"] == "96x96, 25 frames a second"
-    assert told["sound"] == "none"
+    assert told["video"] == "96x96, 25 frames per second"
+    assert told["audio"] == "none"
     frames = int((data_dir / "train.tsv").read_text().splitlines()[1].split("\t")[3])
     assert told["seconds"] == pytest.approx(frames / 25, abs=0.05)
-    assert describe(data_dir / "train0.wav")["kind"] == "sound"
+    assert describe(data_dir / "train0.wav")["kind"] == "audio"
 
 
 def test_what_is_none_of_ours(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     wrong: list[tuple[Path, type[Exception], str]] = [
-        (tmp_path / "folder", DataError, "is none of the folders that `avhubert info` tells of: a model"),
+        (tmp_path / "folder", DataError, "is not a folder that `avhubert info` describes: a model"),
         (tmp_path / "nothing", CheckpointError, "does not exist; give a model directory"),
         (data_dir / "train.tsv", DataError, "cannot be read as a video or audio file"),
     ]
     for name, content, sentence in (
-        ("resolved.yaml", "a: [", "so the run's settings are not known"),
-        ("resolved.yaml", "- a", "does not hold a run's settings"),
-        ("resolved.yaml", "train: 1\ndata: {}\nmodel: {}", "does not hold a run's settings"),
-        ("iterations.json", "{}", "does not hold a recipe's iterations"),
+        ("resolved.yaml", "a: [", "so the settings of the run are unknown"),
+        ("resolved.yaml", "- a", "does not contain the settings of a run"),
+        ("resolved.yaml", "train: 1\ndata: {}\nmodel: {}", "does not contain the settings of a run"),
+        ("iterations.json", "{}", "does not contain the iterations of a recipe"),
         ("labels.json", "{}", "must contain the keys rate, clusters"),
         ("train.tsv", "relative\n", "the first line must be an absolute root folder"),
     ):
