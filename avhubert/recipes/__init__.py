@@ -1,0 +1,1 @@
+"""Recipes: several commands in one, from raw data to a trained model."""

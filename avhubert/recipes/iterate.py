@@ -1,12 +1,12 @@
-"""All iterations of a recipe, cluster ⇄ pre-train: each learns the clusters of the one before (ICLR 2022, § 3.3).
+"""All iterations of a pre-training recipe: each clusters features of the previous model and trains on the clusters.
 
-RUN/iterN/ keeps together what belongs together: `labels` (with the centroids and the hash of the model behind them) and
-`model` (the run directory that learned them). RUN/report.html shows every iteration.
+After Shi et al., ICLR 2022, § 3.3. RUN/iterN contains `labels` (the label folder of iteration N) and `model` (the run
+directory that was trained on it); RUN/report.html shows every iteration.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,137 +15,111 @@ from avhubert.config import compose
 from avhubert.config.schema import RecipeConfig
 from avhubert.config.validate import keys, require
 from avhubert.errors import ConfigError
-from avhubert.files import lock_directory, output_directory, read_json, write_json
-from avhubert.report import Page
+from avhubert.files import lock_directory, output_directory, read_json
+from avhubert.recipes.iteration import Iteration
 
-FIGURES = ("pnmi", "purity", "cluster_purity", "entropy")
+_log = logging.getLogger(__name__)
 
 
 def run(
     name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None, from_iteration: int = 1
 ) -> Path:
-    """Run recipe `name`, or go on with what its run_dir holds; returns the run directory.
+    """Runs recipe `name`; resumes automatically if its run_dir contains finished parts.
 
-    `overrides`: the recipe's own keys (`run_dir`, `seed`, `data.dir`, `presets`, `clusters`, `teacher_layers`,
-    `percent`) are set in it, all others in every iteration's pre-training preset. `from_iteration` takes the iterations
-    before it as they are in run_dir.
+    Args:
+        name: Name of the recipe.
+        overrides: `key=value`. Keys of the recipe (`run_dir`, `seed`, `data.dir`, `presets`, `clusters`,
+            `teacher_layers`, `percent`) change the recipe; all others change the preset of every iteration.
+        config_dir: Folder of other recipes.
+        from_iteration: The first iteration to run; the results of the ones before it are used as they are.
+
+    Returns:
+        The run directory.
 
     Raises:
-        ConfigError: an unknown recipe, preset, key or value; lists that do not fit each other; an iteration before
-            `from_iteration` that is not there; labels that were made from another model than the one before.
-        DataError, CheckpointError: see `cluster` and `pretrain`.
+        ConfigError: The recipe, a preset, a key or a value is unknown; lists of the recipe have different lengths; an
+            iteration before `from_iteration` is not finished; existing labels are from another model or setting.
+        DataError: See `cluster` and `pretrain`.
+        CheckpointError: See `cluster` and `pretrain`.
     """
-    own = set(keys(RecipeConfig))
-    mine = [text for text in overrides if text.lstrip("+~").partition("=")[0] in own]
-    others = [text for text in overrides if text not in mine]
-    recipe: RecipeConfig = compose("iterate", name, mine, config_dir)
-    require(recipe)
+    from avhubert.recipes.iterate_report import write_report
+    from avhubert.train.pretrain import run as pretrain
+
+    recipe, preset_overrides = _recipe(name, overrides, config_dir)
     count = len(recipe.presets)
     if not 1 <= from_iteration <= count:
         raise ConfigError(f"--from-iteration {from_iteration} is not one of this recipe's iterations, 1 to {count}")
     directory = output_directory(recipe.run_dir)
-    settings = [f"data.dir={recipe.data.dir}", f"seed={recipe.seed}", *others]
-    runs = [directory / f"iter{number}" for number in range(1, count + 1)]
-    presets = [  # all are composed before anything runs: a wrong key of the last is told at once
-        compose("pretrain", preset, [*settings, f"run_dir={run / 'model'}", f"data.labels={run / 'labels'}"])
-        for preset, run in zip(recipe.presets, runs, strict=True)
-    ]
+    iterations = _iterations(recipe, directory, preset_overrides)
     with lock_directory(directory):
-        for number, (run, preset) in enumerate(zip(runs, presets, strict=True), 1):
-            teacher = "mfcc" if number == 1 else f"{runs[number - 2] / 'model'}:{recipe.teacher_layers[number - 2]}"
-            if number < from_iteration:
-                _require_finished(run, number, preset.train.max_steps)
+        for iteration in iterations:
+            if iteration.number < from_iteration:
+                _require_finished(iteration)
                 continue
-            print(f"iteration {number} of {count}: {recipe.clusters[number - 1]} clusters of {teacher}", flush=True)
-            _label(recipe, run / "labels", teacher, recipe.clusters[number - 1], number)
-            from avhubert.train.pretrain import run as pretrain
-
-            pretrain(preset)
-            _report(directory, name, runs[:number])
+            _log.info(
+                "iteration %d of %d: %d clusters of %s", iteration.number, count, iteration.clusters, iteration.features
+            )
+            _make_labels(recipe, iteration)
+            pretrain(iteration.config)
+            write_report(directory, name, iterations[: iteration.number])
     return directory
 
 
-def _require_finished(run: Path, number: int, steps: int) -> None:
-    if not (run / "labels" / "labels.json").is_file() or _last(run / "model", "train").get("step", 0) < steps:
-        raise ConfigError(f"iteration {number} is not finished in {run}; start from it, or from one before")
+def _recipe(name: str, overrides: Sequence[str], config_dir: str | Path | None) -> tuple[RecipeConfig, list[str]]:
+    """The recipe with its overrides, and the overrides of the presets."""
+    recipe_keys = set(keys(RecipeConfig))
+    of_recipe = [text for text in overrides if text.lstrip("+~").partition("=")[0] in recipe_keys]
+    recipe: RecipeConfig = compose("iterate", name, of_recipe, config_dir)
+    require(recipe)
+    return recipe, [text for text in overrides if text not in of_recipe]
 
 
-def _label(recipe: RecipeConfig, labels: Path, teacher: str, clusters: int, number: int) -> None:
-    """Make labels that are not there; refuse those that belong to another model or other settings."""
+def _iterations(recipe: RecipeConfig, directory: Path, preset_overrides: Sequence[str]) -> list[Iteration]:
+    """All iterations. They are composed before anything runs, so that a wrong key of the last one fails at once."""
+    iterations: list[Iteration] = []
+    for number, (preset, clusters) in enumerate(zip(recipe.presets, recipe.clusters, strict=True), 1):
+        folder = directory / f"iter{number}"
+        layer = recipe.teacher_layers[number - 2] if iterations else None
+        features = f"{iterations[-1].model}:{layer}" if iterations else "mfcc"
+        overrides = [
+            f"data.dir={recipe.data.dir}", f"seed={recipe.seed}", *preset_overrides,
+            f"run_dir={folder / 'model'}", f"data.labels={folder / 'labels'}",
+        ]  # fmt: skip
+        config = compose("pretrain", preset, overrides)
+        iterations.append(Iteration(number, folder, features, clusters, config))
+    return iterations
+
+
+def _require_finished(iteration: Iteration) -> None:
+    from avhubert.train.log import read_log
+
+    step = read_log(iteration.model).last("train").get("step", 0)
+    if not (iteration.labels / "labels.json").is_file() or step < iteration.config.train.max_steps:
+        raise ConfigError(
+            f"iteration {iteration.number} is not finished in {iteration.folder}; start from it, or from an earlier one"
+        )
+
+
+def _make_labels(recipe: RecipeConfig, iteration: Iteration) -> None:
+    """Makes the labels if they do not exist; else checks that they are of the model and the settings of the recipe."""
     from avhubert.cluster.labels import cluster
     from avhubert.features.layer import model_hash
     from avhubert.features.specification import parse
 
+    labels = iteration.labels
     if not (labels / "labels.json").is_file():
-        cluster(recipe.data.dir, teacher, clusters, labels, seed=recipe.seed, percent=recipe.percent)
+        cluster(
+            recipe.data.dir, iteration.features, iteration.clusters, labels, seed=recipe.seed, percent=recipe.percent
+        )
         return
-    spec = parse(teacher)
-    wanted: dict[str, Any] = {"clusters": clusters, "layer": spec.layer}
-    if spec.model is not None:
-        wanted["model_sha256"] = model_hash(spec.model)
-    found = read_json(labels / "labels.json") | read_json(labels / "label_model.json")
-    differing = [key for key, value in wanted.items() if found.get(key) != value]
+    specification = parse(iteration.features)
+    expected: dict[str, Any] = {"clusters": iteration.clusters, "layer": specification.layer}
+    if specification.model is not None:
+        expected["model_sha256"] = model_hash(specification.model)
+    record = read_json(labels / "labels.json") | read_json(labels / "label_model.json")
+    differing = [key for key, value in expected.items() if record.get(key) != value]
     if differing:
         raise ConfigError(
-            f"{labels} was made with another {' and '.join(differing)} than iteration {number} of this recipe; "
-            f"delete {labels.parent} (and the iterations after it), or choose another run_dir"
+            f"{labels} was made with another {' and '.join(differing)} than iteration {iteration.number} of this "
+            f"recipe; delete {iteration.folder} (and the iterations after it), or choose another run_dir"
         )
-
-
-# --------------------------------------------------------------------------- the page
-def _rows(model: Path, split: str) -> list[dict[str, Any]]:
-    path = model / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [row for row in map(json.loads, lines) if row["split"] == split]
-
-
-def _last(model: Path, split: str) -> dict[str, Any]:
-    rows = _rows(model, split)
-    return rows[-1] if rows else {}
-
-
-def _report(directory: Path, name: str, runs: Sequence[Path]) -> None:
-    """iterations.json and report.html of the iterations that are done."""
-    kept = []
-    for number, run in enumerate(runs, 1):
-        quality = read_json(run / "labels" / "quality.json")
-        split = "test" if "test_frames" in quality else "valid"
-        kept.append({
-            "iteration": number, "source": quality["source"], "clusters": quality["clusters"], "split": split,
-            **{figure: quality.get(f"{split}_{figure}") for figure in FIGURES},
-            "masked_accuracy": _last(run / "model", "valid").get("masked_accuracy"),
-            "steps": _last(run / "model", "train").get("step"),
-        })  # fmt: skip
-    write_json(directory / "iterations.json", kept)
-    page = Page(f"Iterations of the recipe '{name}'")
-    page.text(
-        "Labels on held-out clips against the true phones at 25 Hz, where they are known; masked accuracy is the share "
-        "of masked validation frames whose cluster the iteration's model guesses. Both depend on the number of "
-        "clusters: compare iterations of equal K."
-    )
-    columns = (
-        "iteration",
-        "features",
-        "K",
-        "PNMI",
-        "phone purity",
-        "cluster purity",
-        "entropy, nats",
-        "masked accuracy",
-    )
-    names = ("iteration", "source", "clusters", *FIGURES, "masked_accuracy")
-    page.table(columns, [tuple("unknown" if row[key] is None else row[key] for key in names) for row in kept])
-    known = [row for row in kept if row["pnmi"] is not None]
-    if known:
-        xs = [row["iteration"] for row in known]
-        shown = {"PNMI": "pnmi", "phone purity": "purity"}
-        lines = {label: (xs, [row[figure] for row in known]) for label, figure in shown.items()}
-        page.plot(lines, "iteration", "share", "label quality by iteration")
-    curves = {}
-    for number, run in enumerate(runs, 1):
-        rows = _rows(run / "model", "valid")
-        if rows:
-            curves[f"iteration {number}"] = ([row["step"] for row in rows], [row["masked_accuracy"] for row in rows])
-    if curves:
-        page.plot(curves, "step", "masked accuracy", "share of masked validation frames guessed right")
-    page.write(directory / "report.html")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -31,7 +32,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_stage_leaves_what_it_should(done: Path) -> None:
     page = (done / "report.html").read_text()
-    for heading in ("The corpus", "Learning", "Label quality", "Word error rate", "Samples", "Time per stage"):
+    for heading in ("The corpus", "Training", "Label quality", "Word error rate", "Samples", "Time per stage"):
         assert heading in page
     assert "<svg" in page
     assert not re.search(r"""(src|href|url\()\s*=?\s*["']?https?:""", page)  # self-contained
@@ -45,15 +46,16 @@ def test_every_stage_leaves_what_it_should(done: Path) -> None:
     assert all(row["clips"] == 4 for row in results)
 
 
-def test_a_second_run_does_nothing_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_repeats_no_stage(done: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.rglob("*.safetensors")}
-    demo.run(done, "smoke")
-    assert capsys.readouterr().out.count("done before") == 11
+    with caplog.at_level(logging.INFO, "avhubert"):
+        demo.run(done, "smoke")
+    assert caplog.text.count("done before") == 11
     assert {path: path.stat().st_mtime_ns for path in done.rglob("*.safetensors")} == before
 
 
 def test_another_size_in_the_same_folder_is_refused(done: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a demo of size 'smoke'"):
+    with pytest.raises(ConfigError, match="contains a demo of size 'smoke'"):
         demo.run(done, "quick")
     with pytest.raises(ConfigError, match="unknown --size 'huge'; known: "):
         demo.run(done, "huge")
