@@ -1,6 +1,6 @@
 """dlib's face detectors and 68 landmarks, from the user's model files: the published clips were cut with them.
 
-A frame takes about twenty times as long as with the default detector, and the HOG detector misses faces in profile.
+A frame takes several times as long as with the default detector, and the HOG detector misses faces in profile.
 """
 
 from __future__ import annotations
