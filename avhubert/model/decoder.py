@@ -275,9 +275,8 @@ class AttentionDecoder(nn.Module):
             empty = keys[:, :, :0]
             layers.append(LayerCache(empty, empty, keys, values))
         frame_mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        return Cache(
-            layers, frame_mask, encoded.new_empty(len(encoded), beams, 0, dtype=torch.bool), capacity=8 * beams
-        )
+        ancestors = encoded.new_empty(encoded.shape[0], beams, 0, dtype=torch.bool)  # `len` would fix B in an export
+        return Cache(layers, frame_mask, ancestors, capacity=8 * beams)
 
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Logits [B, K, V] of the next token of every beam, given the newest one, int [B, K]; updates the cache."""

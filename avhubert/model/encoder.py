@@ -200,6 +200,14 @@ class AVHubert(nn.Module):
             audio = audio * keep_audio.to(audio.dtype)[:, None, None]
         if video is not None and keep_video is not None:
             video = video * keep_video.to(video.dtype)[:, None, None]
+        return self.join_streams(audio, video)
+
+    def join_streams(self, audio: Tensor | None, video: Tensor | None) -> Tensor:
+        """Join the features [B, T, D] of the streams; a missing stream counts as zeros.
+
+        Returns:
+            [B, T, F].
+        """
         if audio is None or video is None:
             present = audio if video is None else video
             assert present is not None

@@ -42,7 +42,7 @@ SHAPES = [(1, 12, 12), (3, 31, 9)]  # utterances, frames, those of the last utte
 
 
 def random_weights(model: torch.nn.Module) -> None:
-    """Away from their initial values, so that no term is a multiplication by one or an addition of zero."""
+    """Random values away from the initial ones, so that no term is a multiplication by one or an addition of zero."""
     torch.manual_seed(3)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
@@ -53,6 +53,7 @@ def random_weights(model: torch.nn.Module) -> None:
 def recognizer() -> Recognizer:
     tokenizer = train_tokenizer(["the quick brown fox jumps over the lazy dog", "a wizard's job is to vex"], 40)
     decoder = DecoderConfig(layers=2, ffn_embed_dim=24, attention_heads=2, ctc=True, vocab_size=tokenizer.vocab_size)
+    torch.manual_seed(0)
     model = Recognizer.from_config(SIZES, decoder)
     random_weights(model)
     with torch.no_grad():
@@ -215,7 +216,7 @@ def test_a_graph_that_computes_something_else_is_refused(
     random_weights(changed)
     with torch.no_grad():
         changed.audio.bias.add_(1)
-    [graph] = exporting.graphs(changed, "av")
+    [graph] = exporting.make_graphs(changed, "av")
     assert exporting._difference(graph, other) > 1e-3
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     with pytest.raises(CheckpointError, match=r"the exported ctc differs by .* nothing was kept"):
@@ -225,7 +226,7 @@ def test_a_graph_that_computes_something_else_is_refused(
 def test_large_weights_lie_beside_their_graph(
     recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "INSIDE", 100)
+    monkeypatch.setattr(exporting, "MAX_EMBEDDED_BYTES", 100)
     (tmp_path / "first").mkdir()
     assert exporting._write_checked(ctc_graph(recognizer), tmp_path / "first" / "ctc.onnx") < 1e-4
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["ctc.onnx", "ctc.onnx.data"]
