@@ -136,7 +136,7 @@ class TorchFile:
 
     def _read_stream(self, file: BinaryIO) -> Any:
         program = io.BytesIO(file.read(MAX_PICKLE_BYTES))
-        if program.getbuffer()[:1] != b"\x80":
+        if bytes(program.getbuffer()[:1]) != b"\x80":
             raise DamagedError("it starts neither as a zip archive nor as a pickle")
         read = self._reader.read
         if read(program) != STREAM_MAGIC or read(program) != STREAM_VERSION:

@@ -75,7 +75,7 @@ def corrupt(frames: np.ndarray, corruption: str, clip_id: str) -> np.ndarray:
         return frames[np.maximum.accumulate(np.where(dropped, 0, np.arange(count)))]
     length = max(1, round(CORRUPTED_SHARE * count))
     start = int(rng.integers(0, count - length + 1))
-    corrupted = frames.copy()
+    corrupted: np.ndarray = frames.copy()
     if kind == "freeze":
         corrupted[start : start + length] = frames[start]
     else:

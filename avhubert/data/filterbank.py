@@ -53,7 +53,8 @@ def filterbank(samples: np.ndarray) -> Tensor:
 def _power(windows: Tensor) -> Tensor:
     """The power spectrum [F, 257] of windows [F, 400]."""
     spectrum = torch.fft.rfft(windows, FFT)
-    return (spectrum.real.square() + spectrum.imag.square()) / FFT  # five times faster than abs().square()
+    power: Tensor = (spectrum.real.square() + spectrum.imag.square()) / FFT  # five times faster than abs().square()
+    return power
 
 
 def stack_frames(features: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ def mix(speech: np.ndarray, noises: Sequence[np.ndarray], snr: float) -> np.ndar
     noise, clean = _average_noise(noises, len(speech)), speech.astype(np.float32)
     clean_level, noise_level = _rms(clean), _rms(noise)
     if noise_level == 0:
-        return speech.copy()
-    mixed = clean + noise * np.float32(clean_level / 10 ** (snr / 20) / noise_level)
+        return np.array(speech)
+    mixed: np.ndarray = clean + noise * np.float32(clean_level / 10 ** (snr / 20) / noise_level)
     limits = np.iinfo(np.int16)
     if mixed.max() > limits.max or mixed.min() < limits.min:
         high, low = float(mixed.max()), float(mixed.min())

@@ -51,7 +51,8 @@ def clip_frames(path: Path) -> np.ndarray:
     if content is None:
         return read_gray(path)
     try:
-        return np.load(io.BytesIO(content), allow_pickle=False)
+        frames: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+        return frames
     except (ValueError, EOFError) as error:
         raise MediaError(f"{path} is damaged; make the shards again") from error
 
@@ -192,7 +193,7 @@ def _is_complete(tar: Path, rows: list[list[Any]]) -> bool:
     if not (tar.is_file() and _index_path(tar).is_file()):
         return False
     index = read_json(_index_path(tar))
-    return index.get("clips") == rows and index.get("bytes") == tar.stat().st_size
+    return bool(index.get("clips") == rows and index.get("bytes") == tar.stat().st_size)
 
 
 def _write_shard(tar: Path, rows: list[list[Any]], clips: Sequence[Clip]) -> None:

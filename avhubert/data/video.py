@@ -256,7 +256,8 @@ def _gray_table(u: int, v: int, color_range: int, colorspace: int) -> np.ndarray
         content = np.zeros((plane.height, plane.line_size), np.uint8)
         content[:, : plane.width] = value
         plane.update(content.tobytes())
-    return rgb_to_gray(_to_rgb(frame, VideoReformatter()))[0]
+    table: np.ndarray = rgb_to_gray(_to_rgb(frame, VideoReformatter()))[0]
+    return table
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:

@@ -56,7 +56,8 @@ class DecoderLayer(nn.Module):
     def feed_forward(self, x: Tensor) -> Tensor:
         """Layer norm, feed-forward network and residual connection: [B, L, D] → [B, L, D]."""
         normalised = self.ffn_norm(x)
-        return x + self.dropout(self.fc2(self.activation_dropout(F.relu(self.fc1(normalised)))))
+        output: Tensor = x + self.dropout(self.fc2(self.activation_dropout(F.relu(self.fc1(normalised)))))
+        return output
 
     def forward(
         self, x: Tensor, encoded: Tensor, frame_mask: Tensor | None, weights: list[Tensor] | None = None
@@ -219,7 +220,10 @@ class AttentionDecoder(nn.Module):
     def _embed(self, tokens: Tensor, first: int) -> Tensor:
         """Embeddings [B, L, D] of tokens int [B, L] at the positions first, first + 1, … of their sentence."""
         positions = torch.arange(first, first + tokens.shape[1], device=tokens.device) + FIRST_POSITION
-        return self.dropout(self.embedding(tokens) + sinusoid(positions, self.dim).to(self.embedding.weight))
+        embedded: Tensor = self.dropout(
+            self.embedding(tokens) + sinusoid(positions, self.dim).to(self.embedding.weight)
+        )
+        return embedded
 
     def forward(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Logits of the token after each token.

@@ -46,7 +46,8 @@ class PositionConvolution(nn.Module):
             self.gain.copy_(self._norm())
 
     def _norm(self) -> Tensor:
-        return self.direction.norm(dim=(0, 1), keepdim=True)
+        norm: Tensor = self.direction.norm(dim=(0, 1), keepdim=True)
+        return norm
 
     def weight(self) -> Tensor:
         """The kernel [D, D/groups, K]: gain · direction / ‖direction‖, with the norm over the first two dimensions."""
@@ -79,7 +80,8 @@ class EncoderLayer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def _ffn(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(self.activation_dropout(F.gelu(self.fc1(x)))))
+        output: Tensor = self.dropout(self.fc2(self.activation_dropout(F.gelu(self.fc1(x)))))
+        return output
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Attention and feed-forward network: [B, T, D] → [B, T, D].
@@ -92,7 +94,8 @@ class EncoderLayer(nn.Module):
             x = x + self.dropout(self.attention(self.attention_norm(x), mask))
             return x + self._ffn(self.ffn_norm(x))
         x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
-        return self.ffn_norm(x + self._ffn(x))
+        output: Tensor = self.ffn_norm(x + self._ffn(x))
+        return output
 
 
 class TransformerEncoder(nn.Module):
@@ -221,7 +224,7 @@ class AVHubert(nn.Module):
             raise DataError(f"audio must have the shape [batch, {width}, frames], not {list(inputs.audio.shape)}")
 
     def _audio_features(self, audio: Tensor, inputs: ModelInputs) -> Tensor:
-        x = audio.transpose(1, 2)
+        x: Tensor = audio.transpose(1, 2)
         if inputs.mask is not None:
             x = x.masked_fill(inputs.mask[..., None], 0)
         x = self.audio(x)
@@ -242,7 +245,7 @@ class AVHubert(nn.Module):
             mask = None if mask is None else mask[index]
         if mask is not None:  # the stem's kernel reads two frames after a clip's end: they must be 0
             video = video.masked_fill(mask[:, None, :, None, None], 0)
-        x = self.visual(video, lengths)
+        x: Tensor = self.visual(video, lengths)
         return x if index is None else x.new_zeros(inputs.batch_size, *x.shape[1:]).index_copy(0, index, x)
 
     def fuse(self, features: Tensor) -> Tensor:
@@ -250,7 +253,8 @@ class AVHubert(nn.Module):
         x = self.fusion_norm(features)
         if self.fusion_projection is not None:
             x = self.fusion_projection(x)
-        return self.fusion_dropout(x)
+        fused: Tensor = self.fusion_dropout(x)
+        return fused
 
     @takes_inputs(1)
     def forward(self, inputs: ModelInputs, layer: int | None = None) -> Tensor:
@@ -272,7 +276,8 @@ class AVHubert(nn.Module):
         x = self.fuse(self.front_ends(inputs))
         if layer == 0:
             return x if inputs.mask is None else x.masked_fill(inputs.mask[..., None], 0)
-        return self.encoder(x, inputs.mask, layer)
+        output: Tensor = self.encoder(x, inputs.mask, layer)
+        return output
 
     @torch.no_grad()
     def extract_features(
@@ -312,7 +317,8 @@ class AVHubert(nn.Module):
         training = self.training
         self.eval()
         try:
-            return self(inputs, layer=layer)
+            features: Tensor = self(inputs, layer=layer)
+            return features
         finally:
             self.train(training)
 

@@ -74,7 +74,8 @@ class ResidualBlock(nn.Module):
         out = self.activation1(_conv_norm(x, self.conv1, self.norm1))
         out = _conv_norm(out, self.conv2, self.norm2)
         shortcut = x if self.shortcut_conv is None else _conv_norm(x, self.shortcut_conv, self.shortcut_norm)
-        return self.activation2(out + shortcut)
+        activated: Tensor = self.activation2(out + shortcut)
+        return activated
 
 
 class VisualFrontEnd(nn.Module):
@@ -148,7 +149,8 @@ class VisualFrontEnd(nn.Module):
 
     def forward(self, video: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """Visual features [N, T, D] of [N, 1, T, H, H]; `lengths` as in `encode`."""
-        return self.projection(self.encode(video, lengths))
+        features: Tensor = self.projection(self.encode(video, lengths))
+        return features
 
 
 def _first_equal(lengths: Sequence[int], frames: int) -> np.ndarray:

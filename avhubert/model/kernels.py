@@ -116,10 +116,12 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     assert norm.num_batches_tracked is not None
     if not applies(x):
         if not _frozen:
-            return norm(x)
+            normalised: Tensor = norm(x)
+            return normalised
         running = norm.running_mean.clone(), norm.running_var.clone()
         return F.batch_norm(x, *running, norm.weight, norm.bias, True, norm.momentum, norm.eps)
-    out, mean, variance = _BatchNorm.apply(x, norm.weight, norm.bias, norm.eps)
+    out: Tensor
+    out, mean, variance = _BatchNorm.apply(x, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
     if _frozen:
         return out
     count = x.numel() // x.shape[1]
@@ -132,7 +134,7 @@ def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
     """Compute `F.prelu(x, slope)` of x [N, C, H, W] with one slope per channel, [C]."""
-    return _image(_PReLU.apply(_rows(x), slope.repeat(x.shape[3])), x.shape)
+    return _image(_PReLU.apply(_rows(x), slope.repeat(x.shape[3])), x.shape)  # type: ignore[no-untyped-call]
 
 
 def reuse_memory() -> None:

@@ -117,7 +117,8 @@ class Recognizer(nn.Module):
             DataError: the number of audio features differs from the model's.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.encoder(inputs)
+            features: Tensor = self.encoder(inputs)
+            return features
 
     @takes_inputs(2)
     def forward(self, tokens: Tensor, inputs: ModelInputs) -> Tensor:
@@ -127,7 +128,8 @@ class Recognizer(nn.Module):
             tokens: int [B, L], each row starts with `</s>`.
             inputs: the batch, or its tensors (see `ModelInputs`).
         """
-        return self.decoder(tokens, self.encode(inputs), inputs.mask)
+        logits: Tensor = self.decoder(tokens, self.encode(inputs), inputs.mask)
+        return logits
 
     def extract_features(
         self,

@@ -147,10 +147,11 @@ def mount(app: FastAPI, service: Service, folder: Path) -> FastAPI:
             concurrency_limit=service.limits.queue + 1,
         )  # fmt: skip
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    return gr.mount_gradio_app(
+    mounted: FastAPI = gr.mount_gradio_app(
         app, page, "/", footer_links=[], show_error=False, ssr_mode=False, theme=theme, css=STYLE,
         allowed_paths=[str(folder)], max_file_size=service.limits.max_bytes, pwa=False,
     )  # fmt: skip
+    return mounted
 
 
 def respond(

@@ -77,7 +77,8 @@ def read_split(
 def class_shares(dataset: ClipDataset) -> np.ndarray:
     """Shares of the classes that occur among the labels of a dataset's first label set, float [classes]."""
     _, counts = np.unique(np.concatenate(dataset.labels(0)), return_counts=True)
-    return counts / counts.sum()
+    shares: np.ndarray = counts / counts.sum()
+    return shares
 
 
 def lengths(dataset: ClipDataset) -> list[int]:

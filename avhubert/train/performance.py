@@ -72,7 +72,8 @@ def forward_operations(run: Callable[[], object]) -> int:
     """Floating-point operations of matrix products, convolutions and attention in `run`, a forward pass."""
     with torch.no_grad(), torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops()
+    operations: int = counter.get_total_flops()
+    return operations
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:

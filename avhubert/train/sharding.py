@@ -110,7 +110,8 @@ class ShardedStrategy(Strategy):
 
     def forward(self, run: Callable[[], tuple[Tensor, T]]) -> tuple[Tensor, T]:
         """Call `run` while the parameters are unsharded."""
-        return self._root(run)
+        output: tuple[Tensor, T] = self._root(run)
+        return output
 
     def passes(self, own: int) -> int:
         """The largest number of micro-batches of any rank: all ranks must reduce together."""
