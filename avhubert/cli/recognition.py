@@ -32,7 +32,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--modality",
         choices=MODALITY_CHOICES,
         action="append",
-        help="streams to use (default av); repeatable, like the next three options",
+        help="streams (default av); repeatable, as the next three",
     )
     parser.add_argument(
         "--noise",
@@ -241,7 +241,7 @@ def _lm(options: argparse.Namespace) -> None:
 COMMANDS = (
     Command(
         "evaluate",
-        "measure the word error rate of a recognizer on a data directory, clean or with noise",
+        "measure the word error rate of a recognizer, clean or with noise",
         "avhubert evaluate runs/demo/model data/30h --modality v --out eval",
         _evaluate_arguments,
         _evaluate,

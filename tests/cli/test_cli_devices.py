@@ -11,7 +11,8 @@ from avhubert.cli.app import main, parser
 
 pytestmark = pytest.mark.quick
 
-COMMANDS = ("cluster", "features")
+WITH_MODEL = ("cluster", "features")
+COMMANDS = (*WITH_MODEL, "evaluate", "pseudo-label", "serve", "transcribe")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_commands_that_run_a_model_choose_device_and_precision(command: str) -> 
         (("--device", "cpu", "--precision", "fp16"), "precision fp16 needs a GPU"),
     ],
 )
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", WITH_MODEL)
 def test_what_is_not_there_is_one_sentence_and_exit_code_2(
     command: str,
     options: tuple[str, ...],
