@@ -28,17 +28,17 @@ class MultiHeadAttention(nn.Module):
         self.v_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim)
 
-    def split_heads(self, x: Tensor) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
         """Split the width of x [B, L, D] into heads: [B, H, L, D/H]."""
         return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
     def queries(self, x: Tensor) -> Tensor:
         """Queries [B, H, L, D/H] of x [B, L, D]."""
-        return self.split_heads(self.q_proj(x))
+        return self.split(self.q_proj(x))
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each [B, H, T, D/H], of x [B, T, D]."""
-        return self.split_heads(self.k_proj(x)), self.split_heads(self.v_proj(x))
+        return self.split(self.k_proj(x)), self.split(self.v_proj(x))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Scaled dot-product attention and output projection.
