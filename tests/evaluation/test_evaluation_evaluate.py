@@ -165,3 +165,24 @@ def test_conditions_that_no_modality_has_are_refused(model: Path, data_dir: Path
         evaluate(str(model), data_dir, modality="v", noise=noise, snrs=[0])
     with pytest.raises(ConfigError, match="modality 'a' does not use; add 'v' or 'av'"):
         evaluate(str(model), data_dir, modality="a", faults=["blur"])
+
+
+def test_device_and_precision_are_recorded(model: Path, data_dir: Path, tmp_path: Path) -> None:
+    evaluate(str(model), data_dir, out=tmp_path / "out", device="cpu", precision="bf16", quiet=True)
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["compute"] == "cpu, bf16"
+    with pytest.raises(ConfigError, match="unknown device 'tpu'"):
+        evaluate(str(model), data_dir, device="tpu")
+    with pytest.raises(ConfigError, match=r"decode: .*beams"):
+        evaluate(str(model), data_dir, decode={"beams": 3})
+
+
+def test_the_library_logs_results_and_prints_nothing(
+    model: Path, data_dir: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="avhubert.evaluation")
+    (result,) = evaluate(str(model), data_dir, modality="a")
+    assert capsys.readouterr().out == ""
+    assert [record.getMessage() for record in caplog.records if record.name == "avhubert.evaluation.evaluate"] == [
+        str(result)
+    ]
+    assert str(result).startswith("a, clean: WER ")

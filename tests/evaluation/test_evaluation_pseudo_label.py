@@ -184,3 +184,5 @@ def test_what_is_refused(model: Path, data_dir: Path, unlabelled: Path, tmp_path
         pseudo_label(model, unlabelled, out, ALL)
     with pytest.raises(ConfigError, match="holds transcripts of another decode"):
         pseudo_label(model, data_dir, out, ALL, beam=3)
+    with pytest.raises(ConfigError, match="holds transcripts of another precision"):
+        pseudo_label(model, data_dir, out, ALL, device="cpu", precision="bf16")

@@ -128,3 +128,16 @@ def test_what_is_refused(directory: Path, model: AVHubert, data_dir: Path, label
     save_model(other, AVHubert(SMALL))
     with pytest.raises(ConfigError, match="were made from another model"):
         extract_features(data_dir, str(other), units=units, out=tmp_path / "out")
+
+
+def test_precision(directory: Path, data_dir: Path, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        extract_features(
+            data_dir, str(directory), out=tmp_path / precision, split="valid", device="cpu", precision=precision
+        )
+    for path in (tmp_path / "fp32").rglob("*.npy"):
+        full, reduced = np.load(path), np.load(tmp_path / "bf16" / path.relative_to(tmp_path / "fp32"))
+        assert reduced.dtype == np.float32
+        assert 0 < abs(full - reduced).max() < 0.1
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        extract_features(data_dir, str(directory), out=tmp_path / "out", device="cpu", precision="fp16")
