@@ -218,15 +218,15 @@ class _Search:
         best, index = self._candidates(following.scores, step).flatten(1).topk(2 * k, dim=1)
         beam, token = index // v, index % v
         ends = (token[:, :k] == EOS) & (best[:, :k] > LOG_ZERO)
-        # the first k continuations that do not end are kept, in their order
+        # the first k continuations that do not end, in their order
         rank = torch.arange(2 * k, device=self.device) + 2 * k * (token == EOS)
-        kept = rank.argsort(1)[:, :k]
-        self.total = best.gather(1, kept).masked_fill(token.gather(1, kept) == EOS, LOG_ZERO)
+        continuing = rank.argsort(1)[:, :k]
+        self.total = best.gather(1, continuing).masked_fill(token.gather(1, continuing) == EOS, LOG_ZERO)
         flags = to_host(torch.cat([ends, self.total[:, :1] > LOG_ZERO], 1)).tolist()
-        finishing = [(row, place) for row, flag in enumerate(flags) for place in range(k) if flag[place]]
+        finishing = [(row, position) for row, flag in enumerate(flags) for position in range(k) if flag[position]]
         if finishing:
             self._finish(finishing, best, beam, following, step)
-        self._extend(beam.gather(1, kept), token.gather(1, kept), index.gather(1, kept), following)
+        self._extend(beam.gather(1, continuing), token.gather(1, continuing), index.gather(1, continuing), following)
         self._drop(
             row
             for row, utterance in enumerate(self.alive)
@@ -272,14 +272,14 @@ class _Search:
     ) -> None:
         """Record the hypotheses that end here: (row, position among the best continuations)."""
         rows = torch.tensor([row for row, _ in ends], device=self.device)
-        places = torch.tensor([place for _, place in ends], device=self.device)
-        source = beam[rows, places]
+        positions = torch.tensor([position for _, position in ends], device=self.device)
+        source = beam[rows, positions]
         lm_scores = self.lm_scores[rows, source]
         if following.lm is not None:
             lm_scores = lm_scores + following.lm[rows, source, EOS]
         columns = [
             self.cumulative[rows, source],
-            best[rows, places][:, None],
+            best[rows, positions][:, None],
             self.posteriors[rows, source],
             following.posteriors[rows, source, EOS][:, None],
             lm_scores[:, None],

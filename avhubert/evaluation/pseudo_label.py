@@ -41,17 +41,17 @@ class Summary:
     Attributes:
         directory: the data directory that was written.
         labelled: training clips from the labelled data.
-        kept: training clips with a pseudo-label.
+        transcribed: training clips with a pseudo-label.
         left_out: ids of the clips that were left out, by reason.
     """
 
     directory: Path
     labelled: int
-    kept: int
+    transcribed: int
     left_out: dict[str, list[str]]
 
     def __str__(self) -> str:
-        lines = [f"{self.directory}: {self.labelled} labelled and {self.kept} transcribed clips to train on"]
+        lines = [f"{self.directory}: {self.labelled} labelled and {self.transcribed} transcribed clips to train on"]
         for reason, ids in self.left_out.items():
             lines.append(f"  {len(ids)} left out, {reason}: {list_names(ids)}")
         if self.left_out:

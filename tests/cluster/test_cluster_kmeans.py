@@ -1,4 +1,4 @@
-"""K-means: quality against scikit-learn, determinism, streaming, memory, empty clusters, refusals."""
+"""K-means: quality compared with scikit-learn, determinism, streaming, memory, empty clusters, errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_inertia_is_at_most_scikit_learns(centres: int, clusters: int) -> None:
     assert ours.inertia <= -theirs.score(x) * 1.0001
 
 
-def test_figures_belong_to_the_centroids() -> None:
+def test_inertia_and_counts_belong_to_the_centroids() -> None:
     x = blobs(25_000, 8, 30)
     result = fit(lambda: [x], 20, device="cpu")
     labels, inertia = exact(x, result.centroids)
@@ -61,7 +61,7 @@ def test_figures_belong_to_the_centroids() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(1_000,), (333, 12_001, 1), (40_000,)])
-def test_how_rows_are_stored_changes_nothing(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_the_blocks(sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kmeans_sample, "MIN_SAMPLE_ROWS", 5_000)  # so that the data is larger than the sample
     x = blobs(35_000, 8, 30)
     whole = fit(lambda: [x], 12, seed=3, device="cpu")
@@ -70,14 +70,14 @@ def test_how_rows_are_stored_changes_nothing(sizes: tuple[int, ...], monkeypatch
     assert whole.inertia == cut.inertia
 
 
-def test_the_seed_decides() -> None:
+def test_the_result_depends_on_the_seed_only() -> None:
     x = blobs(8_000, 8, 60)
     first, again, other = (fit(lambda: [x], 25, seed=seed, device="cpu").centroids for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_more_seedings_are_never_worse_on_the_whole() -> None:
+def test_more_seedings_are_not_worse_on_average() -> None:
     x = blobs(6_000, 4, 60, spread=0.1)
     inertia = [
         [fit(lambda: [x], 30, seed=seed, inits=inits, device="cpu").inertia for seed in range(4)] for inits in (1, 6)
@@ -88,9 +88,9 @@ def test_more_seedings_are_never_worse_on_the_whole() -> None:
 def test_lloyd_passes_lower_the_inertia(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kmeans_sample, "MIN_SAMPLE_ROWS", 3_000)
     x = blobs(40_000, 8, 100)
-    found = [fit(lambda: [x], 40, passes=passes, tolerance=0, device="cpu").inertia for passes in (1, 2, 4, 8)]
-    assert found == sorted(found, reverse=True)
-    assert found[-1] < found[0]
+    inertia = [fit(lambda: [x], 40, passes=passes, tolerance=0, device="cpu").inertia for passes in (1, 2, 4, 8)]
+    assert inertia == sorted(inertia, reverse=True)
+    assert inertia[-1] < inertia[0]
 
 
 def test_the_sample_is_uniform_over_the_stream() -> None:
@@ -117,14 +117,14 @@ def test_memory_does_not_grow_with_the_data(monkeypatch: pytest.MonkeyPatch) -> 
     assert peak(24) < peak(3) + 1_000_000  # 21 blocks more are 27 MB more data
 
 
-def test_rows_that_are_all_alike_leave_clusters_empty_but_end() -> None:
+def test_equal_rows_leave_clusters_empty() -> None:
     x = np.repeat(np.eye(3, dtype=np.float32), 50, axis=0)
     result = fit(lambda: [x], 5, device="cpu")
     assert result.inertia == pytest.approx(0, abs=1e-6)
     assert (result.counts > 0).sum() == 3
 
 
-def test_an_empty_cluster_moves_to_the_data() -> None:
+def test_an_empty_cluster_moves_to_a_row() -> None:
     x = torch.from_numpy(blobs(500, 4, 5))
     centroids = torch.cat([x[:4], x.new_full((2, 4), 1e4)])
     step = LloydStep(centroids)

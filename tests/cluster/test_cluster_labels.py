@@ -1,4 +1,4 @@
-"""Features → clusters → labels: what is written, that it repeats, and what is refused."""
+"""Features → clusters → labels: files, reproducibility and errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_mfcc_has_a_row_for_every_whole_window(samples: int, frames: int) -> Non
     assert mfcc(sound).shape == (frames, 39)
 
 
-def test_deltas_are_slopes_with_the_edges_repeated() -> None:
+def test_deltas_are_slopes_with_replicated_edges() -> None:
     sound = (8000 * np.sin(np.arange(8000) * np.linspace(0.05, 0.5, 8000))).astype(np.int16)
     x = mfcc(sound)
     static, delta, second = x[:, :13], x[:, 13:26], x[:, 26:]
@@ -67,20 +67,20 @@ def test_specifications() -> None:
             parse(wrong)
 
 
-def test_a_layer_is_what_the_model_gives_for_each_clip_alone(model: Path, data_dir: Path) -> None:
+def test_layer_features_equal_those_of_each_clip_alone(model: Path, data_dir: Path) -> None:
     clips = read_manifest(data_dir / "train.tsv")
     extractor = LayerExtractor(str(model), 2)
-    found = dict(extractor.extract(clips))
-    assert set(found) == set(range(len(clips)))
+    features = dict(extractor.extract(clips))
+    assert set(features) == set(range(len(clips)))
     for index, clip in enumerate(clips):
         alone = extractor.features([read_example(clip, "av")])[0]
         assert alone.shape == (clip.video_frames, 32)
-        assert np.allclose(found[index], alone, atol=1e-4)
+        assert np.allclose(features[index], alone, atol=1e-4)
     with pytest.raises(ConfigError, match="layer 3 does not exist: this model has layers 0 to 2"):
         LayerExtractor(str(model), 3)
 
 
-def test_shards_go_on_and_are_redone_when_torn_or_of_others(data_dir: Path, tmp_path: Path) -> None:
+def test_shards_resume_and_are_computed_again_if_damaged_or_of_other_clips(data_dir: Path, tmp_path: Path) -> None:
     clips = read_manifest(data_dir / "train.tsv")
     whole = [rows.copy() for rows in write_shards(tmp_path / "s", clips, MfccExtractor(), "x").clips()]
     assert [len(rows) for rows in whole] == write_shards(tmp_path / "s", clips, MfccExtractor(), "x").frames
@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_bytes(data_dir: Path, labels_dir: Path, tm
     assert json.loads((tmp_path / "other" / "label_model.json").read_text())["learned_clips"] == 4
 
 
-def test_labels_of_a_layer_know_their_model(data_dir: Path, model: Path, tmp_path: Path) -> None:
+def test_labels_of_a_layer_record_their_model(data_dir: Path, model: Path, tmp_path: Path) -> None:
     cluster(data_dir, f"{model}:1", 4, tmp_path / "labels")
     label_model = read_label_model(tmp_path / "labels")
     assert (label_model.info.rate, label_model.info.layer) == (25, 1)
@@ -157,7 +157,7 @@ def test_another_corpus_gets_the_clusters_of_a_label_model(
         apply(other, f"{tmp_path / 'model'}:1", tmp_path / "layer", tmp_path / "labels2")
 
 
-def test_labels_that_do_not_belong_together_are_refused(data_dir: Path, labels_dir: Path, tmp_path: Path) -> None:
+def test_labels_that_do_not_belong_together_are_an_error(data_dir: Path, labels_dir: Path, tmp_path: Path) -> None:
     clips = {split: read_manifest(data_dir / f"{split}.tsv") for split in ("train", "valid")}
 
     def copy(name: str) -> Path:
@@ -173,18 +173,18 @@ def test_labels_that_do_not_belong_together_are_refused(data_dir: Path, labels_d
 
     def changed(name: str, **values: object) -> Path:
         folder = copy(name)
-        told = json.loads((folder / "labels.json").read_text())
-        told.pop("files")  # as somebody writes it by hand
-        (folder / "labels.json").write_text(json.dumps(told | values))
+        info = json.loads((folder / "labels.json").read_text())
+        info.pop("files")  # as somebody writes it by hand
+        (folder / "labels.json").write_text(json.dumps(info | values))
         return folder
 
     with pytest.raises(DataError, match="at the 25 per second"):
         load_labels(changed("rate", rate=25), "train", clips["train"])
-    one = changed("one")
-    lines = (one / "train.km").read_text().splitlines()
-    (one / "train.km").write_text("".join(" ".join("3" for _ in line.split()) + "\n" for line in lines))
+    single = changed("single")
+    lines = (single / "train.km").read_text().splitlines()
+    (single / "train.km").write_text("".join(" ".join("3" for _ in line.split()) + "\n" for line in lines))
     with pytest.raises(DataError, match="all labels are of one cluster"):
-        load_labels(one, "train", clips["train"])
+        load_labels(single, "train", clips["train"])
     shifted = copy("shifted")
     (shifted / "train.km").write_text("\n".join([*lines[1:], lines[0]]) + "\n")
     with pytest.raises(DataError, match=r"train\.km is not the file"):
@@ -204,7 +204,7 @@ def test_labels_that_do_not_belong_together_are_refused(data_dir: Path, labels_d
         (["--features", "nowhere:3", "--clusters", "4"], "nowhere does not exist"),
     ],
 )
-def test_wrong_numbers(
+def test_errors_of_the_command(
     arguments: list[str], words: str, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["cluster", str(data_dir), *arguments, "--out", str(tmp_path / "labels")]) in (1, 2)
@@ -213,7 +213,7 @@ def test_wrong_numbers(
     assert not (tmp_path / "labels").exists()
 
 
-def test_clusters_that_stay_empty_are_refused(tmp_path: Path) -> None:
+def test_empty_clusters_are_an_error(tmp_path: Path) -> None:
     write_wav(tmp_path / "still.wav", np.zeros(16_000, np.int16))
     clip = Clip("still", tmp_path / "still.mp4", tmp_path / "still.wav", 25, 16_000)
     write_manifest(tmp_path / "train.tsv", [clip], tmp_path)
@@ -222,14 +222,14 @@ def test_clusters_that_stay_empty_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "labels").exists()
 
 
-def test_a_folder_of_other_things_is_not_overwritten(data_dir: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_overwritten(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(ConfigError, match="something other than labels"):
         cluster(data_dir, "mfcc", 4, tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "keep me"
 
 
-def test_damaged_label_models_are_told(labels_dir: Path, tmp_path: Path) -> None:
+def test_damaged_label_models_are_an_error(labels_dir: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(labels_dir, tmp_path / "labels"))
     np.save(folder / "centroids.npy", np.zeros((6, 39), np.float32))
     with pytest.raises(DataError, match=r"and labels\.json do not belong together"):

@@ -42,7 +42,7 @@ def test_values_computed_by_hand() -> None:
 
 
 @given(pairs)
-def test_pnmi_is_scikit_learns_homogeneity_and_lies_in_0_to_1(rows) -> None:
+def test_pnmi_equals_the_homogeneity_of_scikit_learn(rows) -> None:
     labels, phones = np.array(rows).T
     assert 0 <= pnmi(labels, phones) <= 1
     assert pnmi(labels, phones) == pytest.approx(homogeneity_score(phones, labels), abs=1e-9)
@@ -63,12 +63,12 @@ def test_names_of_clusters_and_order_of_frames_do_not_matter(rows, names, random
 
 
 @given(st.lists(st.integers(0, 5), min_size=1))
-def test_identical_labellings_are_perfect(labels) -> None:
+def test_identical_labels_are_perfect(labels) -> None:
     assert pnmi(labels, labels) == pytest.approx(1)
     assert purity(labels, labels) == cluster_purity(labels, labels) == 1
 
 
-def test_one_cluster_tells_nothing() -> None:
+def test_one_cluster_has_no_information() -> None:
     assert pnmi([3] * 8, PHONES) == pytest.approx(0, abs=1e-12)
     assert entropy([3] * 8) == 0
 
@@ -86,7 +86,7 @@ def test_counting_clip_by_clip_equals_counting_at_once(rows, cut) -> None:
     assert label_metrics(joint.counts) == pytest.approx(label_metrics(whole))
 
 
-def test_labels_of_another_rate_are_read_where_targets_are() -> None:
+def test_labels_of_another_rate_are_read_at_the_positions_of_targets() -> None:
     row = np.arange(39)
     for rate in (25, 50, 100, 60):
         taken = at_frame_rate(row, rate)
@@ -99,7 +99,7 @@ def test_labels_of_another_rate_are_read_where_targets_are() -> None:
     assert at_frame_rate(np.empty(0, np.int32), 100).size == 0
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_labels_and_phones_that_do_not_fit_are_an_error() -> None:
     with pytest.raises(DataError, match="one phone for every label"):
         pnmi([1, 2], ["a"])
     with pytest.raises(DataError, match="at least one"):

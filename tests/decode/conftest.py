@@ -1,4 +1,4 @@
-"""A recognizer small enough to search exhaustively, and language models beside it."""
+"""A recognizer small enough for exhaustive search, and language models for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avhubert.model.recognizer import Recognizer
 
 @pytest.fixture(scope="session")
 def tiny() -> Recognizer:
-    """Seven symbols, audio only in practice; weights large enough that hypotheses differ clearly."""
+    """A recognizer with seven symbols and weights so large that the scores of hypotheses differ clearly."""
     torch.manual_seed(3)
     model = ModelConfig(
         visual_width=8, visual_blocks=[1, 1, 1, 1], encoder_layers=1, encoder_embed_dim=16, encoder_ffn_embed_dim=32,
@@ -51,7 +51,7 @@ def ngram(letters: Tokenizer, tmp_path_factory) -> str:
 
 
 def save_causal(folder: Path, vocabulary: list[str], positions: int, words: bool) -> str:
-    """A tiny random GPT-2 over `vocabulary`; `words`: cut at white space."""
+    """A tiny random GPT-2 over `vocabulary`; `words`: its tokenizer splits at white space."""
     transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
     own = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({symbol: i for i, symbol in enumerate(vocabulary)}, unk_token="<unk>")
@@ -79,5 +79,5 @@ def causal(letters: Tokenizer, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def causal_of_words(tmp_path_factory) -> str:
-    """A causal model over words, with room for few."""
+    """A causal model over words, for at most four tokens."""
     return save_causal(tmp_path_factory.mktemp("words"), ["<unk>", "<s>", "</s>", "ab", "ba", "a"], 4, words=True)

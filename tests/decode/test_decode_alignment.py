@@ -1,4 +1,4 @@
-"""Word times against every alignment and against scores that leave no doubt."""
+"""Word times, compared with the enumeration of all alignments and with unambiguous scores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reader(tiny: Recognizer, letters: Tokenizer) -> Recognizer:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 6), st.lists(st.integers(1, 3), min_size=1, max_size=4))
-def test_spans_are_those_of_the_likeliest_alignment(seed: int, frames: int, tokens: list[int]) -> None:
+def test_spans_are_those_of_the_most_likely_alignment(seed: int, frames: int, tokens: list[int]) -> None:
     logs = np.log(np.random.default_rng(seed).dirichlet(np.ones(4), frames))
     paths = [
         path
@@ -67,8 +67,8 @@ def test_monotonic_spans_have_the_greatest_sum(seed: int, count: int, more: int)
 
 
 @torch.no_grad()
-def test_words_stand_where_the_ctc_head_hears_them(reader: Recognizer) -> None:
-    """Frames whose CTC scores spell the text word by word; one text frame is 40 ms."""
+def test_word_times_follow_the_ctc_head(reader: Recognizer) -> None:
+    """The CTC scores of the frames spell the text; a frame is 40 ms."""
     a, b, space, blank = (reader.tokenizer.symbols.index(symbol) for symbol in ("a", "b", "▁", "<s>"))
     spelled = [blank, space, a, a, b, blank, blank, space, b, b, blank, b, blank]
     assert reader.ctc is not None
@@ -85,17 +85,19 @@ def test_words_stand_where_the_ctc_head_hears_them(reader: Recognizer) -> None:
 
 @pytest.mark.parametrize("ctc", [True, False])
 @torch.no_grad()
-def test_a_hypothesis_and_its_text_align_alike(reader: Recognizer, ctc: bool) -> None:
+def test_a_hypothesis_and_its_text_have_the_same_alignment(reader: Recognizer, ctc: bool) -> None:
     if not ctc:
         reader.ctc = None
     encoded = torch.randn(20, 16, generator=torch.Generator().manual_seed(1))
-    found = beam_search(reader, encoded[None], None, DecodeConfig(beam=3, max_len_a=0, max_len_b=6, min_len=5))[0][0]
-    words = align(reader, encoded, found.tokens, found.posteriors)
-    assert " ".join(word.word for word in words) == " ".join(reader.tokenizer.decode(found.tokens).split())
+    hypothesis = beam_search(reader, encoded[None], None, DecodeConfig(beam=3, max_len_a=0, max_len_b=6, min_len=5))[0][
+        0
+    ]
+    words = align(reader, encoded, hypothesis.tokens, hypothesis.posteriors)
+    assert " ".join(word.word for word in words) == " ".join(reader.tokenizer.decode(hypothesis.tokens).split())
     times = [time for word in words for time in (word.start_seconds, word.end_seconds)]
     assert times == sorted(times)
     assert 0 <= times[0] < times[-1] <= 20 / 25
-    again = align(reader, encoded, found.tokens[:-1])
+    again = align(reader, encoded, hypothesis.tokens[:-1])
     assert [(w.word, w.start_seconds, w.end_seconds) for w in again] == [
         (w.word, w.start_seconds, w.end_seconds) for w in words
     ]
@@ -104,7 +106,7 @@ def test_a_hypothesis_and_its_text_align_alike(reader: Recognizer, ctc: bool) ->
 
 @pytest.mark.parametrize("ctc", [True, False])
 @torch.no_grad()
-def test_what_cannot_be_aligned_is_told(reader: Recognizer, ctc: bool) -> None:
+def test_texts_that_do_not_fit_are_an_error(reader: Recognizer, ctc: bool) -> None:
     if not ctc:
         reader.ctc = None
     tokens = reader.tokenizer.encode("ab ba")
@@ -117,8 +119,8 @@ def test_what_cannot_be_aligned_is_told(reader: Recognizer, ctc: bool) -> None:
 
 
 @torch.no_grad()
-def test_looks_are_the_attention_of_the_forward_pass(tiny: Recognizer) -> None:
-    """Each row is a distribution over the frames that may be seen, and a layer's own where there is one layer."""
+def test_cross_attention_is_that_of_the_forward_pass(tiny: Recognizer) -> None:
+    """Each row is a distribution over the real frames, and does not depend on padding."""
     encoded = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(2))
     mask = torch.zeros(2, 9, dtype=torch.bool)
     mask[1, 5:] = True

@@ -1,4 +1,4 @@
-"""Beam search against exhaustive search, teacher forcing and itself in other batches."""
+"""Beam search, compared with exhaustive search, with teacher forcing and with itself in other batches."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def frames(seed: int, count: int) -> torch.Tensor:
 
 
 def forced(tiny: Recognizer, encoded: torch.Tensor, tokens: list[int]) -> list[float]:
-    """log p of each token, all of them given at once."""
+    """Log-probability of each token, by teacher forcing."""
     seen = torch.tensor([[EOS, *tokens[:-1]]])
     logs = tiny.decoder(seen, encoded[None]).log_softmax(-1)[0]
     return [float(logs[i, token]) for i, token in enumerate(tokens)]
 
 
 def by_ctc(tiny: Recognizer, encoded: torch.Tensor, tokens: list[int]) -> float:
-    """log p of a text (with `</s>`) by the CTC head; `<s>` is none of its symbols."""
+    """Log-probability of a text (with `</s>`) by the CTC head, which has no symbol `<s>`."""
     if CTC_BLANK in tokens:
         return float("-inf")
     assert tiny.ctc is not None
@@ -71,7 +71,7 @@ def lm(request, letters: Tokenizer) -> LanguageModel | None:
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("frames_", [2, 5])
 @torch.no_grad()
-def test_with_ctc_and_a_language_model_too_the_widest_beam_is_exhaustive_search(
+def test_the_widest_beam_equals_exhaustive_search_with_ctc_and_a_language_model(
     tiny: Recognizer, weight: float, frames_: int, lm: LanguageModel | None
 ) -> None:
     encoded = frames(2, frames_)
@@ -82,37 +82,39 @@ def test_with_ctc_and_a_language_model_too_the_widest_beam_is_exhaustive_search(
     every = [[*body, EOS] for length in (1, 2, 3) for body in itertools.product(others, repeat=length)]
     expected = {tuple(tokens): summed(tiny, encoded, tokens, search, lm) for tokens in every}
     expected = {tokens: score for tokens, score in expected.items() if score > float("-inf")}
-    found = beam_search(tiny, encoded[None], None, search, lm)[0]
-    assert {tuple(one.tokens) for one in found} == set(expected)
-    assert tuple(found[0].tokens) == max(expected, key=lambda tokens: expected[tokens])
-    for one in found:
-        assert one.score == pytest.approx(expected[tuple(one.tokens)], abs=1e-3)
-        assert sum(one.positional_scores) == pytest.approx(one.score * len(one.tokens) ** 0.5, abs=1e-3)
+    hypotheses = beam_search(tiny, encoded[None], None, search, lm)[0]
+    assert {tuple(hypothesis.tokens) for hypothesis in hypotheses} == set(expected)
+    assert tuple(hypotheses[0].tokens) == max(expected, key=lambda tokens: expected[tokens])
+    for hypothesis in hypotheses:
+        assert hypothesis.score == pytest.approx(expected[tuple(hypothesis.tokens)], abs=1e-3)
+        assert sum(hypothesis.positional_scores) == pytest.approx(
+            hypothesis.score * len(hypothesis.tokens) ** 0.5, abs=1e-3
+        )
         if lm is not None:
-            assert one.lm_score == pytest.approx(lm.score([one.tokens])[0], abs=1e-3)
+            assert hypothesis.lm_score == pytest.approx(lm.score([hypothesis.tokens])[0], abs=1e-3)
         if weight < 1:
-            assert one.posteriors == pytest.approx(forced(tiny, encoded, one.tokens), abs=1e-3)
+            assert hypothesis.posteriors == pytest.approx(forced(tiny, encoded, hypothesis.tokens), abs=1e-3)
         else:
-            assert sum(one.posteriors) == pytest.approx(by_ctc(tiny, encoded, one.tokens), abs=1e-3)
+            assert sum(hypothesis.posteriors) == pytest.approx(by_ctc(tiny, encoded, hypothesis.tokens), abs=1e-3)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 6), st.sampled_from([0.0, 0.2, 0.7, 1.0]))
 @torch.no_grad()
-def test_a_joint_score_is_that_of_the_whole_text(
+def test_a_joint_score_equals_the_score_of_the_whole_text(
     tiny: Recognizer, letters: Tokenizer, ngram: str, seed: int, count: int, beam: int, weight: float
 ) -> None:
     model = load_language_model(ngram, letters)
     encoded = frames(seed, count)
     search = DecodeConfig(beam=beam, ctc_weight=weight, lm_weight=0.4)
-    found = beam_search(tiny, encoded[None], None, search, model)[0]
-    assert found
-    for one in found:
-        assert one.score == pytest.approx(summed(tiny, encoded, one.tokens, search, model), abs=2e-3)
+    hypotheses = beam_search(tiny, encoded[None], None, search, model)[0]
+    assert hypotheses
+    for hypothesis in hypotheses:
+        assert hypothesis.score == pytest.approx(summed(tiny, encoded, hypothesis.tokens, search, model), abs=2e-3)
 
 
 @torch.no_grad()
-def test_rescoring_puts_the_language_model_on_top_of_what_was_found(
+def test_rescoring_adds_the_language_model_to_the_scores(
     tiny: Recognizer, letters: Tokenizer, ngram: str, causal_of_words: str
 ) -> None:
     encoded = frames(4, 9)
@@ -121,27 +123,35 @@ def test_rescoring_puts_the_language_model_on_top_of_what_was_found(
     with_tokenizer.tokenizer = letters
     for source in (ngram, causal_of_words):
         search = DecodeConfig(beam=8, lm=source, lm_weight=2.0, lm_use="rescoring")
-        found = beam_search(with_tokenizer, encoded[None], None, search)[0]
+        hypotheses = beam_search(with_tokenizer, encoded[None], None, search)[0]
         model = load_language_model(source, letters)
-        assert {tuple(one.tokens) for one in found} == {tuple(one.tokens) for one in plain}
-        assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-        before = {tuple(one.tokens): one.score for one in plain}
-        for one in found:
-            log_p = model.score([one.tokens])[0]
-            assert one.lm_score == pytest.approx(log_p, abs=1e-4)
-            assert one.score == pytest.approx(before[tuple(one.tokens)] + 2 * log_p / len(one.tokens), abs=1e-4)
-    assert [one.tokens for one in found] != [one.tokens for one in plain]
+        assert {tuple(hypothesis.tokens) for hypothesis in hypotheses} == {
+            tuple(hypothesis.tokens) for hypothesis in plain
+        }
+        assert [hypothesis.score for hypothesis in hypotheses] == sorted(
+            (hypothesis.score for hypothesis in hypotheses), reverse=True
+        )
+        before = {tuple(hypothesis.tokens): hypothesis.score for hypothesis in plain}
+        for hypothesis in hypotheses:
+            log_p = model.score([hypothesis.tokens])[0]
+            assert hypothesis.lm_score == pytest.approx(log_p, abs=1e-4)
+            assert hypothesis.score == pytest.approx(
+                before[tuple(hypothesis.tokens)] + 2 * log_p / len(hypothesis.tokens), abs=1e-4
+            )
+    assert [hypothesis.tokens for hypothesis in hypotheses] != [hypothesis.tokens for hypothesis in plain]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 @torch.no_grad()
-def test_no_n_gram_comes_twice(tiny: Recognizer, n: int) -> None:
+def test_no_n_gram_is_repeated(tiny: Recognizer, n: int) -> None:
     repeats = 0
     for seed in range(6):
         encoded = frames(seed, 14)[None]
         for blocked in (0, n):
-            for one in beam_search(tiny, encoded, None, DecodeConfig(beam=4, no_repeat_ngram=blocked, min_len=12))[0]:
-                body = one.tokens[:-1]
+            for hypothesis in beam_search(
+                tiny, encoded, None, DecodeConfig(beam=4, no_repeat_ngram=blocked, min_len=12)
+            )[0]:
+                body = hypothesis.tokens[:-1]
                 grams = [tuple(body[i : i + n]) for i in range(len(body) - n + 1)]
                 if blocked:
                     assert len(grams) == len(set(grams))
@@ -150,37 +160,43 @@ def test_no_n_gram_comes_twice(tiny: Recognizer, n: int) -> None:
 
 
 @torch.no_grad()
-def test_blocking_finds_the_best_of_what_is_left(tiny: Recognizer) -> None:
+def test_blocking_finds_the_best_of_the_allowed_texts(tiny: Recognizer) -> None:
     encoded = frames(1, 6)
     search = DecodeConfig(beam=200, max_len_a=0, max_len_b=3, no_repeat_ngram=1)
-    expected = [one for one in exhaustive(tiny, encoded, 3, 1.0, 1) if len(set(one.tokens)) == len(one.tokens)]
-    found = beam_search(tiny, encoded[None], None, search)[0]
-    assert {tuple(one.tokens) for one in found} == {tuple(one.tokens) for one in expected}
-    assert found[0].tokens == expected[0].tokens
+    expected = [
+        hypothesis
+        for hypothesis in exhaustive(tiny, encoded, 3, 1.0, 1)
+        if len(set(hypothesis.tokens)) == len(hypothesis.tokens)
+    ]
+    hypotheses = beam_search(tiny, encoded[None], None, search)[0]
+    assert {tuple(hypothesis.tokens) for hypothesis in hypotheses} == {
+        tuple(hypothesis.tokens) for hypothesis in expected
+    }
+    assert hypotheses[0].tokens == expected[0].tokens
 
 
 @torch.no_grad()
-def test_where_nothing_may_follow_the_text_ends(tiny: Recognizer) -> None:
+def test_a_text_ends_where_no_symbol_is_allowed(tiny: Recognizer) -> None:
     one_frame = frames(3, 1)[None]
     for search in (
         DecodeConfig(beam=3, ctc_weight=0.5, min_len=4),  # CTC has room for one symbol
         DecodeConfig(beam=3, ctc_weight=1.0, min_len=4),
         DecodeConfig(beam=3, no_repeat_ngram=1, min_len=9),  # there are five symbols
     ):
-        found = beam_search(tiny, one_frame, None, search)[0]
-        assert found
-        assert all(abs(one.score) < 1e3 and one.tokens[-1] == EOS for one in found)
+        hypotheses = beam_search(tiny, one_frame, None, search)[0]
+        assert hypotheses
+        assert all(abs(hypothesis.score) < 1e3 and hypothesis.tokens[-1] == EOS for hypothesis in hypotheses)
 
 
 @torch.no_grad()
-def test_nbest_keeps_the_first(tiny: Recognizer) -> None:
+def test_nbest_returns_the_first_hypotheses(tiny: Recognizer) -> None:
     encoded = frames(8, 10)[None]
     every = beam_search(tiny, encoded, None, DecodeConfig(beam=6))[0]
     assert beam_search(tiny, encoded, None, DecodeConfig(beam=6, nbest=2))[0] == every[:2]
 
 
 @torch.no_grad()
-def test_what_cannot_be_decoded_is_named(tiny: Recognizer) -> None:
+def test_errors_name_what_cannot_be_decoded(tiny: Recognizer) -> None:
     encoded = torch.zeros(2, 5, 16)
     mask = torch.tensor([[False] * 5, [True] * 5])
     with pytest.raises(DataError, match="utterance 1 of the batch has no frames"):
@@ -193,24 +209,26 @@ def test_what_cannot_be_decoded_is_named(tiny: Recognizer) -> None:
         beam_search(tiny, encoded, None, DecodeConfig(lm_weight=0.5))
 
 
-def mates(tiny: Recognizer, utterances: list[tuple[int, int]], search: DecodeConfig, lm: LanguageModel | None) -> int:
-    """Decode utterances (seed, frames) together and alone; how many best transcripts differ."""
+def differing_transcripts(
+    tiny: Recognizer, utterances: list[tuple[int, int]], search: DecodeConfig, lm: LanguageModel | None
+) -> int:
+    """Decode utterances (seed, frames) together and one by one; returns how many best transcripts differ."""
     singles = [frames(seed, count) for seed, count in utterances]
     encoded = torch.full((len(singles), max(map(len, singles)), 16), 9.0)
     mask = torch.ones(encoded.shape[:2], dtype=torch.bool)
-    for row, one in enumerate(singles):
-        encoded[row, : len(one)] = one
-        mask[row, : len(one)] = False
+    for row, utterance in enumerate(singles):
+        encoded[row, : len(utterance)] = utterance
+        mask[row, : len(utterance)] = False
     together = beam_search(tiny, encoded, mask, search, lm)
-    alone = [beam_search(tiny, one[None], None, search, lm)[0] for one in singles]
-    for found, single in zip(together, alone, strict=True):
-        assert found[0].score == pytest.approx(single[0].score, abs=1e-3)
-    return sum(found[0].tokens != single[0].tokens for found, single in zip(together, alone, strict=True))
+    alone = [beam_search(tiny, utterance[None], None, search, lm)[0] for utterance in singles]
+    for hypotheses, single in zip(together, alone, strict=True):
+        assert hypotheses[0].score == pytest.approx(single[0].score, abs=1e-3)
+    return sum(hypotheses[0].tokens != single[0].tokens for hypotheses, single in zip(together, alone, strict=True))
 
 
 @pytest.mark.parametrize("batches", [100, pytest.param(1000, marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_in_random_batches_no_transcript_changes(
+def test_transcripts_do_not_depend_on_the_batch(
     tiny: Recognizer, letters: Tokenizer, ngram: str, causal: str, batches: int
 ) -> None:
     generator = torch.Generator().manual_seed(batches)
@@ -226,70 +244,72 @@ def test_in_random_batches_no_transcript_changes(
         )
         source = (None, ngram, causal)[number(0, 2)]
         model = None if source is None else load_language_model(source, letters)
-        changed += mates(tiny, utterances, replace(search, lm_weight=0.0 if model is None else 0.5), model)
+        changed += differing_transcripts(
+            tiny, utterances, replace(search, lm_weight=0.0 if model is None else 0.5), model
+        )
     assert changed == 0
 
 
 def exhaustive(tiny: Recognizer, encoded: torch.Tensor, limit: int, lenpen: float, least: int) -> list[Hypothesis]:
     """Every sentence of `least` … `limit` tokens before `</s>`, best first."""
     others = [symbol for symbol in range(SYMBOLS) if symbol not in (PAD, EOS)]
-    found = []
+    hypotheses = []
     for length in range(least, limit + 1):
         for body in itertools.product(others, repeat=length):
             tokens = [*body, EOS]
             each = forced(tiny, encoded, tokens)
-            found.append(Hypothesis(tokens, sum(each) / len(tokens) ** lenpen, each))
-    return sorted(found, key=lambda one: -one.score)
+            hypotheses.append(Hypothesis(tokens, sum(each) / len(tokens) ** lenpen, each))
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)
 
 
 @pytest.mark.parametrize("lenpen", [0.0, 1.0])
 @pytest.mark.parametrize("least", [0, 1, 2])
 @torch.no_grad()
-def test_a_beam_as_wide_as_all_sentences_finds_what_exhaustive_search_finds(
-    tiny: Recognizer, lenpen: float, least: int
-) -> None:
+def test_a_beam_of_all_sentences_equals_exhaustive_search(tiny: Recognizer, lenpen: float, least: int) -> None:
     encoded = frames(1, 6)
     expected = exhaustive(tiny, encoded, 3, lenpen, least)
     search = DecodeConfig(beam=200, lenpen=lenpen, max_len_a=0, max_len_b=3, min_len=least)
-    found = beam_search(tiny, encoded[None], None, search)[0]
-    assert len(found) == len(expected)
-    assert found[0].tokens == expected[0].tokens
-    best = {tuple(one.tokens): one.score for one in expected}
-    assert {tuple(one.tokens) for one in found} == set(best)
-    assert all(one.score == pytest.approx(best[tuple(one.tokens)], abs=1e-3) for one in found)
+    hypotheses = beam_search(tiny, encoded[None], None, search)[0]
+    assert len(hypotheses) == len(expected)
+    assert hypotheses[0].tokens == expected[0].tokens
+    best = {tuple(hypothesis.tokens): hypothesis.score for hypothesis in expected}
+    assert {tuple(hypothesis.tokens) for hypothesis in hypotheses} == set(best)
+    assert all(hypothesis.score == pytest.approx(best[tuple(hypothesis.tokens)], abs=1e-3) for hypothesis in hypotheses)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 6), st.floats(0, 2))
 @torch.no_grad()
-def test_a_score_is_that_of_teacher_forcing(tiny: Recognizer, seed: int, count: int, beam: int, lenpen: float) -> None:
+def test_scores_equal_those_of_teacher_forcing(
+    tiny: Recognizer, seed: int, count: int, beam: int, lenpen: float
+) -> None:
     encoded = frames(seed, count)
-    for one in beam_search(tiny, encoded[None], None, DecodeConfig(beam=beam, lenpen=lenpen))[0]:
-        each = forced(tiny, encoded, one.tokens)
-        assert one.tokens[-1] == EOS
-        assert PAD not in one.tokens
-        assert len(one.tokens) - 1 <= count  # the length limit
-        assert one.positional_scores == pytest.approx(each, abs=1e-3)
-        assert one.score == pytest.approx(sum(each) / len(each) ** lenpen, abs=1e-3)
+    for hypothesis in beam_search(tiny, encoded[None], None, DecodeConfig(beam=beam, lenpen=lenpen))[0]:
+        each = forced(tiny, encoded, hypothesis.tokens)
+        assert hypothesis.tokens[-1] == EOS
+        assert PAD not in hypothesis.tokens
+        assert len(hypothesis.tokens) - 1 <= count  # the length limit
+        assert hypothesis.positional_scores == pytest.approx(each, abs=1e-3)
+        assert hypothesis.score == pytest.approx(sum(each) / len(each) ** lenpen, abs=1e-3)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 999), st.integers(1, 12)), min_size=2, max_size=5), st.integers(1, 6))
 @torch.no_grad()
-def test_an_utterance_does_not_feel_its_batch(tiny: Recognizer, utterances: list[tuple[int, int]], beam: int) -> None:
+def test_scores_do_not_depend_on_the_batch(tiny: Recognizer, utterances: list[tuple[int, int]], beam: int) -> None:
     search = DecodeConfig(beam=beam)
     singles = [frames(seed, count) for seed, count in utterances]
-    longest = max(len(one) for one in singles)
-    encoded = torch.full((len(singles), longest, 16), 9.0)  # what lies in the padding must not be seen
+    longest = max(len(utterance) for utterance in singles)
+    encoded = torch.full((len(singles), longest, 16), 9.0)  # the values of padding must not matter
     mask = torch.ones(len(singles), longest, dtype=torch.bool)
-    for row, one in enumerate(singles):
-        encoded[row, : len(one)] = one
-        mask[row, : len(one)] = False
+    for row, utterance in enumerate(singles):
+        encoded[row, : len(utterance)] = utterance
+        mask[row, : len(utterance)] = False
     together = beam_search(tiny, encoded, mask, search)
-    for one, found in zip(singles, together, strict=True):
-        alone = beam_search(tiny, one[None], None, search)[0]
-        assert [h.tokens for h in found] == [h.tokens for h in alone]
-        assert [h.score for h in found] == pytest.approx([h.score for h in alone], abs=1e-3)
+    for utterance, hypotheses in zip(singles, together, strict=True):
+        alone = beam_search(tiny, utterance[None], None, search)[0]
+        assert [h.tokens for h in hypotheses] == [h.tokens for h in alone]
+        assert [h.score for h in hypotheses] == pytest.approx([h.score for h in alone], abs=1e-3)
 
 
 @torch.no_grad()
@@ -298,20 +318,22 @@ def test_limits(tiny: Recognizer) -> None:
 
     def lengths(**changes: float) -> set[int]:
         search = DecodeConfig(beam=4, **changes)  # type: ignore[arg-type]
-        return {len(one.tokens) - 1 for one in beam_search(tiny, encoded, None, search)[0]}
+        return {len(hypothesis.tokens) - 1 for hypothesis in beam_search(tiny, encoded, None, search)[0]}
 
     assert max(lengths(max_len_a=0.5)) <= 4
     assert max(lengths(max_len_a=0, max_len_b=2)) <= 2
     assert min(lengths(min_len=5)) >= 5
-    assert lengths(max_len_a=0, max_len_b=0, min_len=3) == {3}  # the least length wins over the limit
+    assert lengths(max_len_a=0, max_len_b=0, min_len=3) == {3}  # the smallest length takes precedence over the limit
 
 
 @torch.no_grad()
-def test_best_first_and_no_hypothesis_twice(tiny: Recognizer) -> None:
-    found = beam_search(tiny, frames(8, 10)[None], None, DecodeConfig(beam=6))[0]
-    assert len(found) == 6
-    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
-    assert len({tuple(one.tokens) for one in found}) == 6
+def test_hypotheses_are_sorted_and_differ(tiny: Recognizer) -> None:
+    hypotheses = beam_search(tiny, frames(8, 10)[None], None, DecodeConfig(beam=6))[0]
+    assert len(hypotheses) == 6
+    assert [hypothesis.score for hypothesis in hypotheses] == sorted(
+        (hypothesis.score for hypothesis in hypotheses), reverse=True
+    )
+    assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == 6
 
 
 @pytest.mark.parametrize(
@@ -324,6 +346,6 @@ def test_best_first_and_no_hypothesis_twice(tiny: Recognizer) -> None:
         ("no_repeat_ngram=-1", "no_repeat_ngram=-1 must be at least 0"),
     ],
 )
-def test_a_wrong_setting_is_named(override: str, sentence: str) -> None:
+def test_errors_name_a_wrong_setting(override: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         compose("decode", "s2s_decode", [override])

@@ -1,4 +1,4 @@
-"""N-grams and causal language models: what they score, what they refuse."""
+"""N-grams and causal language models: scores, fusion and errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_estimated_n_gram_sums_to_one_after_any_context(texts: list[list[str]
                 assert total == pytest.approx(1, abs=1e-9)
 
 
-def test_seen_texts_are_likelier_than_shuffled_ones(letters: Tokenizer, ngram: str) -> None:
+def test_seen_texts_are_more_likely_than_shuffled_ones(letters: Tokenizer, ngram: str) -> None:
     model = NGramModel(ngram, letters)
     seen, shuffled = model.score([letters.encode("ab ba"), letters.encode("b b b a a a")])
     assert seen > shuffled
@@ -54,7 +54,7 @@ def test_seen_texts_are_likelier_than_shuffled_ones(letters: Tokenizer, ngram: s
 
 @pytest.mark.parametrize("kind", ["ngram", "causal"])
 @torch.no_grad()
-def test_fused_token_by_token_a_text_gets_its_score(letters: Tokenizer, kind: str, request) -> None:
+def test_fusion_adds_up_to_the_score_of_the_text(letters: Tokenizer, kind: str, request) -> None:
     model = load_language_model(request.getfixturevalue(kind), letters)
     text = letters.encode("ab ba a")
     fused = model.fusion(2, 3, torch.device("cpu"))
@@ -74,7 +74,7 @@ def test_fused_token_by_token_a_text_gets_its_score(letters: Tokenizer, kind: st
 @pytest.mark.parametrize("kind", ["ngram", "causal"])
 @torch.no_grad()
 def test_fusion_follows_beams_and_utterances(letters: Tokenizer, kind: str, request) -> None:
-    """After reordering and leaving, the next scores are those of the texts that are left."""
+    """After reordering beams and dropping utterances, the next scores are those of the remaining texts."""
     model = load_language_model(request.getfixturevalue(kind), letters)
     fused = model.fusion(2, 2, torch.device("cpu"))
     tokens = torch.full((2, 2, 1), EOS)
@@ -85,17 +85,17 @@ def test_fusion_follows_beams_and_utterances(letters: Tokenizer, kind: str, requ
     fused.reorder(rows)
     tokens = torch.cat([tokens.view(4, -1)[rows], torch.tensor([[4], [5], [6], [4]])], 1).view(2, 2, -1)
     fused.keep(torch.tensor([1]))
-    found = fused.log_probabilities(tokens[1:])
+    log_probabilities = fused.log_probabilities(tokens[1:])
     fresh = model.fusion(1, 1, torch.device("cpu"))
     for beam in range(2):
         for length in range(1, 4):
             expected = fresh.log_probabilities(tokens[1:, beam : beam + 1, :length])
         fresh = model.fusion(1, 1, torch.device("cpu"))
-        torch.testing.assert_close(found[0, beam], expected[0, 0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(log_probabilities[0, beam], expected[0, 0], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_a_causal_model_goes_on_where_its_positions_run_out(letters: Tokenizer, causal: str) -> None:
+def test_a_causal_model_continues_after_its_last_position(letters: Tokenizer, causal: str) -> None:
     model = CausalModel(causal, letters)
     fused = model.fusion(1, 2, torch.device("cpu"))
     tokens = torch.full((1, 2, 1), EOS)
@@ -106,9 +106,7 @@ def test_a_causal_model_goes_on_where_its_positions_run_out(letters: Tokenizer, 
     assert math.isfinite(model.score([tokens[0, 0].tolist()])[0])
 
 
-def test_another_vocabulary_is_refused_in_fusion_and_scores_whole_texts(
-    letters: Tokenizer, causal_of_words: str, tmp_path
-) -> None:
+def test_another_vocabulary_allows_rescoring_only(letters: Tokenizer, causal_of_words: str, tmp_path) -> None:
     write_arpa(estimate([["ab", "ba"], ["ab", "a"]], ["ab", "ba", "a"], 2), tmp_path / "words.arpa")
     for source in (causal_of_words, str(tmp_path / "words.arpa")):
         model = load_language_model(source, letters)
@@ -120,7 +118,7 @@ def test_another_vocabulary_is_refused_in_fusion_and_scores_whole_texts(
 
 
 @torch.no_grad()
-def test_a_causal_model_scores_a_text_as_its_own_softmax_does(letters: Tokenizer, causal: str) -> None:
+def test_the_score_of_a_causal_model_is_that_of_its_softmax(letters: Tokenizer, causal: str) -> None:
     model = CausalModel(causal, letters)
     text = letters.encode("ab ba")
     ids = torch.tensor([[model.start, *model.ids[text].tolist(), model.end]])
@@ -128,7 +126,7 @@ def test_a_causal_model_scores_a_text_as_its_own_softmax_does(letters: Tokenizer
     assert model.score([text])[0] == pytest.approx(float(logs.gather(1, ids[0, 1:, None]).sum()), abs=1e-4)
 
 
-def test_what_is_no_language_model_is_told(letters: Tokenizer, ngram: str, tmp_path, monkeypatch) -> None:
+def test_errors_name_what_is_no_language_model(letters: Tokenizer, ngram: str, tmp_path, monkeypatch) -> None:
     (tmp_path / "rubbish.arpa").write_text("nothing")
     (tmp_path / "empty").mkdir()
     for source, sentence in (
@@ -147,7 +145,7 @@ def test_what_is_no_language_model_is_told(letters: Tokenizer, ngram: str, tmp_p
             (NGramModel if library == "kenlm" else CausalModel)(source, letters)
 
 
-def test_a_data_directory_teaches_an_n_gram(letters: Tokenizer, tmp_path) -> None:
+def test_training_an_n_gram_on_a_data_directory(letters: Tokenizer, tmp_path) -> None:
     pytest.importorskip("kenlm")
     clips = [Clip(f"c{i}", tmp_path / "v.mp4", tmp_path / "a.wav", 25, 16000) for i in range(3)]
     write_manifest(tmp_path / "train.tsv", clips, tmp_path)

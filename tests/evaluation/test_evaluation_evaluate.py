@@ -1,4 +1,4 @@
-"""Evaluation of a data directory: conditions, what is written, what repeats, what is refused."""
+"""Evaluation of a data directory: conditions, files, reproducibility and errors."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_conditions_hold_what_a_modality_sees_and_hears() -> None:
-    found = conditions(["av", "v"], ["babble", "music"], [None, 0, -5], ["blur"])
-    assert [str(one) for one in found] == [
+def test_conditions_depend_on_the_streams_of_a_modality() -> None:
+    listed = conditions(["av", "v"], ["babble", "music"], [None, 0, -5], ["blur"])
+    assert [str(condition) for condition in listed] == [
         "av, clean", "av, 0 dB babble", "av, -5 dB babble", "av, 0 dB music", "av, -5 dB music", "av, blur",
         "v, clean", "v, blur",
     ]  # fmt: skip
     assert conditions(["a"], [None], [0], ["blur"]) == [Condition("a", None, 0)]
-    assert len({one.file_name for one in found}) == len(found)
+    assert len({condition.file_name for condition in listed}) == len(listed)
 
 
 def test_a_sweep_from_the_command_line(model: Path, data_dir: Path, noise: Path, tmp_path: Path) -> None:
@@ -77,51 +77,51 @@ def test_a_sweep_from_the_command_line(model: Path, data_dir: Path, noise: Path,
         "--nbest",
         "2",
     ]
-    for run in ("one", "two"):
+    for run in ("first", "second"):
         assert main([*arguments, "--out", str(tmp_path / run)]) == 0
-    kept = json.loads((tmp_path / "one" / "results.json").read_text())
-    told = [row["condition"] for row in kept["results"]]
-    assert told == ["av, clean", "av, -5 dB", "av, offset:3", "a, clean", "a, -5 dB", "v, clean", "v, offset:3"]
-    for row in kept["results"]:
+    results = json.loads((tmp_path / "first" / "results.json").read_text())
+    names = [row["condition"] for row in results["results"]]
+    assert names == ["av, clean", "av, -5 dB", "av, offset:3", "a, clean", "a, -5 dB", "v, clean", "v, offset:3"]
+    for row in results["results"]:
         assert row["clips"] == 2
         if row["snr"] is not None:
             assert np.allclose(row["measured_snr"], row["snr"], atol=0.1)
-    assert kept["decode"]["nbest"] == 2
-    assert len(kept["model_sha256"]) == len(kept["noise_sha256"]["noise"]) == 64
-    written = json.loads((tmp_path / "one" / "hypotheses-av-clean.json").read_text())
+    assert results["decode"]["nbest"] == 2
+    assert len(results["model_sha256"]) == len(results["noise_sha256"]["noise"]) == 64
+    written = json.loads((tmp_path / "first" / "hypotheses-av-clean.json").read_text())
     assert all(len(row["others"]) <= 1 for row in written)
     assert any(row["others"] for row in written)
-    assert all(set(row["stages"]) == {"reading", "encoding", "search"} for row in kept["results"])
-    files = sorted(path.name for path in (tmp_path / "one").glob("hypotheses-*.json"))
-    assert len(files) == len(told)
+    assert all(set(row["stages"]) == {"reading", "encoding", "search"} for row in results["results"])
+    files = sorted(path.name for path in (tmp_path / "first").glob("hypotheses-*.json"))
+    assert len(files) == len(names)
     for file in files:
-        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    page = (tmp_path / "one" / "report.html").read_text()
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+    page = (tmp_path / "first" / "report.html").read_text()
     assert "Two streams against one" in page
     assert "<ins>" in page or "<del>" in page
     assert "data:image/png" in page
-    pair = [str(tmp_path / "one" / f"hypotheses-{name}-clean.json") for name in ("a", "v")]
+    pair = [str(tmp_path / "first" / f"hypotheses-{name}-clean.json") for name in ("a", "v")]
     assert main(["compare", *pair]) == 0
 
 
-def test_decode_settings_in_place_of_the_models_own(model: Path, data_dir: Path) -> None:
+def test_decode_settings_replace_those_of_the_model(model: Path, data_dir: Path) -> None:
     first = evaluate(str(model), data_dir, decode={"ctc_weight": 1.0}, quiet=True)[0]
     second = evaluate(str(model), data_dir, decode={"ctc_weight": 0.0}, quiet=True)[0]
     assert [u.score for u in first.utterances] != [u.score for u in second.utterances]
 
 
-def test_texts_are_normalised_as_asked(model: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_texts_are_normalised(model: Path, data_dir: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(data_dir, tmp_path / "data"))
     (data / "test.wrd").write_text("Ba, mo!\nba - mo\n")
-    found = evaluate(str(model), data, normalise="plain", out=tmp_path / "out", quiet=True)[0]
-    assert [u.reference for u in found.utterances] == ["ba mo", "ba mo"]
+    result = evaluate(str(model), data, normalise="plain", out=tmp_path / "out", quiet=True)[0]
+    assert [u.reference for u in result.utterances] == ["ba mo", "ba mo"]
     assert json.loads((tmp_path / "out" / "results.json").read_text())["normalise"] == "plain"
     (data / "test.wrd").write_text("ba mo\n...\n")
     with pytest.raises(DataError, match="the reference of clip 'test1' is empty"):
         evaluate(str(model), data, normalise="plain")
 
 
-def test_what_cannot_be_evaluated(
+def test_errors_of_the_data_directory(
     model: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ConfigError, match="unknown video corruption"):
@@ -160,7 +160,7 @@ def test_what_cannot_be_evaluated(
     assert "need a name each" in capsys.readouterr().err
 
 
-def test_conditions_that_no_modality_has_are_refused(model: Path, data_dir: Path, noise: Path) -> None:
+def test_conditions_that_affect_no_modality_are_an_error(model: Path, data_dir: Path, noise: Path) -> None:
     with pytest.raises(ConfigError, match="modality 'v' does not use; add 'a' or 'av'"):
         evaluate(str(model), data_dir, modality="v", noise=noise, snrs=[0])
     with pytest.raises(ConfigError, match="modality 'a' does not use; add 'v' or 'av'"):

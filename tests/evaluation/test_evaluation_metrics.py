@@ -1,4 +1,4 @@
-"""Error rates and their intervals."""
+"""Error rates, their intervals and comparisons."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_counts_and_rates_of_known_errors() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=30))
-def test_the_interval_lies_within_the_extremes_and_is_reproducible(pairs) -> None:
+def test_the_interval_is_within_the_extremes_and_reproducible(pairs) -> None:
     errors, words = np.array(pairs).T
     low, high = bootstrap(errors, words)
     rates = 100 * errors / words
@@ -43,7 +43,7 @@ def test_the_interval_lies_within_the_extremes_and_is_reproducible(pairs) -> Non
     assert bootstrap(errors, words) == (low, high)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_rate() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(100):
@@ -54,19 +54,19 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 
 def result(modality: str, wrong: int, snr: int | None = None):
-    heard = ["a b c d"] * (10 - wrong) + ["a b c x"] * wrong
-    scored = score([f"s{n % 2}/{n}" for n in range(10)], ["a b c d"] * 10, [[(text, 0.0)] for text in heard])
+    texts = ["a b c d"] * (10 - wrong) + ["a b c x"] * wrong
+    scored = score([f"s{n % 2}/{n}" for n in range(10)], ["a b c d"] * 10, [[(text, 0.0)] for text in texts])
     return summarise(scored, Condition(modality, None, snr), 10.0, 1.0)
 
 
-def test_two_streams_are_held_against_the_better_one() -> None:
-    shown = [result("a", 2), result("v", 6), result("av", 2), result("a", 8, 0), result("av", 7, 0)]
-    assert [(row[0], row[4]) for row in stream_comparisons(shown)] == [("av, clean", True), ("av, 0 dB", False)]
-    assert [c.condition.file_name for c in shown[2:4]] == ["av-clean", "a-0dB"]
-    assert stream_comparisons(shown[2:]) == []
+def test_two_streams_are_compared_with_the_better_one() -> None:
+    results = [result("a", 2), result("v", 6), result("av", 2), result("a", 8, 0), result("av", 7, 0)]
+    assert [(row[0], row[4]) for row in stream_comparisons(results)] == [("av, clean", True), ("av, 0 dB", False)]
+    assert [c.condition.file_name for c in results[2:4]] == ["av-clean", "a-0dB"]
+    assert stream_comparisons(results[2:]) == []
 
 
-def test_breakdowns_and_alignment() -> None:
+def test_groups_and_alignment() -> None:
     assert group_rates(result("v", 1).utterances, speaker) == [("s0", 5, 20, 0.0), ("s1", 5, 20, 5.0)]
     assert group_rates(result("v", 1).utterances, length) == [("  1 to 5 words", 10, 40, 2.5)]
     assert align_words("bin blue at f", "bin blew at f now") == [
@@ -74,7 +74,7 @@ def test_breakdowns_and_alignment() -> None:
     ]  # fmt: skip
 
 
-def test_a_paired_test_sees_what_intervals_do_not(tmp_path) -> None:
+def test_a_paired_test_is_more_sensitive_than_intervals(tmp_path) -> None:
     rng = np.random.default_rng(0)
     hard = rng.random(200)  # utterances differ far more than the two systems
     first, second = (
@@ -85,18 +85,18 @@ def test_a_paired_test_sees_what_intervals_do_not(tmp_path) -> None:
         )
         for limit in (0.50, 0.44)
     )
-    found = compare(first, second)
-    assert found.difference > 0
-    assert found.interval[0] > 0
-    assert found.p < 0.01
-    assert found.interval[0] <= found.difference <= found.interval[1]
+    comparison = compare(first, second)
+    assert comparison.difference > 0
+    assert comparison.interval[0] > 0
+    assert comparison.p < 0.01
+    assert comparison.interval[0] <= comparison.difference <= comparison.interval[1]
     same = compare(first, first)
     assert (same.difference, same.interval, same.p) == (0.0, (0.0, 0.0), 1.0)
     with pytest.raises(DataError, match="different clips or references"):
         compare(first, second[:-1])
     from dataclasses import asdict
 
-    write_json(tmp_path / "h.json", [asdict(one) for one in first])
+    write_json(tmp_path / "h.json", [asdict(utterance) for utterance in first])
     assert read_hypotheses(tmp_path / "h.json") == list(first)
     for wrong in ({"results": []}, [{"id": "a"}], []):
         write_json(tmp_path / "w.json", wrong)

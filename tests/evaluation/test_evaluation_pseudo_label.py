@@ -1,4 +1,4 @@
-"""Self-training's data: transcripts as decoding gives them; the sure ones join the labelled, the others are named."""
+"""Pseudo-labels: transcripts, the mixture with labelled data, resuming and errors."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ ALL = -100.0  # a confidence that everything has
 def decoded(recognizer, batch) -> list[tuple[str, float]]:
     """Best text and its score for every utterance of a batch."""
     encoded = recognizer.encode(batch.inputs)
-    found = beam_search(recognizer, encoded, batch.inputs.padding_mask, recognizer.decode_settings)
-    return [(recognizer.tokenizer.decode(best[0].tokens), best[0].score) for best in found]
+    hypotheses = beam_search(recognizer, encoded, batch.inputs.padding_mask, recognizer.decode_settings)
+    return [(recognizer.tokenizer.decode(best[0].tokens), best[0].score) for best in hypotheses]
 
 
 def saved(folder: Path, data_dir: Path, metadata: ModelMetadata) -> Path:
@@ -60,7 +60,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
 
 @pytest.fixture
 def unlabelled(data_dir: Path, tmp_path: Path) -> Path:
-    """Six clips without text: two labelled for training, a labelled test clip, one too long, one torn, one new."""
+    """Seven clips without text: two labelled training clips, a labelled test clip; one is new, the others unusable."""
     train, test = read_manifest(data_dir / "train.tsv"), read_manifest(data_dir / "test.tsv")
     torn = tmp_path / "torn.mp4"
     torn.write_bytes(b"torn")
@@ -83,33 +83,33 @@ def test_transcripts_and_confidences_are_those_of_decoding(
     recognizer = load_recognizer(model)
     clips = read_manifest(data_dir / "train.tsv")
     dataset = ClipDataset(clips, DataConfig(dir="", augment=False), training=False, seed=0)
-    heard = {row["id"]: row for row in map(json.loads, (out / "pseudo-labels.jsonl").read_text().splitlines())}
-    assert heard.keys() == {clip.id for clip in clips}
+    labels = {row["id"]: row for row in map(json.loads, (out / "pseudo-labels.jsonl").read_text().splitlines())}
+    assert labels.keys() == {clip.id for clip in clips}
     for index, clip in enumerate(clips):
         text, score = decoded(recognizer, dataset.batch([index]))[0]
-        assert heard[clip.id]["text"] == text
-        assert heard[clip.id]["confidence"] == pytest.approx(score, abs=1e-5)  # its length penalty is 1: the mean
-    kept = read_manifest(out / "train.tsv")
-    assert [heard[clip.id]["text"] for clip in kept] == read_transcripts(out / "train.wrd", kept)
+        assert labels[clip.id]["text"] == text
+        assert labels[clip.id]["confidence"] == pytest.approx(score, abs=1e-5)  # its length penalty is 1: the mean
+    written = read_manifest(out / "train.tsv")
+    assert [labels[clip.id]["text"] for clip in written] == read_transcripts(out / "train.wrd", written)
     assert (out / "tokenizer.model").read_bytes() == (data_dir / "tokenizer.model").read_bytes()
-    assert f"0 labelled and {len(kept)} transcribed clips" in capsys.readouterr().out
+    assert f"0 labelled and {len(written)} transcribed clips" in capsys.readouterr().out
     # a higher threshold chooses among the same transcripts
     before = (out / "pseudo-labels.jsonl").read_bytes()
-    middle = sorted(row["confidence"] for row in heard.values())[len(heard) // 2]
+    middle = sorted(row["confidence"] for row in labels.values())[len(labels) // 2]
     summary = pseudo_label(model, data_dir, out, middle)
-    assert 0 < summary.kept < len(clips)
+    assert 0 < summary.transcribed < len(clips)
     assert {clip.id for clip in read_manifest(out / "train.tsv")} == {
-        row["id"] for row in heard.values() if row["confidence"] >= middle and row["text"] and not row["problem"]
+        row["id"] for row in labels.values() if row["confidence"] >= middle and row["text"] and not row["problem"]
     }
     assert (out / "pseudo-labels.jsonl").read_bytes() == before
 
 
-def test_the_mixture_trains_and_what_is_left_out_is_named(
+def test_the_mixture_can_be_trained_on_and_names_left_out_clips(
     model: Path, data_dir: Path, unlabelled: Path, tmp_path: Path, small_scratch: list[str]
 ) -> None:
     out = tmp_path / "mixed"
     summary = pseudo_label(model, unlabelled, out, ALL, labelled=data_dir)
-    assert (summary.labelled, summary.kept) == (8, 1)
+    assert (summary.labelled, summary.transcribed) == (8, 1)
     assert summary.left_out == {
         "in the labelled data already": ["train0", "train1", "test0"],
         "longer than 500 frames": ["long"],
@@ -131,7 +131,7 @@ def test_the_mixture_trains_and_what_is_left_out_is_named(
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_it_goes_on_after_a_kill(model: Path, data_dir: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes(model: Path, data_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pseudo_label(model, data_dir, out, ALL)
     journal = out / "pseudo-labels.jsonl"
@@ -149,7 +149,7 @@ def test_it_goes_on_after_a_kill(model: Path, data_dir: Path, tmp_path: Path) ->
     assert again[marked["id"]] == "ba ba ba"  # not done twice
 
 
-def test_what_is_doubted() -> None:
+def test_rejection_reasons() -> None:
     assert rejection_reason(PseudoLabel("x", "ba", -0.2), -0.2) == ""
     assert rejection_reason(PseudoLabel("x", "ba", -0.3), -0.2) == "with a confidence below -0.2"
     assert rejection_reason(PseudoLabel("x", "", -0.1), -0.2) == "with an empty transcript"
@@ -159,7 +159,7 @@ def test_what_is_doubted() -> None:
     )
 
 
-def test_what_is_refused(model: Path, data_dir: Path, unlabelled: Path, tmp_path: Path) -> None:
+def test_errors(model: Path, data_dir: Path, unlabelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match=r"--min-confidence 0\.8 is a mean log-probability, so at most 0"):
         pseudo_label(model, data_dir, out, 0.8)

@@ -1,4 +1,4 @@
-"""Features of data directories and raw files: the model's own numbers, and what is refused."""
+"""Features of data directories and raw files: values, cluster ids, precision and errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def directory(model: AVHubert, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.parametrize("modality", ["av", "a", "v"])
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
-def test_clips_get_what_the_model_gives_alone_and_padded(
+def test_features_equal_those_of_the_model_for_a_padded_batch(
     model: AVHubert, data_dir: Path, tmp_path: Path, modality: str, layer: int | None
 ) -> None:
     written = extract_features(data_dir, model, layer, out=tmp_path, split="test", modality=modality)
@@ -80,8 +80,8 @@ def test_units_of_clips_and_of_a_raw_file(directory: Path, data_dir: Path, tmp_p
     arguments = [str(data_dir), "--model", str(directory), "--units", str(labels), "--out", str(tmp_path / "out")]
     assert main(["features", *arguments]) == 0
     for split in ("train", "valid", "test"):
-        found, made = read_labels(tmp_path / "out" / f"{split}.km"), read_labels(labels / f"{split}.km")
-        assert all(np.array_equal(a, b) for a, b in zip(found, made, strict=True))
+        units, expected = read_labels(tmp_path / "out" / f"{split}.km"), read_labels(labels / f"{split}.km")
+        assert all(np.array_equal(a, b) for a, b in zip(units, expected, strict=True))
     sound = tmp_path / "talk.wav"
     write_wav(sound, read_audio(read_manifest(data_dir / "test.tsv")[0].audio))
     extract_features(sound, str(directory), units=labels, out=tmp_path / "raw", modality="a")
@@ -98,7 +98,7 @@ def test_the_mouth_is_found_in_a_raw_video(directory: Path, tmp_path: Path) -> N
     assert np.load(path).shape == (12, 32)
 
 
-def test_what_is_refused(directory: Path, model: AVHubert, data_dir: Path, labels_dir: Path, tmp_path: Path) -> None:
+def test_errors(directory: Path, model: AVHubert, data_dir: Path, labels_dir: Path, tmp_path: Path) -> None:
     def extract(source: Path = data_dir, layer: int | None = None, **more: object) -> None:
         extract_features(source, str(directory), layer, out=tmp_path / "out", **more)  # type: ignore[arg-type]
 
