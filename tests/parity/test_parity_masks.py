@@ -11,8 +11,6 @@ import pytest
 from avhubert.model.masking import span_mask
 from avhubert.model.masking import spans as runs
 
-pytestmark = pytest.mark.quick
-
 CASES = [f"{stream}_T{frames}" for stream in ("audio", "video") for frames in (200, 75, 40, 30, 12)]
 SEEDS = 500
 

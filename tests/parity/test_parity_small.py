@@ -15,8 +15,6 @@ from avhubert.decode.beam_search import beam_search
 from avhubert.model.losses import shift
 from avhubert.model.recognizer import Recognizer
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture(scope="module")
 def kept(golden: Callable[[str], Path]) -> dict[str, np.ndarray]:
