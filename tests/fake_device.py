@@ -51,6 +51,10 @@ def gpu() -> torch.device:
         get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16],
         _is_in_bad_fork=lambda: False,
         manual_seed_all=lambda seed: None,
+        is_available=lambda: False,  # other tests of this process must not take it for a device of the machine
+        is_initialized=lambda: False,
+        device_count=lambda: 0,
+        current_device=lambda: 0,
     )
     torch._register_device_module("fakegpu", amp)
     torch._C._acc.register_python_privateuseone_device_guard(Guard())
