@@ -49,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a lost mount: the operating system's message is the clearest
         warn(f"{error.filename or 'file'}: {error.strerror or error}")
         return 1
+    except NotImplementedError as error:
+        from avhubert.devices import MISSING_OPERATION, is_missing_operation
+
+        if not is_missing_operation(error):
+            raise
+        warn(MISSING_OPERATION)
+        return 2
     except KeyboardInterrupt:
         warn("interrupted; run the same command again to resume")
         return 130

@@ -177,3 +177,22 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "Broken pipe" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_an_operation_that_apples_gpu_lacks_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch's own message is raised in place of the command's work: no machine of the tests has this GPU."""
+    error = NotImplementedError("The operator 'aten::x' is not currently implemented for the MPS device.")
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("avhubert.tools.info.describe", fail)
+    assert main(["info", "."]) == 2
+    message = capsys.readouterr().err
+    assert "Apple's GPU (mps) lacks an operation" in message
+    assert "--device cpu" in message
+    error = NotImplementedError("another")
+    with pytest.raises(NotImplementedError, match="another"):
+        main(["info", "."])
