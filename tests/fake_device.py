@@ -26,7 +26,10 @@ from avhubert import devices
 
 @functools.cache
 def gpu() -> torch.device:
-    """The device; the test is skipped where this PyTorch can have none."""
+    """The device; the test is skipped where this PyTorch can have none.
+
+    The first call must come before the first `backward` of the process: autograd counts the devices then, once.
+    """
     if torch.backends.cuda.is_built():
         return torch.device("cuda", 0)
     if not hasattr(torch._C, "_acc"):
