@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from avhubert.constants import SAMPLE_RATE
-from avhubert.data.media import open_container
+from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice, open_container
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
@@ -24,8 +24,14 @@ LONGEST_HOURS = 24  # longer tracks are an error: after damage to the timestamps
 SEEK_SECONDS = 1  # decoding starts this much before the requested part: the first frames after a seek are inexact
 
 
-def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -> np.ndarray:
-    """Read the first audio track of a media file as 16 kHz mono.
+def read_audio(
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    streams: StreamChoice = AUTOMATIC,
+    damage: DamageLog | None = None,
+) -> np.ndarray:
+    """Read an audio track of a media file as 16 kHz mono.
 
     Time 0 is the start of the container, or timestamp 0 if that is later. A track that starts later is padded with
     zeros, a track that starts earlier is cut, and gaps in the timestamps are filled with zeros. Only the requested
@@ -35,6 +41,8 @@ def read_audio(path: str | Path, start: float = 0.0, end: float | None = None) -
         path: any file that FFmpeg can read.
         start: seconds at which the requested part starts, at least 0.
         end: seconds at which the requested part ends, after `start`; None: the end of the track.
+        streams: which of several audio tracks is read.
+        damage: records what is damaged in the requested part.
 
     Returns:
         Samples int16 [N].

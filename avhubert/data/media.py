@@ -1,15 +1,113 @@
-"""Opening media files: every module that reads audio or video opens its file here."""
+"""Opening media files, choosing their streams, and recording what is damaged in them.
+
+Every module that reads audio or video opens its file here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import av
 
+NEIGHBOUR_SECONDS = 1.0  # damaged packets that are closer than this are reported in one sentence
+
 # up to PyAV 18, a title that is not UTF-8 raises an error without this argument; PyAV 19 removed the argument
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+StreamKind = Literal["audio", "video"]
+
+
+@dataclass(frozen=True)
+class StreamChoice:
+    """Which streams of a file are read.
+
+    Attributes:
+        audio: Position among the audio streams, from 0, as FFmpeg's `0:a:N`; None: chosen automatically.
+        video: The same for the video streams.
+    """
+
+    audio: int | None = None
+    video: int | None = None
+
+
+AUTOMATIC = StreamChoice()
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Consecutive packets of a stream that could not be decoded.
+
+    Attributes:
+        stream: 'audio' or 'video'.
+        start: Seconds after the start of the file.
+        seconds: Length of what is lost.
+        packets: Number of packets.
+        reason: FFmpeg's message.
+    """
+
+    stream: StreamKind
+    start: float
+    seconds: float
+    packets: int = 1
+    reason: str = ""
+
+    @property
+    def end(self) -> float:
+        """Seconds after the start of the file at which the stream continues."""
+        return self.start + self.seconds
+
+    def __str__(self) -> str:
+        packets = "1 damaged packet" if self.packets == 1 else f"{self.packets} damaged packets"
+        was = "was" if self.packets == 1 else "were"
+        return f"{packets} of the {self.stream} {was} skipped at {self.start:.1f} s ({self.seconds:.2f} s lost)"
+
+
+class DamageLog:
+    """What was damaged in a file and what else its user should know; equal entries are kept once.
+
+    A file is often read in several passes and in parts that overlap, so that the same packet is reported several times.
+    """
+
+    def __init__(self) -> None:
+        self._packets: dict[tuple[StreamKind, int], Damage] = {}
+        self._notes: dict[str, None] = {}
+
+    def add(self, damage: Damage) -> None:
+        """Record a damaged packet."""
+        self._packets.setdefault((damage.stream, round(1000 * damage.start)), damage)
+
+    def note(self, sentence: str) -> None:
+        """Record another message for the user, such as which of several streams is read."""
+        self._notes.setdefault(sentence)
+
+    def merge(self, other: DamageLog) -> None:
+        """Record the entries of another log."""
+        for damage in other._packets.values():
+            self.add(damage)
+        for sentence in other._notes:
+            self.note(sentence)
+
+    def damages(self) -> list[Damage]:
+        """The damage of each stream in order of time; neighbouring packets are one entry."""
+        merged: list[Damage] = []
+        for damage in sorted(self._packets.values(), key=lambda damage: (damage.stream, damage.start)):
+            last = merged[-1] if merged else None
+            if last is None or last.stream != damage.stream or damage.start > last.end + NEIGHBOUR_SECONDS:
+                merged.append(damage)
+            else:
+                seconds, packets = last.seconds + damage.seconds, last.packets + damage.packets
+                merged[-1] = replace(last, seconds=seconds, packets=packets)
+        return merged
+
+    def sentences(self) -> tuple[str, ...]:
+        """One message for each entry."""
+        return (*self._notes, *map(str, self.damages()))
+
+    def __bool__(self) -> bool:
+        return bool(self._packets or self._notes)
 
 
 def open_container(path: str | Path, options: Mapping[str, str] | None = None) -> av.container.InputContainer:

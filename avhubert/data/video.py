@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from avhubert.constants import CROP_SIZE, FRAME_RATE, SAMPLE_RATE
-from avhubert.data.media import open_container
+from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice, open_container
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
@@ -63,8 +63,13 @@ def _has_video(container: av.container.InputContainer) -> bool:
     return any(not stream.disposition & av.stream.Disposition.attached_pic for stream in container.streams.video)
 
 
-def probe(path: str | Path) -> MediaInfo:
+def probe(path: str | Path, streams: StreamChoice = AUTOMATIC, damage: DamageLog | None = None) -> MediaInfo:
     """Read the streams of a media file from its header.
+
+    Args:
+        path: any file that FFmpeg can read.
+        streams: which of several streams of a kind is described.
+        damage: records which of several streams is chosen.
 
     Raises:
         MediaError: the file is missing, is not a media file, or has neither a video nor an audio track.
@@ -86,8 +91,14 @@ def probe(path: str | Path) -> MediaInfo:
         )
 
 
-def read_frames(path: str | Path, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
-    """Read the first video track of a media file at 25 fps.
+def read_frames(
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    streams: StreamChoice = AUTOMATIC,
+    damage: DamageLog | None = None,
+) -> Iterator[np.ndarray]:
+    """Read a video track of a media file at 25 fps.
 
     Output frame k is the source frame whose timestamp is nearest to start + k / 25 seconds (the earlier of two equally
     near ones), so that any constant or variable frame rate stays in sync with the audio. A video that starts after the
@@ -98,6 +109,8 @@ def read_frames(path: str | Path, start: float = 0.0, end: float | None = None) 
         path: any file that FFmpeg can read.
         start: seconds after the start of the container, or after timestamp 0 if that is later.
         end: the same; None: the end of the track.
+        streams: which of several video tracks is read.
+        damage: records what is damaged in the requested part.
 
     Yields:
         RGB frames uint8 [H, W, 3].
@@ -219,12 +232,16 @@ def _upright_rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
     return np.rot90(rgb, quarter_turns).copy() if quarter_turns else rgb
 
 
-def thumbnails(path: str | Path, size: int) -> Iterator[tuple[float, np.ndarray]]:
+def thumbnails(
+    path: str | Path, size: int, streams: StreamChoice = AUTOMATIC, damage: DamageLog | None = None
+) -> Iterator[tuple[float, np.ndarray]]:
     """Small square gray images of every source frame, without rotation and without keeping the aspect ratio.
 
     Args:
         path: any file that FFmpeg can read.
         size: height and width in pixels.
+        streams: which of several video tracks is read.
+        damage: records what is damaged.
 
     Yields:
         Seconds after the start of the container, and gray levels uint8 [size, size].

@@ -13,6 +13,7 @@ from avhubert.config.command_defaults import MAX_CLIP_SECONDS
 from avhubert.constants import FRAME_RATE, MOUTH_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora.sources import Rejection, SourceClip
 from avhubert.data.audio import read_audio, write_wav
+from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.video import MediaInfo, probe, read_frames, rgb_to_gray, write_video
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
@@ -41,22 +42,28 @@ class _Face:
 
 
 def prepare_clip(
-    clip: SourceClip, dst: Path, max_seconds: float = MAX_CLIP_SECONDS, landmarks: LandmarkSource | None = None
+    clip: SourceClip,
+    dst: Path,
+    max_seconds: float = MAX_CLIP_SECONDS,
+    landmarks: LandmarkSource | None = None,
+    streams: StreamChoice = AUTOMATIC,
 ) -> ClipResult:
     """Write DST/video/ID.mp4 and DST/audio/ID.wav of a clip, or return why it is rejected. Runs in a worker."""
     landmarks = landmarks or LandmarkSource()
     fingerprint = input_fingerprint(clip, landmarks)
+    damage = DamageLog()
     try:
-        media = probe(clip.path)
+        media = probe(clip.path, streams, damage)
         audio_path = _check_header(clip, media, max_seconds)
         # the header can be wrong: never read more than can be used
         latest = clip.start + max_seconds + 1 if clip.end is None else clip.end
-        samples = read_audio(audio_path, clip.start, latest)
+        audio_streams = streams if audio_path == clip.path else AUTOMATIC
+        samples = read_audio(audio_path, clip.start, latest, audio_streams, damage)
         monitor = FrameMonitor(round(max_seconds * FRAME_RATE))
         if (media.width, media.height) == (MOUTH_SIZE, MOUTH_SIZE):
-            faces = [_existing_mouth_clip(clip, media, monitor)]
+            faces = [_existing_mouth_clip(clip, media, monitor, streams, damage)]
         else:
-            faces = _find_faces(clip, monitor, samples, landmarks)
+            faces = _find_faces(clip, monitor, samples, landmarks, streams, damage)
         check_clip(monitor, faces[0].share, len(samples) / SAMPLE_RATE)
         samples = samples[: monitor.frames * SAMPLES_PER_FRAME]
         for name, face in zip(face_ids(clip.id, len(faces)), faces, strict=True):
@@ -68,7 +75,7 @@ def prepare_clip(
         frames=monitor.frames,
         samples=len(samples),
         face_share=faces[0].share,
-        warnings=faces[0].warnings,
+        warnings=(*damage.sentences(), *faces[0].warnings),
         fingerprint=fingerprint,
         other_face_shares=tuple(face.share for face in faces[1:]),
     )
@@ -87,25 +94,37 @@ def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float) -> Pat
     return audio_path
 
 
-def _existing_mouth_clip(clip: SourceClip, media: MediaInfo, monitor: FrameMonitor) -> _Face:
+def _existing_mouth_clip(
+    clip: SourceClip, media: MediaInfo, monitor: FrameMonitor, streams: StreamChoice, damage: DamageLog
+) -> _Face:
     """An input of 96 × 96 pixels: it is a mouth clip already."""
-    frames = [rgb_to_gray(frame) for frame in monitor.watch(read_frames(clip.path, clip.start, clip.end))]
-    whole = clip.start == 0 and clip.end is None
+    source = read_frames(clip.path, clip.start, clip.end, streams, damage)
+    frames = [rgb_to_gray(frame) for frame in monitor.watch(source)]
+    whole = clip.start == 0 and clip.end is None and not damage
     return _Face(frames, copy=whole and clip.path.suffix == ".mp4" and media.fps == FRAME_RATE)
 
 
-def _find_faces(clip: SourceClip, monitor: FrameMonitor, samples: np.ndarray, landmarks: LandmarkSource) -> list[_Face]:
+def _find_faces(
+    clip: SourceClip,
+    monitor: FrameMonitor,
+    samples: np.ndarray,
+    landmarks: LandmarkSource,
+    streams: StreamChoice,
+    damage: DamageLog,
+) -> list[_Face]:
     """The faces, the speaker's first. If there is none because the video is black or frozen, MediaError says so."""
     points = _stored_points(clip, landmarks.folder) if landmarks.kind == "stored" else None
     try:
-        mouths = find_mouths(clip.path, clip.start, clip.end, landmarks.model(), monitor, samples, points)
+        mouths = find_mouths(
+            clip.path, clip.start, clip.end, landmarks.model(), monitor, samples, points, streams=streams, damage=damage
+        )
     except MediaError as error:
         problem = monitor.problem() if monitor.finished else None
         if problem is not None:
             raise problem from error
         raise
     return [
-        _Face(crops(clip.path, mouth, clip.start, clip.end), mouth.face_share, mouth.warnings)
+        _Face(crops(clip.path, mouth, clip.start, clip.end, streams), mouth.face_share, mouth.warnings)
         for mouth in (mouths if clip.every_face else mouths[:1])
     ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.video import read_frames
 from avhubert.errors import MediaError
 from avhubert.prepare.detectors.interface import LandmarkModel
@@ -72,7 +73,11 @@ class MouthClip:
 
 
 def mouth_clip(
-    path: str | Path, start: float = 0.0, end: float | None = None, model: LandmarkModel | None = None
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    model: LandmarkModel | None = None,
+    streams: StreamChoice = AUTOMATIC,
 ) -> MouthClip:
     """The speaker's mouth in a video, between `start` and `end` seconds.
 
@@ -81,12 +86,13 @@ def mouth_clip(
         start: Seconds from the start of the video.
         end: Seconds from the start of the video; None: until its end.
         model: A face detector instead of the default one.
+        streams: Which of several streams are read.
 
     Raises:
         MediaError: The file is not a video, or there is no face in it.
     """
-    track = find_mouth(path, start, end, model)
-    return MouthClip(np.stack(list(crops(path, track, start, end))), track)
+    track = find_mouth(path, start, end, model, streams=streams)
+    return MouthClip(np.stack(list(crops(path, track, start, end, streams))), track)
 
 
 def find_mouth(
@@ -96,6 +102,8 @@ def find_mouth(
     model: LandmarkModel | None = None,
     monitor: FrameMonitor | None = None,
     audio: np.ndarray | None = None,
+    streams: StreamChoice = AUTOMATIC,
+    damage: DamageLog | None = None,
 ) -> MouthTrack:
     """First pass: the speaker's landmarks in every frame, gaps filled, as transforms and centres.
 
@@ -106,8 +114,10 @@ def find_mouth(
         model: A face detector instead of the default one.
         monitor: Gets every frame.
         audio: int16 [N] of the same part; selects the speaker among several faces.
+        streams: Which of several streams are read.
+        damage: Records what is damaged.
     """
-    return find_mouths(path, start, end, model, monitor, audio)[0]
+    return find_mouths(path, start, end, model, monitor, audio, streams=streams, damage=damage)[0]
 
 
 def find_mouths(
@@ -119,6 +129,8 @@ def find_mouths(
     audio: np.ndarray | None = None,
     points: Sequence[np.ndarray | None] | None = None,
     all_faces: bool = False,
+    streams: StreamChoice = AUTOMATIC,
+    damage: DamageLog | None = None,
 ) -> list[MouthTrack]:
     """First pass for every face: the speaker's first, then the others, longest and largest first, at most `MAX_FACES`.
 
@@ -134,11 +146,13 @@ def find_mouths(
         points: Known landmarks of each frame instead of a detector, as `read_landmarks` returns them.
         all_faces: Do not select a speaker: the share of frames applies to every face, and no warning mentions the
             other faces.
+        streams: Which of several streams are read.
+        damage: Records what is damaged.
 
     Raises:
         MediaError: The file is not a video, there is no face in it, or `points` have another number of frames.
     """
-    frames = read_frames(path, start, end)
+    frames = read_frames(path, start, end, streams, damage)
     monitored = frames if monitor is None else monitor.watch(frames)
     if points is None:
         tracks, count = track_faces(monitored, model or default_model())
@@ -168,9 +182,16 @@ def find_mouths(
     ]
 
 
-def crops(path: str | Path, mouth: MouthTrack, start: float = 0.0, end: float | None = None) -> Iterator[np.ndarray]:
+def crops(
+    path: str | Path,
+    mouth: MouthTrack,
+    start: float = 0.0,
+    end: float | None = None,
+    streams: StreamChoice = AUTOMATIC,
+) -> Iterator[np.ndarray]:
     """Second pass: one uint8 [96, 96] gray image per frame."""
-    for frame, transform, centre in zip(read_frames(path, start, end), mouth.transforms, mouth.centres, strict=True):
+    frames = read_frames(path, start, end, streams)
+    for frame, transform, centre in zip(frames, mouth.transforms, mouth.centres, strict=True):
         yield crop(frame, transform, centre)
 
 
