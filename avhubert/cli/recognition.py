@@ -55,7 +55,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--normalise",
         choices=("basic", "plain", "english"),
-        default="basic",
+        default=defaults.NORMALISER,
         help="of both texts: basic (lower case; default), plain (also no punctuation), english (Whisper's)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for hypotheses, results.json and report.html")

@@ -9,6 +9,9 @@ MAX_CLIP_SECONDS = 120.0
 SHARD_MB = 1000
 SPEAKERS = 4
 
+# avhubert evaluate
+NORMALISER = "basic"  # of references and hypotheses before WER is computed; a name in data.text.NORMALISERS
+
 # avhubert pseudo-label, lm
 MAX_PSEUDO_LABEL_FRAMES = 500
 NGRAM_ORDER = 4

@@ -49,7 +49,7 @@ def english_text(text: str) -> str:
 _english: Callable[[str], str] | None = None
 
 
-# applied to references and hypotheses before they are compared
+# applied to references and hypotheses before they are compared; the default is config.command_defaults.NORMALISER
 NORMALISERS: dict[str, Callable[[str], str]] = {
     "basic": normalise_text,
     "plain": without_punctuation,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from avhubert.checkpoints.load import load_recognizer
+from avhubert.config.command_defaults import NORMALISER
 from avhubert.data.batching import make_batches
 from avhubert.data.dataset import ClipDataset
 from avhubert.data.noise import read_noise_list
@@ -39,7 +40,7 @@ def evaluate(
     faults: Sequence[str] = (),
     out: str | Path | None = None,
     decode: Mapping[str, Any] | None = None,
-    normalise: str = "basic",
+    normalise: str = NORMALISER,
     quiet: bool = False,
     device: str = AUTO,
     precision: str = AUTO,

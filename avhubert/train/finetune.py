@@ -139,6 +139,7 @@ class Finetuning:
         longest_frames: int,
     ) -> None:
         self.module: nn.Module = recognizer
+        # the trainer keeps the checkpoint with the largest value of this metric (trainer._validate)
         self.selection: str | None = {"accuracy": "accuracy", "wer": "word_accuracy"}[config.train.best_by]
         self._recognizer = recognizer
         self._config = config

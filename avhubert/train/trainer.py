@@ -176,6 +176,7 @@ def _validate(
     run.say(f"step {counters.step}, valid: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     for sentence in task.warnings(counters.step, metrics):
         run.say(f"warning: step {counters.step}: {sentence}")
+    # the best checkpoint: the largest value so far of the metric that the task selects
     if task.selection is not None and metrics[task.selection] > counters.best:
         counters.best = metrics[task.selection]
         weights = strategy.weights()

@@ -16,13 +16,11 @@ from avhubert.constants import FRAME_RATE
 from avhubert.errors import MediaError
 from avhubert.transcription.modality import AUTO, check_request, select_streams
 from avhubert.transcription.reader import Chunk, MouthRegions, Reader
-from avhubert.transcription.segmenter import LONGEST, Window, complete_windows, find_windows, join_segments
+from avhubert.transcription.segmenter import Window, complete_windows, find_windows, join_segments, longest_window
 from avhubert.transcription.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
-
-MIN_LONGEST = 2 * FRAME_RATE  # lower limit of the longest window, for recognizers trained on very short clips
 
 
 @overload
@@ -210,9 +208,7 @@ class Transcription(Iterator[Segment]):
         return find_windows(level, moved, self._longest_window())
 
     def _longest_window(self) -> int:
-        """Windows are at most as long as the clips that the recognizer was trained on."""
-        trained = self._decoder.recognizer.metadata.longest_frames or LONGEST
-        return max(MIN_LONGEST, min(LONGEST, trained))
+        return longest_window(self._decoder.recognizer.metadata.longest_frames)
 
     def _decode(
         self, chunk: Chunk, windows: list[Window], modality: str, number: int

@@ -13,7 +13,8 @@ from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
 from avhubert.transcription.transcript import Segment, Word
 
 # windows, in frames
-LONGEST = 15 * FRAME_RATE  # longest window, including its overlaps
+LONGEST = 15 * FRAME_RATE  # longest window, including its overlaps; see `longest_window`
+MIN_LONGEST = 2 * FRAME_RATE  # lower limit of the longest window, for recognizers trained on very short clips
 SHORTEST = FRAME_RATE // 2  # shortest window with speech; shorter ones are merged with a neighbour
 OVERLAP = FRAME_RATE  # on both sides of a cut outside a pause; at most an eighth of the longest window
 EDGE = 6  # frames before and after speech that belong to its window
@@ -109,6 +110,11 @@ def _moving_average(values: np.ndarray, width: int) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------- cutting
+def longest_window(trained_frames: int | None) -> int:
+    """Frames of the longest window: at most those of the longest clip that the recognizer was trained on."""
+    return max(MIN_LONGEST, min(LONGEST, trained_frames or LONGEST))
+
+
 def find_windows(level: np.ndarray | None, moved: np.ndarray | None, longest: int = LONGEST) -> list[Window]:
     """Windows over T frames; their cores cover each frame exactly once, in order.
 
