@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from avhubert import platforms
 from avhubert.errors import ConfigError, DataError
 
 
@@ -33,7 +33,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
+        platforms.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -55,20 +55,20 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            os.replace(path, old / "was")
-            os.replace(temporary, path)
+            platforms.replace(path, old / "was")
+            platforms.replace(temporary, path)
             shutil.rmtree(old)
         else:
-            os.replace(temporary, path)
+            platforms.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
+    r"""Write `text` as UTF-8 with \n between lines on every system, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -112,25 +112,13 @@ def lock_directory(path: str | Path) -> Iterator[None]:
     The operating system releases the lock of a process that ends, so a killed job leaves none behind.
     """
     path = Path(path)
-    with open(path / ".lock", "w") as handle:
+    with open(path / ".lock", "w", encoding="utf-8", newline="\n") as handle:
         try:
-            _lock(handle)
+            platforms.lock_file(handle)
         except OSError as error:
             message = f"{path} is in use by another process; wait for it or choose another directory"
             raise ConfigError(message, path=path) from error
         yield
-
-
-def _lock(handle: IO[str]) -> None:
-    """Lock an open file until it is closed; OSError if another process holds the lock."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sha256(path: str | Path) -> str:

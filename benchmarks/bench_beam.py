@@ -160,7 +160,9 @@ def memory() -> None:
     encoded = torch.randn(1, 750, 1024)
     beam_search(large, encoded, None, settings(40, 200, ctc_weight=0.3))
     # not ru_maxrss, which a child takes over from its parent
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    (line,) = [
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")
+    ]
     print(int(line.split()[1]) / 2**20)
 
 
@@ -236,7 +238,7 @@ def main() -> None:
         whole = {name: seconds + value for name, value in search.items()}
         print(f"8 utterances with encoding ({seconds.wall:.2f} s):")
         tell(whole, "beam 1")
-    child = subprocess.run([sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True)
+    child = subprocess.run([sys.executable, __file__, "--memory"], capture_output=True, encoding="utf-8", check=True)
     print(f"Large, beam 40, 750 frames, 200 tokens, CTC 0.3: {float(child.stdout):.2f} GiB resident")
     if given.record:
         record_all(times, search, whole, float(child.stdout))

@@ -40,7 +40,7 @@ def main() -> None:
             kept, _ = select(read_manifest(root / "train.tsv"), 10, 500)
             ours.append(time.process_time() - start)
             start = time.process_time()
-            rows = [line.split("\t") for line in (root / "train.tsv").read_text().splitlines()]
+            rows = [line.split("\t") for line in (root / "train.tsv").read_text(encoding="utf-8").splitlines()]
             plain.append(time.process_time() - start)
         assert len(rows) == size.lines + 1
     seconds, base = statistics.median(ours), statistics.median(plain)

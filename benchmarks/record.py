@@ -102,7 +102,7 @@ def write(entries: Sequence[dict[str, Any]], path: Path = RESULTS) -> None:
         lines = [f"  {json.dumps(name)}: {_json(entry[name])}" for name in FIELDS if name in entry]
         rows = ",\n".join(f"   {_json(row)}" for row in entry["rows"])
         blocks.append(" {\n" + ",\n".join([*lines, f'  "rows": [\n{rows}\n  ]']) + "\n }")
-    path.write_text("[\n" + ",\n".join(blocks) + "\n]\n", encoding="utf-8")
+    path.write_text("[\n" + ",\n".join(blocks) + "\n]\n", encoding="utf-8", newline="\n")
 
 
 def _json(value: object) -> str:

@@ -226,4 +226,4 @@ def _value(cell: Any) -> str:
 
 if __name__ == "__main__":
     for path, text in pages().items():
-        (DOCS / path).write_text(text, encoding="utf-8")
+        (DOCS / path).write_text(text, encoding="utf-8", newline="\n")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.quick
 PACKAGE = Path(__file__).resolve().parents[1] / "avhubert"
 
 # may be imported by all; they import nothing but each other
-COMMON = {"constants", "errors", "files", "report", "config", "devices"}
+COMMON = {"constants", "errors", "platforms", "files", "report", "config", "devices"}
 LIGHT_COMMON = COMMON - {"devices"}  # devices needs torch
 LIGHT_MODULES = {"serve.limits"}  # defaults of options that belong to another package
 # what the common modules may use from outside

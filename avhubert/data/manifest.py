@@ -183,7 +183,7 @@ def write_manifest(path: str | Path, clips: Sequence[Clip], root: str | Path) ->
 
 def _relative(path: Path, root: Path) -> str:
     path = Path(os.path.abspath(path))
-    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def select(

@@ -198,7 +198,7 @@ def _transcribe(decoder: BatchDecoder, clips: Sequence[Clip], modality: str, jou
     config = DataConfig(dir="", modalities=modality, augment=False)
     dataset = ClipDataset(remaining, config, training=False, seed=0, tolerant=True)
     batches = make_batches([clip.frames for clip in remaining], FRAMES_PER_BATCH)
-    with progress() as bar, open(journal, "a", encoding="utf-8") as lines:
+    with progress() as bar, open(journal, "a", encoding="utf-8", newline="\n") as lines:
         task = bar.add_task("transcribing", total=len(remaining), unit="clips")
         for batch in Loader(dataset, workers=1).batches((0, indices) for indices in batches):
             for label in _decode(decoder, batch):

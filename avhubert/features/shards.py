@@ -14,7 +14,7 @@ import numpy as np
 from avhubert.data.manifest import Clip
 from avhubert.errors import DataError
 from avhubert.features.extractors import Extractor
-from avhubert.files import atomic_path, sha256, write_json
+from avhubert.files import atomic_path, sha256, write_json, write_text
 from avhubert.report import progress
 
 SHARD_FRAMES = 25_000  # video frames per shard: 16 MB of MFCC, 51 MB of a layer of Large
@@ -69,10 +69,10 @@ def write_shards(folder: Path, clips: Sequence[Clip], extractor: Extractor, name
     lines = [[c.id, str(c.video), str(c.audio), c.video_frames, c.audio_samples] for c in clips]
     identity = hashlib.sha256(json.dumps([extractor.identity, lines]).encode()).hexdigest()
     identity_file = folder / "identity"
-    if not (identity_file.exists() and identity_file.read_text() == identity):
+    if not (identity_file.exists() and identity_file.read_text(encoding="utf-8") == identity):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        identity_file.write_text(identity)
+        write_text(identity_file, identity)
     shards = []
     with progress() as bar:
         task = bar.add_task(f"features: {name}", total=len(clips), unit="clips")
@@ -101,7 +101,7 @@ def _plan(clips: Sequence[Clip]) -> Iterator[tuple[int, int]]:
 def _read_frames(folder: Path, number: int, clips: int) -> list[int] | None:
     """Frames of each clip of a shard, or None if the shard is incomplete."""
     try:
-        entry = json.loads((folder / f"{number:05}.json").read_text())
+        entry = json.loads((folder / f"{number:05}.json").read_text(encoding="utf-8"))
         frames: list[int] = entry["frames"]
         complete = len(frames) == clips and sha256(folder / f"{number:05}.npy") == entry["sha256"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -17,7 +17,7 @@ def open_journal(dst: Path, shard: tuple[int, int]) -> Iterator[Callable[[ClipRe
     """Yield a function that appends a result to the journal of a shard (index, count) and flushes it."""
     index, count = shard
     (dst / "journal").mkdir(exist_ok=True)
-    with open(dst / "journal" / f"{index}-of-{count}.jsonl", "a", encoding="utf-8") as file:
+    with open(dst / "journal" / f"{index}-of-{count}.jsonl", "a", encoding="utf-8", newline="\n") as file:
 
         def append(result: ClipResult) -> None:
             file.write(json.dumps(_to_json(result), ensure_ascii=False) + "\n")

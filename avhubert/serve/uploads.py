@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -14,6 +13,7 @@ from typing import Any
 
 import av
 
+from avhubert import platforms
 from avhubert.data.media import open_container
 from avhubert.errors import AvhubertError, CheckpointError, MediaError
 from avhubert.serve.limits import CHECK_MEMORY, DURATION_TOLERANCE, MAX_FPS, MAX_PIXELS, RequestError, too_long
@@ -86,10 +86,7 @@ class Checker:
 def _serve_checks(pipe: Connection) -> None:
     """The main loop of the process: receives paths, sends errors (status, message) or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends this process
-    if sys.platform != "win32":  # Windows has no such limit
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_DATA, (CHECK_MEMORY, CHECK_MEMORY))
+    platforms.limit_memory(CHECK_MEMORY)
     while True:
         try:
             path, max_seconds = pipe.recv()

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avhubert import files
+from avhubert import files, platforms
 from avhubert.errors import AvhubertError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def table(checks: list[Check]) -> Table:
 
 # --------------------------------------------------------------------------- the package and its requirements
 def _python() -> Check:
-    detail = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
+    detail = f"{platform.python_version()}, {platforms.describe_system()}"
     if sys.version_info < MIN_PYTHON:
         return Check("Python", BAD, detail, f"install Python {'.'.join(map(str, MIN_PYTHON))} or newer", needed=True)
     return Check("Python", OK, detail)
@@ -303,31 +303,15 @@ def _disk() -> Check:
 
 
 def _cores() -> Check:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Check("cores", OK, f"{usable} of {os.cpu_count()}")
+    return Check("cores", OK, f"{platforms.usable_cores()} of {os.cpu_count()}")
 
 
 def _memory() -> Check:
-    free = _free_memory()
+    free = platforms.free_memory()
     if free is None:
         return Check("memory", OK, "unknown on this system")
     state, fix = (OK, "") if free >= LOW_MEMORY else (LOW, "close other programs, or use shorter videos")
     return Check("memory", state, f"{_size(free)} free", fix)
-
-
-def _free_memory() -> int | None:
-    """Bytes that a new process may use, within the limit of its control group; None if unknown on this system."""
-    try:
-        rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(rows["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        return min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no control group, or "max": no limit
-        return free
 
 
 def _size(count: int) -> str:

@@ -158,7 +158,7 @@ def describe_data(path: Path) -> Description:
     description: Description = {"kind": "data directory"}
     for manifest in splits(path):
         description[manifest.stem] = _split_text(manifest)
-    rejected = (path / REJECTED).read_text().splitlines() if (path / REJECTED).is_file() else []
+    rejected = (path / REJECTED).read_text(encoding="utf-8").splitlines() if (path / REJECTED).is_file() else []
     if rejected:
         description["rejected"] = f"{len(rejected):,} inputs; the reasons are in {REJECTED}"
     file = path / "tokenizer.model"

@@ -49,7 +49,7 @@ def write_log(run: Run, counters: Counters, split: str, metrics: dict[str, float
     if run.fabric.is_global_zero:
         row: dict[str, Any] = {"step": counters.step, "split": split, **metrics, "seconds": round(counters.seconds, 3)}
         row = {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
-        with open(run.directory / "metrics.jsonl", "a", encoding="utf-8") as log:
+        with open(run.directory / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as log:
             log.write(json.dumps(row) + "\n")
         logged = {name: value for name, value in row.items() if name not in ("step", "split")}
         for write in run.loggers:

@@ -7,14 +7,12 @@ import signal
 import threading
 from typing import Any
 
+from avhubert.platforms import stop_signals
 from avhubert.report import progress
 
 
 class Signals:
     """A context in which the first SIGTERM, SIGINT or SIGUSR1 is only recorded; a second one has its usual effect."""
-
-    # Windows has no SIGUSR1
-    KINDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 
     def __init__(self) -> None:
         self.received = False
@@ -23,7 +21,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
-            self._before = {kind: signal.signal(kind, self._note) for kind in self.KINDS}
+            self._before = {kind: signal.signal(kind, self._note) for kind in stop_signals()}
         return self
 
     def _note(self, number: int, frame: object) -> None:

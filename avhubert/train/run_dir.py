@@ -80,8 +80,9 @@ def open_run(config: PretrainConfig | FinetuneConfig) -> Iterator[Run]:
             yield run
         finally:
             if not existed and fabric.is_global_zero and {path.name for path in directory.iterdir()} <= {".lock"}:
-                (directory / ".lock").unlink(missing_ok=True)
-                directory.rmdir()  # nothing was written: remove the empty directory
+                with contextlib.suppress(PermissionError):  # Windows keeps an open file, the lock
+                    (directory / ".lock").unlink(missing_ok=True)
+                    directory.rmdir()  # nothing was written: remove the empty directory
 
 
 def _refuse_other_settings(path: Path, config: PretrainConfig | FinetuneConfig) -> None:

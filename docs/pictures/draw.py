@@ -97,7 +97,7 @@ def _labels(video: Path, frames: int) -> list[str]:
     import json
 
     labels = ["sil"] * frames
-    for phone in json.loads(video.with_suffix(".phones.json").read_text()):
+    for phone in json.loads(video.with_suffix(".phones.json").read_text(encoding="utf-8")):
         for frame in range(round(phone["start"] * 25), min(frames, round(phone["end"] * 25))):
             labels[frame] = phone["phone"]
     return labels

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from avhubert import platforms
 from avhubert.cli.app import main
 from avhubert.prepare.detectors.models import FILES, path
 from avhubert.tools import doctor
@@ -121,5 +122,5 @@ def test_every_extra_has_its_purpose() -> None:
 
 def test_memory_and_disk_in_words() -> None:
     assert doctor._size(3 << 29) == "1.5 GB"
-    free = doctor._free_memory()
+    free = platforms.free_memory()
     assert free is None or free > 1 << 20

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from avhubert import files, report
+from avhubert import files, platforms, report
 from avhubert.config.command_defaults import SPEAKERS
 from avhubert.constants import FRAME_RATE, LRS3_SPLITS, SAMPLE_RATE
 from avhubert.corpora.synthetic import extras, voice
@@ -90,7 +89,7 @@ def make_corpus(
         todo = [spec for spec in specs if not _exists(dst / spec.stem)]
         for folder in {(dst / spec.stem).parent for spec in todo}:
             folder.mkdir(parents=True, exist_ok=True)
-        workers = min(workers or _cores(), max(len(todo), 1))
+        workers = min(workers or platforms.usable_cores(), max(len(todo), 1))
         with report.progress() as bar:
             task = bar.add_task("making talking faces", total=len(todo), unit="clips")
             for _ in _run(todo, dst, settings, workers):
@@ -138,10 +137,6 @@ def _write_settings(dst: Path, settings: CorpusSettings) -> None:
             )
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _exists(stem: Path) -> bool:
     return all(stem.with_suffix(suffix).exists() for suffix in (".mp4", ".txt", ".phones.json"))
 
@@ -154,7 +149,9 @@ def _run(specs: list[ClipSpec], dst: Path, settings: CorpusSettings, workers: in
             yield
         return
     # spawned: a forked child would inherit the threads and locks of the calling process
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        platforms.usable_processes(workers), mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
         futures = [pool.submit(_make_clip, dst, spec, settings) for spec in specs]
         try:
             for future in as_completed(futures):

@@ -156,7 +156,7 @@ def write_arpa(tables: Sequence[Table], path: str | Path) -> None:
         ConfigError: the file cannot be written.
     """
     output_directory(Path(path).parent)
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write("\\data\\\n" + "".join(f"ngram {n}={len(table)}\n" for n, table in enumerate(tables, 1)))
         for n, table in enumerate(tables, 1):
             file.write(f"\n\\{n}-grams:\n")

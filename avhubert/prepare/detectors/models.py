@@ -96,7 +96,7 @@ def _download(scratch: Path) -> Path:
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
             *("--only-binary=:all:", "--python-version", "3.11", "--platform", platform, "--dest", str(scratch), WHEEL),
         ]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         wheels = list(scratch.glob("*.whl"))
         if result.returncode == 0 and wheels:
             return wheels[0]

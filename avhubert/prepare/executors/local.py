@@ -10,6 +10,7 @@ from typing import Any
 
 from avhubert.corpora.sources import SourceClip
 from avhubert.errors import AvhubertError
+from avhubert.platforms import usable_processes
 from avhubert.prepare.executors.worker import Work, start_worker
 from avhubert.prepare.records import ClipResult
 
@@ -20,7 +21,7 @@ def run_locally(work: Work, clips: Sequence[SourceClip], workers: int, *settings
     Raises:
         AvhubertError: A worker died, for example because memory ran out.
     """
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_worker)
+    pool = ProcessPoolExecutor(usable_processes(workers), mp_context=get_context("spawn"), initializer=start_worker)
     waiting = iter(clips)
     running: dict[Future[ClipResult], SourceClip] = {}
     try:

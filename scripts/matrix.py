@@ -1,0 +1,247 @@
+"""`make matrix`: the quick tests on every Python of this machine, each with the oldest and the newest requirements.
+
+For each combination, uv resolves the requirements of pyproject.toml (`--resolution lowest-direct` or `highest`), installs
+them and a wheel of this package into a new environment, and the quick tests run there against the installed wheel. The
+environment is deleted afterwards: one takes up to 6 GB with the CUDA build of PyTorch. uv links its files to its cache,
+so that each wheel is downloaded and stored once; UV_TORCH_BACKEND=cpu installs PyTorch's CPU builds instead.
+
+    python scripts/matrix.py                                # all Pythons that uv finds, oldest and newest
+    python scripts/matrix.py --python 3.10 --versions oldest --keep
+
+The table is printed and its rows replace those of docs/reference/tested-versions.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "reference" / "tested-versions.md"
+MIN_PYTHON = (3, 10)
+RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
+# the extras that the quick tests use and that need no compiler
+EXTRAS = ("prepare", "serve", "synth", "test", "english", "hub", "onnx")
+SHOWN = ("torch", "av", "numpy", "lightning-fabric", "pillow", "matplotlib", "safetensors", "sentencepiece")
+HEADER = ("Python", "versions", "passed", "failed", "skipped", "install", "tests", *SHOWN, "date")
+TEST_MINUTES = 30
+
+
+class MatrixError(Exception):
+    """A step of a combination failed; the message is the end of its output."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the quick tests of one combination gave; `problem` says why they did not run."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    problem: str = ""
+    failures: tuple[str, ...] = ()
+
+
+def main() -> int:
+    """Run the combinations that the command line names; 1 if a test of one failed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--python", nargs="+", metavar="3.X", help="default: every Python that uv finds")
+    parser.add_argument("--versions", nargs="+", choices=list(RESOLUTIONS), default=list(RESOLUTIONS))
+    parser.add_argument("--keep", action="store_true", help="keep the environments, in .matrix/")
+    parser.add_argument("--tests", nargs=argparse.REMAINDER, help="arguments of pytest instead of `-m quick`")
+    options = parser.parse_args()
+    pythons = options.python or find_pythons()
+    work = ROOT / ".matrix"
+    work.mkdir(exist_ok=True)
+    wheel = build_wheel(work)
+    rows = []
+    for python in pythons:
+        for versions in options.versions:
+            row, outcome = run(python, versions, wheel, work, options.tests)
+            rows.append(row)
+            if not options.keep:
+                shutil.rmtree(work / f"{python}-{versions}", ignore_errors=True)
+            show("\n".join(table([row])[2:]))
+            if outcome.problem:
+                show(outcome.problem)
+            for failure in outcome.failures:
+                show(f"  {failure}")
+            if not options.tests:
+                update_page([row])
+    show("\n".join(table(rows)))
+    return int(any(row[3] != "0" for row in rows))
+
+
+def run(
+    python: str, versions: str, wheel: Path, work: Path, tests: list[str] | None
+) -> tuple[tuple[str, ...], Outcome]:
+    """One row of the table and its outcome."""
+    environment = work / f"{python}-{versions}"
+    shutil.rmtree(environment, ignore_errors=True)
+    started = time.monotonic()
+    installed: dict[str, str] = {}
+    installed_after = tested_after = 0.0
+    try:
+        installed = install(python, versions, wheel, environment)
+        installed_after = time.monotonic() - started
+        started = time.monotonic()
+        outcome = run_tests(environment, tests)
+        tested_after = time.monotonic() - started
+    except MatrixError as error:
+        outcome = Outcome(problem=str(error))
+    counts = [str(number) for number in (outcome.passed, outcome.failed, outcome.skipped)]
+    if outcome.problem:
+        counts = ["", "not run", ""]
+    seconds = [f"{duration:.0f} s" for duration in (installed_after, tested_after)]
+    exact = installed.get("python", python)
+    shown = [installed.get(name, "") for name in SHOWN]
+    return (exact, versions, *counts, *seconds, *shown, datetime.date.today().isoformat()), outcome
+
+
+def find_pythons() -> list[str]:
+    """The newest release of each Python from 3.10 on that uv finds on this machine, oldest first."""
+    listed = json.loads(uv("python", "list", "--only-installed", "--output-format", "json"))
+    newest: dict[tuple[int, int], tuple[int, str]] = {}
+    for entry in listed:
+        parts = entry["version_parts"]
+        minor = (parts["major"], parts["minor"])
+        if minor >= MIN_PYTHON and entry["implementation"] == "cpython" and entry.get("variant") in (None, "default"):
+            newest[minor] = max(newest.get(minor, (-1, "")), (parts["patch"], entry["version"]))
+    return [version for _, (_, version) in sorted(newest.items())]
+
+
+def build_wheel(work: Path) -> Path:
+    """The wheel of this checkout."""
+    for old in work.glob("*.whl"):
+        old.unlink()
+    uv("build", "--wheel", "--out-dir", str(work), str(ROOT))
+    (wheel,) = work.glob("*.whl")
+    return wheel
+
+
+def install(python: str, versions: str, wheel: Path, environment: Path) -> dict[str, str]:
+    """Make the environment; the version of each package there, and of Python."""
+    uv("venv", "--python", python, str(environment))
+    interpreter = str(executable(environment, "python"))
+    pinned = environment / "requirements.txt"
+    extras = [word for extra in EXTRAS for word in ("--extra", extra)]
+    how = ["--python", interpreter, "--resolution", RESOLUTIONS[versions], "--output-file", str(pinned)]
+    uv("pip", "compile", *how, *extras, str(ROOT / "pyproject.toml"))
+    uv("pip", "install", "--python", interpreter, "--requirement", str(pinned))
+    uv("pip", "install", "--python", interpreter, "--no-deps", str(wheel))
+    packages = json.loads(uv("pip", "list", "--python", interpreter, "--format", "json"))
+    versions_of = {package["name"].lower(): package["version"] for package in packages}
+    versions_of["python"] = command(interpreter, "-c", "import platform; print(platform.python_version())").strip()
+    return versions_of
+
+
+def run_tests(environment: Path, tests: list[str] | None) -> Outcome:
+    """The quick tests in a folder without the sources, so that they import the installed wheel."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        report = folder / "report.xml"
+        arguments = tests or ["-m", "quick", "-n", "2", "--dist", "loadfile"]
+        words = [str(executable(environment, "python")), "-m", "pytest", "-q", f"--junit-xml={report}", *arguments]
+        try:
+            done = subprocess.run(
+                words, cwd=folder, env=clean_environment(), capture_output=True, timeout=60 * TEST_MINUTES, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return Outcome(problem=f"the tests took longer than {TEST_MINUTES} minutes")
+        if not report.is_file():
+            return Outcome(
+                problem=done.stdout.decode("utf-8", "replace")[-2000:] + done.stderr.decode("utf-8", "replace")
+            )
+        return read_report(report)
+
+
+def read_report(report: Path) -> Outcome:
+    """The counts and the names of the failed tests in pytest's XML."""
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    failures = []
+    for case in failed:
+        detail = case.find("failure") if case.find("failure") is not None else case.find("error")
+        message = (detail.get("message") or "").partition("\n")[0] if detail is not None else ""
+        failures.append(f"{case.get('classname')}::{case.get('name')}: {message[:200]}")
+    return Outcome(len(cases) - len(failed) - skipped, len(failed), skipped, failures=tuple(failures))
+
+
+def table(rows: list[tuple[str, ...]]) -> list[str]:
+    """The lines of a Markdown table."""
+    return ["| " + " | ".join(row) + " |" for row in (HEADER, ("---",) * len(HEADER), *rows)]
+
+
+def update_page(rows: list[tuple[str, ...]]) -> None:
+    """Replace the rows of the same Python (3.X) and versions in the page, and keep the others."""
+    text = PAGE.read_text(encoding="utf-8")
+    lines = text.split("\n")
+    old = [tuple(cell.strip() for cell in line[1:-1].split("|")) for line in lines if re.match(r"\| 3\.\d+", line)]
+    by_key = {(minor(row[0]), row[1]): row for row in [*old, *rows]}
+    order = {"oldest": 0, "newest": 1}
+    ordered = sorted(by_key.values(), key=lambda row: (minor(row[0]), order[row[1]]))
+    start = next(number for number, line in enumerate(lines) if line.startswith("| Python"))
+    end = next((number for number in range(start, len(lines)) if not lines[number].startswith("|")), len(lines))
+    PAGE.write_text("\n".join([*lines[:start], *table(ordered), *lines[end:]]), encoding="utf-8", newline="\n")
+
+
+def minor(version: str) -> tuple[int, int]:
+    """(3, 10) of "3.10.13"."""
+    major, second = version.split(".")[:2]
+    return int(major), int(second)
+
+
+def executable(environment: Path, name: str) -> Path:
+    """A command of an environment."""
+    return environment / ("Scripts" if os.name == "nt" else "bin") / name
+
+
+def clean_environment() -> dict[str, str]:
+    """The variables of this process without those that would point Python at this checkout; pyenv's Pythons on PATH."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    paths = [*map(str, sorted(pyenv.glob("versions/*/bin"))), variables.get("PATH", "")]
+    return variables | {"PYTHONUTF8": "1", "PATH": os.pathsep.join(paths)}
+
+
+def uv(*arguments: str) -> str:
+    """The output of a uv command; MatrixError if it fails."""
+    beside = Path(sys.executable).parent / ("uv.exe" if os.name == "nt" else "uv")
+    return command(str(beside if beside.exists() else "uv"), *arguments)
+
+
+def command(*words: str) -> str:
+    """The output of a command; MatrixError if it fails."""
+    try:
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace", env=clean_environment())
+    except FileNotFoundError as error:
+        raise MatrixError(f"{words[0]} is not installed: pip install uv") from error
+    if done.returncode:
+        raise MatrixError(f"{' '.join(words[:4])} failed: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def show(text: str) -> None:
+    """Print at once, even into a file."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except MatrixError as problem:
+        sys.exit(str(problem))
