@@ -1,9 +1,9 @@
 """`make matrix`: the quick tests on every Python of this machine, each with the oldest and the newest requirements.
 
-For each combination, uv resolves the requirements of pyproject.toml (`--resolution lowest-direct` or `highest`), installs
-them and a wheel of this package into a new environment, and the quick tests run there against the installed wheel. The
-environment is deleted afterwards: one takes up to 6 GB with the CUDA build of PyTorch. uv links its files to its cache,
-so that each wheel is downloaded and stored once; UV_TORCH_BACKEND=cpu installs PyTorch's CPU builds instead.
+For each combination, uv resolves the requirements of pyproject.toml (`--resolution lowest-direct` or `highest`),
+installs them and a wheel of this package into a new environment, and the quick tests run there against the installed
+wheel. The environment is deleted afterwards: one takes up to 6 GB with the CUDA build of PyTorch. uv links its files to
+its cache, so that each wheel is downloaded and stored once; UV_TORCH_BACKEND=cpu installs PyTorch's CPU builds instead.
 
     python scripts/matrix.py                                # all Pythons that uv finds, oldest and newest
     python scripts/matrix.py --python 3.10 --versions oldest --keep

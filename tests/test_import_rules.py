@@ -12,7 +12,7 @@ import avhubert
 
 pytestmark = pytest.mark.quick
 
-PACKAGE = Path(__file__).resolve().parents[1] / "avhubert"
+PACKAGE = Path(avhubert.__file__).parent
 
 # may be imported by all; they import nothing but each other
 COMMON = {"constants", "errors", "platforms", "files", "report", "config", "devices"}
@@ -58,7 +58,7 @@ def path_of(module: str) -> Path:
 
 def imports(module: str) -> set[str]:
     """Dotted names imported anywhere in a module, lazily or not, except for type checking only."""
-    tree = ast.parse(path_of(module).read_text())
+    tree = ast.parse(path_of(module).read_text(encoding="utf-8"))
     skipped: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -142,7 +142,7 @@ def test_common_modules_stay_light(module: str) -> None:
 )
 def test_commands_import_the_rest_when_they_run(module: str) -> None:
     """At module level only the common modules and the standard library: `avhubert --help` stays quick."""
-    for node in ast.parse(path_of(module).read_text()).body:
+    for node in ast.parse(path_of(module).read_text(encoding="utf-8")).body:
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
