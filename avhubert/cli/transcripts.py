@@ -24,9 +24,11 @@ def transcribe(sources: Sequence[str | Path], model: str, options: BatchOptions)
     Raises:
         AvhubertError: at least one file could not be transcribed.
     """
-    from avhubert.transcription.batch import media_files, no_progress, transcribe_files
+    from avhubert.data.discovery import describe_skipped
+    from avhubert.transcription.batch import find_files, no_progress, transcribe_files
 
-    files = media_files(sources)
+    found = find_files(sources)
+    files = found.files
     failed = skipped = 0
     with progress() if sys.stderr.isatty() else contextlib.nullcontext() as bar:
         start_progress = no_progress if bar is None else _start_progress(bar)
@@ -36,6 +38,8 @@ def transcribe(sources: Sequence[str | Path], model: str, options: BatchOptions)
             _show_problems(result, options.modality)
             if result.error is None:
                 _show_outputs(result, options, several_files=len(files) > 1)
+    for line in describe_skipped(found.skipped):
+        warn(line)
     if skipped:
         warn(f"{skipped} of {len(files)} were there already")
     if failed:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from avhubert.constants import SPLITS
 from avhubert.corpora.cuts import cut_long_videos
-from avhubert.corpora.sources import Listing, Rejection, SourceClip, list_videos, phone_file, require_clips
+from avhubert.corpora.sources import (
+    Listing,
+    Rejection,
+    SourceClip,
+    escaped,
+    find_videos,
+    phone_file,
+    require_clips,
+)
 from avhubert.corpora.transcripts import Piece, read_table, read_transcript
 from avhubert.errors import DataError
 
@@ -52,17 +60,16 @@ def find(src: str | Path) -> Listing:
         DataError: `src` is not a folder, or contains no videos; transcripts.csv is malformed.
     """
     src = Path(src)
-    paths = list_videos(src)
+    found = find_videos(src)
     table = read_table(src / TABLE) if (src / TABLE).is_file() else {}
     ids = _Ids()
     videos: list[_Video] = []
     rejections: list[Rejection] = []
-    for path in paths:
+    for path in found.files:
         name = path.relative_to(src).as_posix()
-        escaped = name.encode("utf-8", "backslashreplace").decode().translate({9: "\\t", 10: "\\n", 13: "\\r"})
-        if escaped != name:
+        if escaped(name) != name:
             reason = "its name holds a tab, a line break or what is not Unicode; rename it"
-            rejections.append(Rejection(escaped, reason, reason))
+            rejections.append(Rejection(escaped(name), reason, reason))
             continue
         try:
             videos.append(_Video(path, name, table.pop(name, None) or read_transcript(path)))
@@ -71,7 +78,7 @@ def find(src: str | Path) -> Listing:
     clips = _clips(videos, ids)
     reason = f"{TABLE} names it, but there is no such video"
     rejections += [Rejection(name, reason, reason) for name in sorted(table)]
-    return require_clips(clips, rejections, src, "no videos")
+    return require_clips(clips, rejections, src, "no videos", found.skipped)
 
 
 def _clips(videos: list[_Video], ids: _Ids) -> list[SourceClip]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avhubert.constants import LRS3_SPLITS
-from avhubert.corpora.sources import Listing, Rejection, SourceClip, list_videos, phone_file, require_clips
+from avhubert.corpora.sources import Listing, Rejection, SourceClip, find_videos, phone_file, require_clips
+from avhubert.data.discovery import Skipped
 from avhubert.data.text import normalise_text
 from avhubert.errors import DataError
 
@@ -106,8 +107,11 @@ def find(src: str | Path) -> Listing:
         )
     clips: list[SourceClip] = []
     rejections: list[Rejection] = []
-    for split in LRS3_SPLITS:
-        for video in list_videos(src / split) if (src / split).is_dir() else []:
+    skipped: list[Skipped] = []
+    for split in (split for split in LRS3_SPLITS if (src / split).is_dir()):
+        found = find_videos(src / split)
+        skipped += found.skipped
+        for video in found.files:
             identifier = video.relative_to(src).with_suffix("").as_posix()
             try:
                 text, words = read_transcript(video.with_suffix(".txt"))
@@ -120,4 +124,4 @@ def find(src: str | Path) -> Listing:
                 clips.append(
                     SourceClip(name, video, split, segment.start, segment.end, segment.text or text, phone_file(video))
                 )
-    return require_clips(clips, rejections, src, "no videos in pretrain/, trainval/ or test/")
+    return require_clips(clips, rejections, src, "no videos in pretrain/, trainval/ or test/", skipped)

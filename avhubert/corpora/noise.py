@@ -17,6 +17,7 @@ import numpy as np
 
 from avhubert.constants import SAMPLE_RATE, SPLITS
 from avhubert.data.audio import write_wav
+from avhubert.data.discovery import AUDIO_EXTENSIONS, describe_skipped, find_recordings
 from avhubert.data.manifest import read_manifest
 from avhubert.data.shards import clip_samples
 from avhubert.errors import ConfigError, DataError, one_of
@@ -25,7 +26,6 @@ from avhubert.report import progress
 
 KINDS = ("babble", "speech", "musan")
 CATEGORIES = ("babble", "speech", "music", "noise")
-SUFFIXES = {".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus"}
 VOICES = 30  # recordings in a babble mixture
 LEAST_VOICES = 2
 BABBLE_SECONDS = 10  # longest mixture
@@ -94,12 +94,12 @@ def make_noise(kind: str, src: str | Path, dst: str | Path, seed: int = 0, count
     if count is not None and count < len(SPLITS):
         raise ConfigError(f"count={count} is too small: train, valid and test need a clip each")
     src, dst = Path(src), Path(dst).absolute()
-    if kind == "musan":
-        recordings = {name: _list_recordings(src / name, dst) for name in ("music", "noise", "speech")}
-    else:
-        recordings = {"speech": _list_recordings(src, dst)}
-    output_directory(dst)
     summary = NoiseSummary(dst)
+    if kind == "musan":
+        recordings = {name: _list_recordings(src / name, dst, summary) for name in ("music", "noise", "speech")}
+    else:
+        recordings = {"speech": _list_recordings(src, dst, summary)}
+    output_directory(dst)
     if kind in ("babble", "musan"):
         _make_babble(recordings["speech"], dst, seed, count, summary)
     if kind == "speech":
@@ -111,17 +111,19 @@ def make_noise(kind: str, src: str | Path, dst: str | Path, seed: int = 0, count
     return summary
 
 
-def _list_recordings(src: Path, dst: Path) -> list[Path]:
+def _list_recordings(src: Path, dst: Path, summary: NoiseSummary) -> list[Path]:
     """Audio files of a data directory's training split, or below a folder except below `dst`."""
     if not src.is_dir():
         raise DataError(f"{src} is not a folder; name a data directory or a folder of audio files", path=src)
     if any((src / f"{split}.tsv").exists() for split in SPLITS):
-        recordings = [clip.audio for clip in read_manifest(src / "train.tsv")]
+        recordings, skipped = [clip.audio for clip in read_manifest(src / "train.tsv")], []
     else:
-        recordings = sorted(path for path in src.rglob("*") if path.suffix.lower() in SUFFIXES)
-        recordings = [path for path in recordings if dst not in path.absolute().parents]
+        found = find_recordings(src, AUDIO_EXTENSIONS, without=[dst])
+        recordings, skipped = found.files, describe_skipped(found.skipped, src)
+        summary.notes += skipped
     if not recordings:
-        raise DataError(f"{src} has no audio files ({', '.join(sorted(SUFFIXES))})", path=src)
+        known = "files are recognised by extensions such as .wav and .flac"
+        raise DataError("; ".join([f"{src} has no audio files", *skipped, known]), path=src)
     return recordings
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from avhubert.constants import FRAME_RATE
+from avhubert.data.discovery import (
+    AUDIO_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    Recordings,
+    Skipped,
+    describe_skipped,
+    find_recordings,
+)
 from avhubert.errors import AvhubertError, DataError
-
-VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"))
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,14 @@ class Rejection:
         id: Id of the clip, or the name of the file if it does not become a clip.
         reason: The reason in one line, for the user.
         kind: The reason without names and numbers; rejections are counted by it.
+        is_input: False for a file or folder that is named but does not count as an input, such as a file with an
+            unknown extension.
     """
 
     id: str
     reason: str
     kind: str
+    is_input: bool = True
 
     @classmethod
     def from_error(cls, identifier: str, error: AvhubertError, path: Path | None = None) -> Rejection:
@@ -70,9 +79,35 @@ class Listing(NamedTuple):
 
 def list_videos(folder: Path) -> list[Path]:
     """All video files below `folder`, sorted. DataError if it is not a folder."""
+    return find_videos(folder).files
+
+
+def find_videos(folder: Path) -> Recordings:
+    """All video files below `folder`, and what was skipped there. DataError if it is not a folder."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name the folder that holds the videos", path=folder)
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    videos = find_recordings(folder, VIDEO_EXTENSIONS)
+    names = {path.with_suffix("") for path in videos.files}
+    videos.skipped = [item for item in videos.skipped if not _is_audio_of(item.path, names)]
+    return videos
+
+
+def _is_audio_of(path: Path, videos: set[Path]) -> bool:
+    """Whether a file is the audio of a video beside it: a video without an audio track has its audio there."""
+    return path.suffix.lower() in AUDIO_EXTENSIONS and path.with_suffix("") in videos
+
+
+def _skipped(skipped: Sequence[Skipped], src: Path) -> list[Rejection]:
+    """Skipped files as rejections; their names start below `src`."""
+    return [
+        Rejection(escaped(item.path.relative_to(src).as_posix()), item.reason, item.reason, is_input=False)
+        for item in skipped
+    ]
+
+
+def escaped(name: str) -> str:
+    """A name for a text file with one line per name: what is not text, tabs and line breaks as escape sequences."""
+    return name.encode("utf-8", "backslashreplace").decode().translate({9: "\\t", 10: "\\n", 13: "\\r"})
 
 
 def read_text(path: Path) -> str:
@@ -88,7 +123,11 @@ def read_text(path: Path) -> str:
 def read_ids(path: Path) -> set[str]:
     """Ids of videos from a list, one per line: paths below the corpus; a video suffix is removed."""
     lines = (line.strip() for line in read_text(path).splitlines())
-    ids = {line[: -len(suffix)] if (suffix := Path(line).suffix) in VIDEO_SUFFIXES else line for line in lines if line}
+    ids = {
+        line[: -len(suffix)] if (suffix := Path(line).suffix).lower() in VIDEO_EXTENSIONS else line
+        for line in lines
+        if line
+    }
     if not ids:
         raise DataError(f"{path} contains no ids; write one per line", path=path)
     return ids
@@ -110,12 +149,14 @@ def phones_per_frame(path: Path, frames: int, start: float = 0.0) -> list[str]:
     return row
 
 
-def require_clips(clips: Iterable[SourceClip], rejections: list[Rejection], src: Path, missing: str) -> Listing:
+def require_clips(
+    clips: Iterable[SourceClip], rejections: list[Rejection], src: Path, missing: str, skipped: Sequence[Skipped] = ()
+) -> Listing:
     """The listing of the corpus `src`. DataError if it has no clips; `missing` names what it lacks."""
-    listing = Listing(list(clips), rejections)
+    listing = Listing(list(clips), [*rejections, *_skipped(skipped, src)])
     if listing.clips:
         return listing
     if rejections:
         first = rejections[0].reason
         raise DataError(f"none of the {len(rejections)} videos of {src} can be used; the first: {first}", path=src)
-    raise DataError(f"{src} contains {missing}", path=src)
+    raise DataError("; ".join([f"{src} contains {missing}", *describe_skipped(skipped, src)]), path=src)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avhubert.corpora.sources import Listing, SourceClip, list_videos, read_ids, require_clips
+from avhubert.corpora.sources import Listing, SourceClip, find_videos, read_ids, require_clips
 from avhubert.errors import DataError
 
 ENGLISH_LIST = "english.txt"  # beside dev/ and test/; used if no other list is given
@@ -20,10 +20,11 @@ def find(src: str | Path, english_ids: Path | None = None) -> Listing:
     path = english_ids or src / ENGLISH_LIST
     english = read_ids(path) if english_ids or path.is_file() else set()
     clips = []
-    for video in list_videos(src):
+    found = find_videos(src)
+    for video in found.files:
         identifier = video.relative_to(src).with_suffix("").as_posix()
         clips.append(SourceClip(identifier, video, "en" if identifier in english else "other"))
-    listing = require_clips(clips, [], src, "no videos")
+    listing = require_clips(clips, [], src, "no videos", found.skipped)
     if english and not any(clip.split == "en" for clip in clips):
         raise DataError(
             f"none of the {len(english)} ids of {path} is a video below {src}; ids are paths without suffix", path=path

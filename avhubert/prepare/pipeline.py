@@ -100,6 +100,8 @@ def prepare(
     listing = find_clips(corpus, Path(src), english_ids)
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = output_directory(dst).resolve()
+    if dst == Path(src).resolve():
+        raise ConfigError(f"{dst} is the corpus itself; choose another output folder", path=dst)
     with _lock_shard(dst, shard):
         _prepare_clips(listing.clips[shard[0] :: shard[1]], dst, shard, clip_settings)
     output_settings = _OutputSettings(corpus, Path(src), seed, vocab_size, max_rejected, valid_ids)
@@ -161,9 +163,10 @@ def _write_outputs(
         return Summary(len(usable), kinds, waiting_for=missing)
     write_rejected(dst, rejections.values())
     if not usable:
-        first = min(rejections.values(), key=lambda rejection: rejection.id)
+        inputs = [rejection for rejection in rejections.values() if rejection.is_input]
+        first = min(inputs, key=lambda rejection: rejection.id)
         raise DataError(
-            f"none of the {len(rejections)} clips of {settings.src} can be used; the first, {first.id}: {first.reason}"
+            f"none of the {len(inputs)} clips of {settings.src} can be used; the first, {first.id}: {first.reason}"
         )
     clips = [face for clip in usable for face in _with_other_faces(clip)]
     assignment = assign_splits(settings.corpus, clips, dst, settings.seed, settings.valid_ids)
@@ -175,6 +178,8 @@ def _write_outputs(
     write_report(dst, settings.corpus, clips, list(rejections.values()), sources)
     _check_share(len(clips), kinds, settings.max_rejected, dst)
     notes = [*assignment.notes, *write_directories(assignment.directories, dst, settings.vocab_size)]
+    if others := sum(not rejection.is_input for rejection in rejections.values()):
+        notes.append(f"{others} files and folders are no videos; rejected.tsv names each with its reason")
     return Summary(len(clips), kinds, tuple(assignment.directories), notes=tuple(notes))
 
 

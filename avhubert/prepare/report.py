@@ -23,8 +23,8 @@ MAX_ROWS = 200  # of the report's tables
 
 
 def count_kinds(rejections: Iterable[Rejection]) -> Counter[str]:
-    """Number of rejections by kind."""
-    return Counter(rejection.kind for rejection in rejections)
+    """Number of rejected inputs by kind."""
+    return Counter(rejection.kind for rejection in rejections if rejection.is_input)
 
 
 def write_rejected(dst: Path, rejections: Iterable[Rejection]) -> None:
@@ -51,7 +51,8 @@ def write_report(
     """
     page = Page(f"Preparation of {corpus}")
     seconds = sum(clip.result.frames for clip in clips) / FRAME_RATE
-    page.text(f"{len(clips)} clips, {seconds / 3600:.2f} hours, are ready; {len(rejections)} inputs were rejected.")
+    rejected = sum(rejection.is_input for rejection in rejections)
+    page.text(f"{len(clips)} clips, {seconds / 3600:.2f} hours, are ready; {rejected} inputs were rejected.")
     if rejections:
         _add_rejections(page, rejections, sources)
     page.histogram([clip.result.frames / FRAME_RATE for clip in clips], "length, seconds")
@@ -67,7 +68,7 @@ def write_report(
 
 
 def _add_rejections(page: Page, rejections: Sequence[Rejection], sources: Mapping[str, SourceClip]) -> None:
-    page.table(("reason", "inputs"), count_kinds(rejections).most_common())
+    page.table(("reason", "inputs"), Counter(rejection.kind for rejection in rejections).most_common())
     rows = sorted((rejection.id, rejection.reason) for rejection in rejections)
     page.table(("rejected input", "reason"), rows[:MAX_ROWS])
     if len(rejections) > MAX_ROWS:

@@ -19,9 +19,11 @@ from avhubert.errors import AvhubertError, CheckpointError, MediaError
 from avhubert.serve.limits import CHECK_MEMORY, DURATION_TOLERANCE, MAX_FPS, MAX_PIXELS, RequestError, too_long
 
 # FFmpeg also reads playlists and lists of other files, which must not make the server open those
+# the formats of the file extensions in `avhubert.data.discovery`
 FORMATS = (
-    "aac", "aiff", "amr", "asf", "avi", "caf", "flac", "flv", "m4v", "matroska", "mov", "mp3", "mpeg", "mpegts", "mxf",
-    "ogg", "w64", "wav", "webm",
+    "aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "au", "avi", "caf", "dhav", "dts", "dv", "eac3",
+    "flac", "flv", "gsm", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov", "mp3", "mpc", "mpc8", "mpeg",
+    "mpegts", "mpegvideo", "mxf", "nsv", "nut", "ogg", "rm", "tta", "voc", "w64", "wav", "webm", "wtv", "wv", "yuv4mpegpipe",
 )  # fmt: skip
 OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 POLL_SECONDS = 0.1

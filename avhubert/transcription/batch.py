@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avhubert.data.discovery import CAPTIONED, MEDIA_EXTENSIONS, Skipped, describe_skipped, find_recordings
 from avhubert.errors import DataError, MediaError
 from avhubert.files import output_directory, write_text
 from avhubert.transcription.burn_in import burn_in
@@ -19,13 +20,6 @@ from avhubert.transcription.transcript import Transcript, render
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
-
-VIDEO_SUFFIXES = (
-    *("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts", "mxf", "ogv", "ts", "vob"),
-    *("webm", "wmv"),
-)
-AUDIO_SUFFIXES = ("aac", "aif", "aiff", "flac", "m4a", "mp3", "oga", "ogg", "opus", "wav", "wma")
-SUFFIXES = frozenset(f".{suffix}" for suffix in (*VIDEO_SUFFIXES, *AUDIO_SUFFIXES))
 
 # starts a progress bar with a description and a total in seconds; the result is called with the seconds done so far
 StartProgress = Callable[[str, float], Callable[[float], None]]
@@ -58,7 +52,7 @@ class BatchOptions:
         form: Format of the transcripts: 'txt', 'srt', 'vtt' or 'json'.
         out: Output folder; None: transcripts are returned and not written.
         burn_in: Also write NAME.captioned.mp4, the video with captions.
-        skip_existing: Skip files whose transcript is already in `out`.
+        skip_existing: Skip files whose outputs are already in `out`, and never replace a transcript there.
         people: One transcript for each visible person, NAME.person1.`form` and so on from left to right.
         device: Device of the model, see `transcribe`.
         precision: Number format of the model's computations, see `transcribe`.
@@ -106,41 +100,69 @@ class FileResult:
 
 
 # --------------------------------------------------------------------------- files and names
-def media_files(sources: Sequence[str | Path]) -> list[MediaFile]:
+@dataclass
+class FoundFiles:
+    """The files that the user's sources name.
+
+    Attributes:
+        files: The files to transcribe, each once.
+        skipped: What was skipped in folders and by patterns.
+    """
+
+    files: list[MediaFile] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def find_files(sources: Sequence[str | Path]) -> FoundFiles:
     """Each file that `sources` names, once.
 
     Args:
-        sources: Files, folders (all media files in them and in their subfolders) and patterns such as 'talks/*.mp4'.
+        sources: Files, whatever their extension; folders (all recordings in them and in their subfolders) and patterns
+            such as 'talks/*.mp4'.
 
     Raises:
-        DataError: A folder has no media file, or a pattern matches none.
+        DataError: A folder has no recording, or a pattern matches none.
     """
     names: dict[Path, Path] = {}
+    skipped: list[Skipped] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            for file in _files_in(path):
-                names.setdefault(file, file.relative_to(path))
+            found = _files_in(path, skipped)
         elif not path.exists() and glob.has_magic(str(source)):
-            for file in _matches(str(source)):
-                names.setdefault(file, Path(file.name))
+            found = _matches(str(source), skipped)
         else:
-            names.setdefault(path, Path(path.name))
-    return [MediaFile(path, name) for path, name in names.items()]
+            found = {path: Path(path.name)}
+        for file, name in found.items():
+            names.setdefault(file, name)
+    originals = names.keys() | {path.with_suffix("") for path in names}
+    for path in [path for path in names if path.name.endswith(CAPTIONED)]:
+        if path.with_name(path.name.removesuffix(CAPTIONED)) in originals:
+            skipped.append(Skipped(path, "a captioned video of another file in the list"))
+            del names[path]
+    return FoundFiles([MediaFile(path, name) for path, name in names.items()], skipped)
 
 
-def _files_in(folder: Path) -> list[Path]:
-    files = [file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
-    if not files:
-        raise DataError(f"no video or sound file in the folder {folder}; files are known by endings such as .mp4")
-    return sorted(files)
+def _files_in(folder: Path, skipped: list[Skipped]) -> dict[Path, Path]:
+    found = find_recordings(folder)
+    if not found.files:
+        known = "files are recognised by extensions such as .mp4"
+        problem = f"no video or sound file in the folder {folder}"
+        raise DataError("; ".join([problem, *describe_skipped(found.skipped, folder), known]), path=folder)
+    skipped += found.skipped
+    return {file: file.relative_to(folder) for file in found.files}
 
 
-def _matches(pattern: str) -> list[Path]:
+def _matches(pattern: str, skipped: list[Skipped]) -> dict[Path, Path]:
+    """The files that a pattern matches; if the pattern gives no extension, those with the extension of a recording."""
     files = [path for match in sorted(glob.glob(pattern, recursive=True)) if (path := Path(match)).is_file()]
+    if glob.has_magic(Path(pattern).suffix) or not Path(pattern).suffix:
+        recordings = [path for path in files if path.suffix.lower() in MEDIA_EXTENSIONS]
+        skipped += [Skipped(path, "not the extension of a recording") for path in files if path not in recordings]
+        files = recordings
     if not files:
         raise DataError(f"no file matches '{pattern}'")
-    return files
+    return {file: Path(file.name) for file in files}
 
 
 def output_names(files: Sequence[MediaFile], form: str) -> list[Path]:
@@ -185,10 +207,29 @@ def transcribe_files(
         check_lip_reading(recognizer, options.modality)
     for file, name in zip(files, names, strict=True):
         target = folder / name if folder else None
-        if options.skip_existing and target is not None and target.exists():
+        if options.skip_existing and target is not None and _is_complete(file.path, target, options):
             yield FileResult(file.path, skipped=True)
         else:
             yield _transcribe_file(file.path, target, recognizer, options, start_progress)
+
+
+def _is_complete(file: Path, target: Path, options: BatchOptions) -> bool:
+    """Whether all outputs of a file exist."""
+    from avhubert.data.video import probe
+
+    if not target.exists():
+        return False
+    if not options.burn_in or _captioned(target).exists():
+        return True
+    try:
+        return not probe(file).has_video  # an audio file gets no captioned video
+    except MediaError:
+        return False
+
+
+def _captioned(target: Path) -> Path:
+    """The path of the captioned video beside a transcript."""
+    return target.with_name(f"{target.stem}{CAPTIONED}")
 
 
 def _transcribe_file(
@@ -205,8 +246,9 @@ def _transcribe_file(
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if options.burn_in:
-            _write_captioned(transcription, result, target.with_name(f"{target.stem}.captioned.mp4"))
-        _write_transcripts(result, target, options.form)
+            _write_captioned(transcription, result, _captioned(target))
+        if not (options.skip_existing and target.exists()):  # it may have been corrected by hand
+            _write_transcripts(result, target, options.form)
     return result
 
 

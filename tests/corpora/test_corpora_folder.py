@@ -182,3 +182,17 @@ def test_long_videos_are_cut_where_the_audio_is_quiet(tmp_path: Path) -> None:
     assert 5 <= seconds - long[-1].start <= 15
     (tmp_path / "long.txt").write_text("all that is said")
     assert transcripts.read_transcript(tmp_path / "long.mp4") == [Piece(0.0, None, "all that is said")]
+
+
+def test_what_is_no_video_is_named_and_is_no_input(tmp_path: Path) -> None:
+    create_files(tmp_path, "a.MTS", "a.wav", "b.mp3", "c.xyz", "._a.mp4", "__MACOSX/a.mp4", "old/journal/0-of-1.jsonl")
+    clips, rejections = folder.find(tmp_path)
+    assert [clip.id for clip in clips] == ["a"]
+    assert [(rejection.id, rejection.kind, rejection.is_input) for rejection in rejections] == [
+        ("b.mp3", "an audio file", False),
+        ("c.xyz", "the extension .xyz is not one of a recording; name the file to read it", False),
+        ("old", "a folder that avhubert wrote; name it to read it", False),
+    ]
+    (tmp_path / "a.MTS").unlink()
+    with pytest.raises(DataError, match=r"contains no videos; skipped 2 \(an audio file\): a\.wav, b\.mp3; skipped 1"):
+        folder.find(tmp_path)

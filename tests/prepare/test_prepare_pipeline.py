@@ -123,6 +123,23 @@ def transcript(video: Path, text: str = "HELLO THERE") -> None:
     video.with_suffix(".txt").write_text(f"Text:  {text}\nConf:  5\n")
 
 
+def test_files_that_are_no_videos_are_named_and_do_not_count(tmp_path: Path) -> None:
+    src = tmp_path / "src"
+    write_still(src / "talk.mp4")
+    write_still(src / "other.M4V")
+    for name in ("a.xyz", "b.zip", "noending", "c.mp3"):
+        (src / name).touch()
+    summary = prepare("folder", src, tmp_path / "dst", workers=1, max_rejected=0)
+    assert summary.usable == 2
+    assert not summary.rejected
+    assert "4 files and folders are no videos; rejected.tsv names each with its reason" in str(summary)
+    rows = (tmp_path / "dst" / "rejected.tsv").read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows] == ["a.xyz", "b.zip", "c.mp3", "noending"]
+    assert "2 clips, 0.00 hours, are ready; 0 inputs were rejected" in (tmp_path / "dst" / "report.html").read_text()
+    with pytest.raises(ConfigError, match="is the corpus itself; choose another output folder"):
+        prepare("folder", src, src)
+
+
 def test_rejected_inputs_are_listed_with_their_reason(tmp_path: Path) -> None:
     src = tmp_path / "src"
     for name in ("good1", "good2"):

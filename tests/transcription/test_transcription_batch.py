@@ -14,7 +14,7 @@ from avhubert.data.audio import write_wav
 from avhubert.data.video import probe, write_video
 from avhubert.errors import DataError
 from avhubert.model.recognizer import Recognizer
-from avhubert.transcription.batch import MediaFile, media_files, output_names
+from avhubert.transcription.batch import MediaFile, find_files, output_names
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +39,43 @@ def tree(talk: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
 
 
 def test_folders_and_patterns(tree: Path) -> None:
-    found = media_files([tree])
+    found = find_files([tree]).files
     assert [str(file.name) for file in found] == ["day 2/one.wav", "day 2/two.mp4", "one.wav"]
-    assert media_files([tree / "one.wav", tree])[0].path == tree / "one.wav"
-    assert len(media_files([tree / "one.wav", tree])) == 3
-    assert [str(file.name) for file in media_files([f"{tree}/**/*.wav"])] == ["one.wav", "one.wav"]
+    assert find_files([tree / "one.wav", tree]).files[0].path == tree / "one.wav"
+    assert len(find_files([tree / "one.wav", tree]).files) == 3
+    assert [str(file.name) for file in find_files([f"{tree}/**/*.wav"]).files] == ["one.wav", "one.wav"]
     with pytest.raises(DataError, match=r"no file matches '.*\.mkv'"):
-        media_files([f"{tree}/*.mkv"])
+        find_files([f"{tree}/*.mkv"])
     (tree / "empty").mkdir()
     with pytest.raises(DataError, match="no video or sound file in the folder"):
-        media_files([tree / "empty"])
+        find_files([tree / "empty"])
+    (tree / "empty" / "talk.xyz").touch()
+    with pytest.raises(DataError, match=r"skipped 1 \(the extension .xyz is not one of a recording.*\): talk.xyz"):
+        find_files([tree / "empty"])
+
+
+def test_a_pattern_without_extension_matches_recordings_only(tree: Path) -> None:
+    found = find_files([f"{tree}/*"])
+    assert [file.path.name for file in found.files] == ["one.wav"]
+    assert [item.path.name for item in found.skipped] == ["notes.txt"]
+    assert [file.path.name for file in find_files([f"{tree}/*.txt"]).files] == ["notes.txt"]
+
+
+def test_a_file_given_by_name_is_tried(tree: Path, model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    sound = shutil.copy(tree / "one.wav", tree / "recording no. 2")
+    assert main(["transcribe", str(sound), *model, "--modality", "a"]) == 0
+    assert main(["transcribe", str(tree / "notes.txt"), *model]) == 1
+    assert "notes.txt" in capsys.readouterr().err
+
+
+def test_captioned_videos_are_no_inputs_beside_their_originals(tmp_path: Path) -> None:
+    for name in ("talk.MP4", "talk.captioned.mp4", "alone.captioned.mp4"):
+        (tmp_path / name).touch()
+    files = [tmp_path / name for name in ("talk.captioned.mp4", "talk.MP4", "alone.captioned.mp4")]
+    found = find_files(files)
+    assert [file.path.name for file in found.files] == ["talk.MP4", "alone.captioned.mp4"]
+    assert [item.path.name for item in found.skipped] == ["talk.captioned.mp4"]
+    assert [file.path.name for file in find_files([tmp_path]).files] == ["talk.MP4"]
 
 
 def test_outputs_never_share_a_name() -> None:
@@ -86,6 +113,27 @@ def test_a_folder_is_written_as_a_folder(
     assert "2 of 3 were there already" in capsys.readouterr().err
     assert (out / "one.srt").read_text() == "mended by hand"
     assert (out / "day 2" / "one.srt").exists()
+
+
+def test_a_second_run_beside_the_sources_makes_what_is_missing(
+    tree: Path, model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["transcribe", str(tree), *model, "--out", str(tree)]
+    assert main(run) == 0
+    assert main([*run, "--burn-in"]) == 0
+    (tree / "day 2" / "two.txt").write_text("corrected by hand")
+    (tree / "day 2" / "two.captioned.mp4").unlink()
+    (tree / "unknown.xyz").touch()
+    capsys.readouterr()
+    assert main([*run, "--burn-in", "--skip-existing"]) == 0
+    err = capsys.readouterr().err
+    assert "2 of 3 were there already" in err
+    assert "skipped 1 (the extension .xyz is not one of a recording; name the file to read it)" in err
+    assert (tree / "day 2" / "two.txt").read_text() == "corrected by hand"
+    assert main([*run, "--burn-in", "--skip-existing"]) == 0
+    assert "3 of 3 were there already" in capsys.readouterr().err
+    written = {path.name for path in tree.rglob("*") if path.is_file()}
+    assert written == {"notes.txt", "one.txt", "one.wav", "two.captioned.mp4", "two.mp4", "two.txt", "unknown.xyz"}
 
 
 @pytest.mark.parametrize("option", ["--burn-in", "--skip-existing"])
