@@ -13,7 +13,7 @@ from avhubert.errors import AvhubertError
 
 
 def _features_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="DATA_OR_FILE", help="data directory, or one video")
+    parser.add_argument("source", metavar="DATA_OR_FILE", help="data directory, recording or folder of recordings")
     parser.add_argument("--model", required=True, metavar="MODEL", help="model directory or published checkpoint")
     parser.add_argument("--layer", type=int, metavar="L", help="0: the encoder's input; default: the encoder's output")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
@@ -145,7 +145,7 @@ COMMANDS = (
     ),
     Command(
         "info",
-        "describe a model, run, data directory, label folder or video",
+        "describe a model, run, data directory, label folder, recording or folder of recordings",
         "avhubert info runs/demo/model",
         _info_arguments,
         _info,

@@ -1,13 +1,15 @@
-"""Features of one layer, and cluster ids, for the clips of a data directory or for one raw video or audio file."""
+"""Features of one layer, and cluster ids, for the clips of a data directory or for raw video and audio files."""
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avhubert.constants import MODALITIES, SPLITS
-from avhubert.errors import ConfigError, DataError, one_of
+from avhubert.errors import ConfigError, DataError, MediaError, one_of
 from avhubert.files import atomic_path, output_directory
 from avhubert.report import progress
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from avhubert.data.collate import Example
     from avhubert.data.manifest import Clip
     from avhubert.features.layer import LayerExtractor
+
+_log = logging.getLogger(__name__)
 
 
 def extract_features(
@@ -38,7 +42,8 @@ def extract_features(
     padded: a batch holds one clip or equally long ones.
 
     Args:
-        source: a data directory, or a raw video or audio file; in a raw video the mouth is found first.
+        source: a data directory, a raw video or audio file, or a folder of such files; in a raw video the mouth is
+            found first. A file of a folder that cannot be read does not stop the others.
         model: what `avhubert.load` takes, or a loaded model.
         layer: see `AVHubert.forward`.
         out: output folder.
@@ -54,7 +59,8 @@ def extract_features(
 
     Raises:
         ConfigError: the layer, modality, split, device or precision does not exist; the units are of other features.
-        DataError, MediaError: the data directory or a file in it cannot be used.
+        DataError, MediaError: the data directory or a file in it cannot be used; of a folder of raw files, one or more
+            could not be read.
     """
     from avhubert.cluster.label_model import read_label_model
     from avhubert.features.layer import LayerExtractor
@@ -67,16 +73,19 @@ def extract_features(
     label_model = None if units is None else read_label_model(units)
     if label_model is not None:
         layer = _layer_of_units(label_model, layer, units)
-    manifests = _manifests(source, split) if source.is_dir() else {}
+    recordings = _recordings(source) if source.is_dir() and split is None else []
+    manifests = _manifests(source, split) if source.is_dir() and not recordings else {}
     out = output_directory(out)
     extractor = LayerExtractor(model, layer, modality, device, precision)
     if label_model is not None:
         model_sha256 = extractor.identity.get("model_sha256")
         if model_sha256 and label_model.model_sha256 and model_sha256 != label_model.model_sha256:
             raise ConfigError(f"the units in {units} were made from another model than {model}; give that model")
-    if source.is_dir():
+    if manifests:
         return _extract_clips(manifests, extractor, out, label_model)
-    return _extract_file(source, extractor, out, label_model)
+    if recordings:
+        return _extract_files(source, recordings, extractor, out, label_model)
+    return _extract_file(source, out / source.stem, extractor, label_model)
 
 
 def _layer_of_units(label_model: LabelModel, layer: int | None, units: str | Path | None) -> int:
@@ -90,6 +99,19 @@ def _layer_of_units(label_model: LabelModel, layer: int | None, units: str | Pat
     return units_layer
 
 
+def _recordings(folder: Path) -> list[Path]:
+    """The recordings in a folder that is no data directory; none if it is one. What is skipped is reported."""
+    from avhubert.data.discovery import describe_skipped, find_recordings
+    from avhubert.data.manifest import splits
+
+    if splits(folder):
+        return []
+    found = find_recordings(folder)
+    for line in describe_skipped(found.skipped, folder):
+        _log.warning(line)
+    return found.files
+
+
 def _manifests(data_dir: Path, split: str | None) -> dict[str, list[Clip]]:
     """The clips of each split to extract."""
     from avhubert.data.manifest import read_manifest, splits
@@ -97,7 +119,8 @@ def _manifests(data_dir: Path, split: str | None) -> dict[str, list[Clip]]:
     present = [path.stem for path in splits(data_dir)]
     if not present:
         raise DataError(
-            f"{data_dir} has no manifest (train.tsv, valid.tsv or test.tsv); give a data directory or a file"
+            f"{data_dir} has no manifest (train.tsv, valid.tsv or test.tsv) and no recordings; give a data directory, "
+            "a file or a folder of files"
         )
     if split is not None and split not in present:
         raise ConfigError(one_of("split", split, present))
@@ -128,14 +151,36 @@ def _extract_clips(
     return written
 
 
-def _extract_file(source: Path, extractor: LayerExtractor, out: Path, label_model: LabelModel | None) -> list[Path]:
+def _extract_files(
+    folder: Path, files: list[Path], extractor: LayerExtractor, out: Path, label_model: LabelModel | None
+) -> list[Path]:
+    names = [file.relative_to(folder).with_suffix("") for file in files]
+    counts = Counter(names)
+    written, failed = [], 0
+    with progress() as bar:
+        task = bar.add_task("features", total=len(files), unit="files")
+        for file, name in zip(files, names, strict=True):
+            target = name if counts[name] == 1 else file.relative_to(folder)
+            try:
+                written += _extract_file(file, out / target, extractor, label_model)
+            except MediaError as error:
+                _log.warning("%s", error)
+                failed += 1
+            bar.advance(task)
+    if failed:
+        raise DataError(f"{failed} of {len(files)} files of {folder} could not be read", path=folder)
+    return written
+
+
+def _extract_file(source: Path, target: Path, extractor: LayerExtractor, label_model: LabelModel | None) -> list[Path]:
+    """Write `target`.npy, and `target`.km with the cluster ids."""
     from avhubert.data.labels import write_labels
 
     features = extractor.features([_read_raw(source, extractor.modality)])[0]
-    written = [out / f"{source.stem}.npy"]
+    written = [target.with_name(f"{target.name}.npy")]
     _save(written[0], features)
     if label_model is not None:
-        written.append(out / f"{source.stem}.km")
+        written.append(target.with_name(f"{target.name}.km"))
         write_labels(written[1], [_units(features, extractor, label_model)])
     return written
 

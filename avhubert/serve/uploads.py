@@ -23,7 +23,8 @@ from avhubert.serve.limits import CHECK_MEMORY, DURATION_TOLERANCE, MAX_FPS, MAX
 FORMATS = (
     "aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "au", "avi", "caf", "dhav", "dts", "dv", "eac3",
     "flac", "flv", "gsm", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov", "mp3", "mpc", "mpc8", "mpeg",
-    "mpegts", "mpegvideo", "mxf", "nsv", "nut", "ogg", "rm", "tta", "voc", "w64", "wav", "webm", "wtv", "wv", "yuv4mpegpipe",
+    "mpegts", "mpegvideo", "mxf", "nsv", "nut", "ogg", "rm", "tta", "voc", "w64", "wav", "webm", "wtv", "wv",
+    "yuv4mpegpipe",
 )  # fmt: skip
 OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 POLL_SECONDS = 0.1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avhubert.constants import FRAME_RATE, SAMPLE_RATE, SPECIAL_SYMBOLS
+from avhubert.data.discovery import Recordings, describe_skipped, find_recordings
 from avhubert.data.manifest import REJECTED, Clip, splits
 from avhubert.errors import CheckpointError, DataError, MediaError
 from avhubert.files import read_json, sha256
@@ -51,9 +53,13 @@ def _describe_folder(path: Path) -> Description:
     for is_of_kind, describe_kind in FOLDER_KINDS:
         if is_of_kind(path):
             return describe_kind(path)
+    recordings = find_recordings(path)
+    if recordings.files:
+        return describe_recordings(path, recordings)
     raise DataError(
         f"{path} is not a folder that `avhubert info` describes: a model (config.json), a run (resolved.yaml), a data "
-        "directory or noise ({train,valid,test}.tsv), labels (labels.json) or a recipe's directory (iterations.json)",
+        "directory or noise ({train,valid,test}.tsv), labels (labels.json), a recipe's directory (iterations.json) or a "
+        "folder of recordings",
         path=path,
     )
 
@@ -133,6 +139,32 @@ def describe_recording(path: Path) -> Description:
     return description
 
 
+def describe_recordings(folder: Path, recordings: Recordings) -> Description:
+    """Describes a folder of video and audio files by their headers."""
+    from avhubert.data.video import probe
+
+    seconds = {"videos": 0.0, "audio files": 0.0}
+    counts = Counter[str]()
+    unreadable = []
+    for file in recordings.files:
+        try:
+            media = probe(file)
+        except MediaError as error:
+            unreadable.append(error.with_path_as(str(file.relative_to(folder))))
+            continue
+        kind = "videos" if media.has_video else "audio files"
+        counts[kind] += 1
+        seconds[kind] += media.duration_seconds
+    description: Description = {"kind": "folder of recordings"}
+    for kind, count in counts.items():
+        description[kind] = f"{count:,}, {_duration_text(seconds[kind])}"
+    for number, reason in enumerate(unreadable, 1):
+        description[f"unreadable {number}"] = reason
+    for number, line in enumerate(describe_skipped(recordings.skipped, folder), 1):
+        description[f"skipped {number}"] = line.removeprefix("skipped ")
+    return description
+
+
 # --------------------------------------------------------------------------- data, labels, noise, recipes
 def _is_noise(path: Path) -> bool:
     """Lines of noise lists are single paths; lines of a manifest, after the first one, contain tabs."""
@@ -171,7 +203,7 @@ def _split_text(manifest: Path) -> str:
     from avhubert.data.transcripts import read_transcripts
 
     clips = read_manifest(manifest)
-    parts = [f"{len(clips):,} clips", _duration_text(clips)]
+    parts = [f"{len(clips):,} clips", _duration_text(_clip_seconds(clips))]
     transcripts = manifest.with_suffix(".wrd")
     if transcripts.is_file():
         words = sum(len(text.split()) for text in read_transcripts(transcripts, clips))
@@ -188,9 +220,12 @@ def _split_text(manifest: Path) -> str:
     return ", ".join(parts)
 
 
-def _duration_text(clips: list[Clip]) -> str:
-    hours = sum(max(clip.video_frames / FRAME_RATE, clip.audio_samples / SAMPLE_RATE) for clip in clips) / 3600
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+def _clip_seconds(clips: list[Clip]) -> float:
+    return sum(max(clip.video_frames / FRAME_RATE, clip.audio_samples / SAMPLE_RATE) for clip in clips)
+
+
+def _duration_text(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def describe_labels(path: Path) -> Description:

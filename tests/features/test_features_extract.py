@@ -141,3 +141,27 @@ def test_precision(directory: Path, data_dir: Path, tmp_path: Path) -> None:
         assert 0 < abs(full - reduced).max() < 0.1
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         extract_features(data_dir, str(directory), out=tmp_path / "out", device="cpu", precision="fp16")
+
+
+def test_a_folder_of_recordings(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "talks"
+    (folder / "day").mkdir(parents=True)
+    for name in ("a.wav", "day/a.wav", "day/a.aiff", "day/b.xyz"):
+        write_wav(folder / "sound.wav", np.zeros(16_000, np.int16))
+        (folder / "sound.wav").rename(folder / name)
+    command = ["features", str(folder), "--model", str(directory), "--modality", "a", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "skipped 1 (the extension .xyz is not one of a recording" in capsys.readouterr().err
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.npy"))
+    assert written == ["a.npy", "day/a.aiff.npy", "day/a.wav.npy"]
+    (folder / "a.wav").write_text("not a recording")
+    (tmp_path / "out" / "day" / "a.wav.npy").unlink()
+    assert main(command) == 1
+    assert f"1 of 3 files of {folder} could not be read" in capsys.readouterr().err
+    assert (tmp_path / "out" / "day" / "a.wav.npy").exists()
+
+
+def test_a_folder_without_recordings(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"has no manifest \(train.tsv, valid.tsv or test.tsv\) and no recordings"):
+        extract_features(tmp_path, str(directory), out=tmp_path / "out")

@@ -6,11 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avhubert.cli.app import main
 from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
+from avhubert.data.audio import write_wav
 from avhubert.data.tokenizer import train_tokenizer
+from avhubert.data.video import write_video
 from avhubert.errors import CheckpointError, DataError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
@@ -182,3 +185,18 @@ def test_what_is_none_of_ours(data_dir: Path, tmp_path: Path) -> None:
         assert sentence in str(raised.value)
         assert str(path) in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+def test_a_folder_of_recordings(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.WAV", np.zeros(32_000, np.int16))
+    write_video(tmp_path / "b.mp4", [np.zeros((96, 96, 3), np.uint8)] * 25)
+    (tmp_path / "broken.mp4").write_text("text")
+    (tmp_path / "c.xyz").touch()
+    description = describe(tmp_path)
+    assert description.pop("unreadable 1").startswith("broken.mp4 ")  # type: ignore[union-attr]
+    assert description == {
+        "kind": "folder of recordings",
+        "audio files": "1, 0.0 min",
+        "videos": "1, 0.0 min",
+        "skipped 1": "1 (the extension .xyz is not one of a recording; name the file to read it): c.xyz",
+    }
