@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,13 +15,15 @@ import av
 import numpy as np
 
 from avhubert.constants import SAMPLE_RATE
-from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice, open_container
+from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
+from avhubert.data.mixing import PhaseCorrection
+from avhubert.data.packets import NothingDecodedError, StreamDecoder, TimedFrame
+from avhubert.data.streams import selector
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
 GAP_SECONDS = 0.02  # a larger jump in the timestamps starts a new segment
 LONGEST_HOURS = 24  # longer tracks are an error: after damage to the timestamps the array could exceed the memory
-SEEK_SECONDS = 1  # decoding starts this much before the requested part: the first frames after a seek are inexact
 
 
 def read_audio(
@@ -60,7 +62,7 @@ def read_audio(
     path = Path(path)
     samples = _read_plain_wav(path)
     if samples is None:
-        samples = _decode(path, Fraction(start), None if end is None else Fraction(end))
+        samples = _decode(path, Fraction(start), None if end is None else Fraction(end), streams, damage)
     else:
         samples = samples[round(start * SAMPLE_RATE) :]
     if end is not None:
@@ -85,22 +87,32 @@ def _read_plain_wav(path: Path) -> np.ndarray | None:
         return None
 
 
-def _decode(path: Path, start_seconds: Fraction, end_seconds: Fraction | None) -> np.ndarray:
+def _decode(
+    path: Path,
+    start_seconds: Fraction,
+    end_seconds: Fraction | None,
+    streams: StreamChoice,
+    damage: DamageLog | None,
+) -> np.ndarray:
     """Samples int16 [N] from `start_seconds`; they may extend a little past `end_seconds`."""
     if not path.is_file():
         raise MediaError(f"cannot read {path}: there is no such file", kind="no such file", path=path)
+    decoder: StreamDecoder[av.AudioFrame] = StreamDecoder(
+        path, "audio", selector(path, "audio", streams, damage), damage
+    )
+    correction = PhaseCorrection()
     try:
-        with open_container(path) as container:
-            if not container.streams.audio:
-                raise MediaError(f"{path} has no audio track", kind="no audio track", path=path)
-            begin = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
-            if start_seconds > SEEK_SECONDS:
-                container.seek(int((begin + start_seconds - SEEK_SECONDS) * av.time_base), backward=True)
-            segments = list(_segments(container, begin + start_seconds, end_seconds and end_seconds - start_seconds))
-    except (av.FFmpegError, OSError) as error:
+        frames = decoder.frames(start_seconds)
+        length_seconds = None if end_seconds is None else end_seconds - start_seconds
+        segments = list(_segments(frames, start_seconds, length_seconds, correction))
+        frames.close()
+    except (av.FFmpegError, OSError, NothingDecodedError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise MediaError(
-            f"cannot read the audio of {path}: {error.strerror or error}", kind="audio cannot be read", path=path
+            f"cannot read the audio of {path}: {reason}", kind="audio cannot be read", path=path
         ) from error
+    if correction.seconds and damage is not None:
+        damage.note("the two audio channels are out of phase; one of them is inverted, so that they do not cancel")
     length = max([0, *(first + len(segment) for first, segment in segments)])
     if length > LONGEST_HOURS * 3600 * SAMPLE_RATE:
         hours = length / 3600 / SAMPLE_RATE
@@ -118,24 +130,29 @@ def _decode(path: Path, start_seconds: Fraction, end_seconds: Fraction | None) -
 
 
 def _segments(
-    container: av.container.InputContainer, origin: Fraction, end_seconds: Fraction | None
+    frames: Iterable[TimedFrame[av.AudioFrame]],
+    start_seconds: Fraction,
+    end_seconds: Fraction | None,
+    correction: PhaseCorrection,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Decoded segments without a jump in their timestamps: (index of the first sample at 16 kHz, int16 [N]).
 
     Args:
-        container: positioned before the requested part.
-        origin: timestamp of sample 0 in seconds.
-        end_seconds: seconds after `origin` at which decoding stops; None: at the end of the track.
+        frames: the frames from before the requested part on.
+        start_seconds: time of sample 0.
+        end_seconds: seconds after `start_seconds` at which decoding stops; None: at the end of the track.
+        correction: mixes channels that are out of phase.
     """
-    segment, end = None, Fraction(0)
-    for frame in container.decode(audio=0):
-        time = end if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base - origin
+    segment, end = None, -start_seconds  # without timestamps, the first frame is the start of the file
+    for timed in frames:
+        frame = timed.frame
+        time = end if timed.time is None else timed.time - start_seconds
         if end_seconds is not None and time > end_seconds + GAP_SECONDS:
             break
         if segment is None or abs(time - end) > GAP_SECONDS or not segment.has_format_of(frame):
             if segment is not None:
                 yield segment.finish()
-            segment, end = _Segment(time, frame), time
+            segment, end = _Segment(time, frame, correction), time
         segment.add(frame)
         end += Fraction(frame.samples, frame.sample_rate)
     if segment is not None:
@@ -148,10 +165,11 @@ class _Segment:
     Args:
         start: seconds after sample 0.
         frame: the first frame; `add` it too.
+        correction: mixes channels that are out of phase.
     """
 
-    def __init__(self, start: Fraction, frame: av.AudioFrame) -> None:
-        self.start, self.format = start, self._format(frame)
+    def __init__(self, start: Fraction, frame: av.AudioFrame, correction: PhaseCorrection) -> None:
+        self.start, self.format, self.correction = start, self._format(frame), correction
         self.resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         self.resampled: list[np.ndarray] = []
 
@@ -162,7 +180,12 @@ class _Segment:
     def has_format_of(self, frame: av.AudioFrame) -> bool:
         return self.format == self._format(frame)
 
-    def add(self, frame: av.AudioFrame | None) -> None:
+    def add(self, frame: av.AudioFrame) -> None:
+        """Mix and resample a frame."""
+        for corrected in self.correction.add(frame):
+            self._resample(corrected)
+
+    def _resample(self, frame: av.AudioFrame | None) -> None:
         """Resample a frame; None flushes the resampler."""
         if frame is not None:
             frame.pts = None  # with timestamps the resampler would insert or drop samples
@@ -170,7 +193,9 @@ class _Segment:
 
     def finish(self) -> tuple[int, np.ndarray]:
         """Index of the first sample at 16 kHz, and the samples int16 [N]."""
-        self.add(None)
+        for corrected in self.correction.flush():
+            self._resample(corrected)
+        self._resample(None)
         return round(self.start * SAMPLE_RATE), np.concatenate([np.zeros(0, np.int16), *self.resampled])
 
 

@@ -5,8 +5,11 @@ Every module that reads audio or video opens its file here.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -14,10 +17,18 @@ import av
 
 NEIGHBOUR_SECONDS = 1.0  # damaged packets that are closer than this are reported in one sentence
 
+PRIMING_SECONDS = Fraction(3, 10)  # encoders put less than this before time 0, which players do not play
+MAX_FAILURES = 1000  # errors of the demuxer in a row, after which the rest of a file is given up
+MAX_PIXELS = 50_000_000  # of a frame: more than 8K
+
+# playlists may not make FFmpeg open anything but files; a file cannot have more streams than a broadcast multiplex
+SAFE_OPTIONS = {"protocol_whitelist": "file", "max_streams": "256"}
+
 # up to PyAV 18, a title that is not UTF-8 raises an error without this argument; PyAV 19 removed the argument
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 StreamKind = Literal["audio", "video"]
+FileIdentity = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class DamageLog:
 
 
 def open_container(path: str | Path, options: Mapping[str, str] | None = None) -> av.container.InputContainer:
-    """Open a local media file for reading.
+    """Open a local media file for reading; nothing else is opened, whatever the file refers to.
 
     Args:
         path: the file.
@@ -121,6 +132,20 @@ def open_container(path: str | Path, options: Mapping[str, str] | None = None) -
         av.FFmpegError: the file is not a media file.
         OSError: the file is missing or its permissions do not allow reading.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise FileNotFoundError(errno.ENOENT, "it is not a file", str(path))  # reading a pipe could wait for ever
     # with "file:", FFmpeg does not take the part of a name before a colon as a protocol
-    container = av.open(f"file:{path}", mode="r", options=dict(options or {}), **_ANY_METADATA)
+    container = av.open(f"file:{path}", mode="r", options={**SAFE_OPTIONS, **(options or {})}, **_ANY_METADATA)
     return cast(av.container.InputContainer, container)
+
+
+def file_identity(path: str | Path) -> FileIdentity:
+    """Changes when a file does; key of what is remembered about files."""
+    status = os.stat(path)
+    return str(Path(path).absolute()), status.st_size, status.st_mtime_ns
+
+
+def file_start(container: av.container.InputContainer) -> Fraction:
+    """Timestamp in seconds that is time 0 of the file: the earliest of its streams, but not priming before 0."""
+    start = Fraction(container.start_time or 0, av.time_base)
+    return Fraction(0) if -PRIMING_SECONDS < start < 0 else start

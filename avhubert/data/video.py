@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,10 +19,15 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from avhubert.constants import CROP_SIZE, FRAME_RATE, SAMPLE_RATE
+from avhubert.data.deinterlacing import progressive
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice, open_container
+from avhubert.data.orientation import Orientation, display_size, stretched_width
+from avhubert.data.packets import NothingDecodedError, StreamDecoder
+from avhubert.data.streams import candidates, select_stream, selector
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
+PROBED_PACKETS = 50  # after which `probe` takes the size of the header
 MEAN, STD = 0.421, 0.165  # of the gray levels / 255, as published
 
 
@@ -30,7 +38,7 @@ class MediaInfo:
     Attributes:
         has_video: whether it has a video track.
         has_audio: whether it has an audio track.
-        width: pixels as stored, before any rotation; 0 without video.
+        width: pixels as shown: rotated, and with square pixels; 0 without video.
         height: the same.
         fps: average frame rate; 0 without video or if unknown.
         duration_seconds: of the container; 0 if unknown.
@@ -47,20 +55,19 @@ class MediaInfo:
 def _open(path: str | Path) -> av.container.InputContainer:
     try:
         return open_container(path)
-    except FFmpegError as error:
-        reason = "it does not exist" if isinstance(error, FileNotFoundError) else error.strerror
-        raise MediaError(
-            f"{path} cannot be read as a video or audio file: {reason}",
-            kind="cannot be read as a video or audio file",
-            path=path,
-        ) from error
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror}", kind="cannot be read", path=path) from error
+    except (FFmpegError, OSError) as error:
+        raise _cannot_be_read(path, error) from error
 
 
-def _has_video(container: av.container.InputContainer) -> bool:
-    # the cover image of a song is stored as a video stream of one frame
-    return any(not stream.disposition & av.stream.Disposition.attached_pic for stream in container.streams.video)
+def _cannot_be_read(path: str | Path, error: FFmpegError | OSError) -> MediaError:
+    if isinstance(error, OSError) and not isinstance(error, FFmpegError):
+        return MediaError(f"{path} cannot be read: {error.strerror}", kind="cannot be read", path=path)
+    reason = "it does not exist" if isinstance(error, FileNotFoundError) else error.strerror
+    return MediaError(
+        f"{path} cannot be read as a video or audio file: {reason}",
+        kind="cannot be read as a video or audio file",
+        path=path,
+    )
 
 
 def probe(path: str | Path, streams: StreamChoice = AUTOMATIC, damage: DamageLog | None = None) -> MediaInfo:
@@ -72,23 +79,36 @@ def probe(path: str | Path, streams: StreamChoice = AUTOMATIC, damage: DamageLog
         damage: records which of several streams is chosen.
 
     Raises:
-        MediaError: the file is missing, is not a media file, or has neither a video nor an audio track.
+        MediaError: the file is missing, is not a media file, has neither a video nor an audio track, or lacks a stream
+            of `streams`.
     """
     with _open(path) as container:
-        has_video, has_audio = _has_video(container), bool(container.streams.audio)
+        has_audio = bool(candidates(container, "audio")) or streams.audio is not None
+        has_video = bool(candidates(container, "video")) or streams.video is not None
         if not has_video and not has_audio:
             raise MediaError(
                 f"{path} has neither a video nor an audio track", kind="no video and no audio track", path=path
             )
-        video = container.streams.video[0] if has_video else None
-        return MediaInfo(
-            has_video,
-            has_audio,
-            video.width if video else 0,
-            video.height if video else 0,
-            float(video.average_rate or 0) if video else 0.0,
-            (container.duration or 0) / av.time_base,
-        )
+        if has_audio:
+            select_stream(container, path, "audio", streams, damage)
+        width = height = 0
+        fps = 0.0
+        if has_video:
+            video: Any = container.streams.video[select_stream(container, path, "video", streams, damage)]
+            fps = float(video.average_rate or 0)
+            width, height = _display_size(container, video)
+        return MediaInfo(has_video, has_audio, width, height, fps, (container.duration or 0) / av.time_base)
+
+
+def _display_size(container: av.container.InputContainer, stream: Any) -> tuple[int, int]:
+    """Width and height at which the first frame is shown; as in the header if none of the first packets is a frame."""
+    try:
+        for packet in itertools.islice(container.demux(stream), PROBED_PACKETS):
+            for frame in packet.decode():
+                return display_size(frame, stream.sample_aspect_ratio)
+    except (FFmpegError, OSError):
+        pass  # the frames are read later, where damage is reported
+    return stretched_width(stream.width, stream.sample_aspect_ratio), stream.height
 
 
 def read_frames(
@@ -120,7 +140,7 @@ def read_frames(
             `start` and `end`.
     """
     produced = 0
-    for frame in _resampled(path, start, end):
+    for frame in _resampled(path, start, end, streams, damage):
         produced += 1
         yield frame
     if not produced:
@@ -128,18 +148,23 @@ def read_frames(
         raise MediaError(f"{path} has no video frame{within}", kind="no video frame", path=path)
 
 
-def _resampled(path: str | Path, start: float, end: float | None) -> Iterator[np.ndarray]:
-    convert = VideoReformatter()
+def _resampled(
+    path: str | Path, start: float, end: float | None, streams: StreamChoice, damage: DamageLog | None
+) -> Iterator[np.ndarray]:
+    decoder: StreamDecoder[av.VideoFrame] = StreamDecoder(
+        path, "video", selector(path, "video", streams, damage), damage
+    )
+    show = _Display(decoder)
     previous: av.VideoFrame | None = None
     previous_time = 0.0
     index = 0  # of the next output frame
-    for frame, time in _timed_frames(path, start):
+    for frame, time in _timed_frames(decoder, start):
         if previous is not None:
             rgb: np.ndarray | None = None
             while (index / FRAME_RATE - previous_time) <= (time - index / FRAME_RATE) + 1e-6:
                 if end is not None and start + index / FRAME_RATE >= end - 1e-6:
                     return
-                rgb = _upright_rgb(previous, convert) if rgb is None else rgb
+                rgb = show.rgb(previous) if rgb is None else rgb
                 yield rgb
                 index += 1
         previous, previous_time = frame, time
@@ -149,74 +174,32 @@ def _resampled(path: str | Path, start: float, end: float | None) -> Iterator[np
     video_end = previous_time + duration
     rgb = None
     while index / FRAME_RATE < video_end - 1e-3 and (end is None or start + index / FRAME_RATE < end - 1e-6):
-        rgb = _upright_rgb(previous, convert) if rgb is None else rgb
+        rgb = show.rgb(previous) if rgb is None else rgb
         yield rgb
         index += 1
 
 
-def _timed_frames(path: str | Path, start: float) -> Iterator[tuple[av.VideoFrame, float]]:
+def _timed_frames(decoder: StreamDecoder[av.VideoFrame], start: float) -> Iterator[tuple[av.VideoFrame, float]]:
     """Decoded frames with their times in seconds after `start`; the first ones may be before `start`."""
-    with _open(path) as container:
-        if not _has_video(container):
-            raise MediaError(f"{path} has no video track", kind="no video track", path=path)
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        begin = max(0.0, (container.start_time or 0) / av.time_base)
-        if start > 1:
-            container.seek(int((begin + start - 1) * av.time_base), backward=True)
-        count = 0
-        last = -float("inf")
-        try:
-            for frame in _progressive(container.decode(stream)):
-                if frame.pts is not None and frame.time_base is not None:
-                    time = float(frame.pts * frame.time_base) - begin - start
-                else:
-                    time = count / float(stream.average_rate or FRAME_RATE) - start
-                count += 1
-                if time <= last:  # skip frames whose timestamp goes back
-                    continue
-                last = time
-                yield frame, time
-        except FFmpegError as error:
-            if count == 0:
-                raise MediaError(
-                    f"{path} cannot be decoded: {error.strerror}", kind="cannot be decoded", path=path
-                ) from error
-            raise MediaError(
-                f"{path} is damaged after {count} frames: {error.strerror}", kind="damaged", path=path
-            ) from error
-
-
-def _progressive(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """The same frames; from the first interlaced frame on, FFmpeg's filter bwdif deinterlaces them."""
-    graph: av.filter.Graph | None = None
-    for frame in frames:
-        if graph is None and frame.interlaced_frame:
-            graph = av.filter.Graph()
-            graph.link_nodes(
-                graph.add_buffer(
-                    width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-                ),
-                graph.add("bwdif", "mode=send_frame:deint=interlaced"),
-                graph.add("buffersink"),
-            ).configure()
-        if graph is None:
-            yield frame
-        else:
-            graph.push(frame)
-            yield from _output_frames(graph)
-    if graph is not None:
-        graph.push(None)
-        yield from _output_frames(graph)
-
-
-def _output_frames(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
-    """The frames that the filter graph has ready."""
-    while True:
-        try:
-            yield graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
+    path = decoder.path
+    count = 0
+    last = -float("inf")
+    try:
+        for frame in progressive(timed.frame for timed in decoder.frames(Fraction(start))):
+            seconds = decoder.time_of(frame)
+            if seconds is not None:
+                time = float(seconds) - start
+            else:
+                time = count / float(decoder.stream.average_rate or FRAME_RATE) - start
+            count += 1
+            if time <= last:  # skip frames whose timestamp goes back
+                continue
+            last = time
+            yield frame, time
+    except NothingDecodedError as error:
+        raise MediaError(f"{path} cannot be decoded: {error}", kind="cannot be decoded", path=path) from error
+    except (FFmpegError, OSError) as error:
+        raise _cannot_be_read(path, error) from error
 
 
 def _to_rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
@@ -225,11 +208,24 @@ def _to_rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
     return convert.reformat(frame, format="bgr24", interpolation="BICUBIC").to_ndarray()[..., ::-1]
 
 
-def _upright_rgb(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of a frame with the rotation of the file applied."""
-    rgb = np.ascontiguousarray(_to_rgb(frame, convert))
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.rot90(rgb, quarter_turns).copy() if quarter_turns else rgb
+class _Display:
+    """Converts frames to RGB as players show them; all have the size of the first one."""
+
+    def __init__(self, decoder: StreamDecoder[av.VideoFrame]) -> None:
+        self._decoder = decoder
+        self._convert = VideoReformatter()
+        self._size: tuple[int, int] | None = None  # width and height before rotation
+
+    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """RGB uint8 [H, W, 3]."""
+        if self._size is None:
+            ratio = self._decoder.stream.sample_aspect_ratio
+            self._size = stretched_width(frame.width, ratio), frame.height
+        if (frame.width, frame.height) != self._size:
+            width, height = self._size
+            frame = self._convert.reformat(frame, width, height, format="bgr24", interpolation="BICUBIC")
+            return Orientation.of(frame).apply(np.ascontiguousarray(frame.to_ndarray()[..., ::-1]))
+        return Orientation.of(frame).apply(np.ascontiguousarray(_to_rgb(frame, self._convert)))
 
 
 def thumbnails(
@@ -250,7 +246,10 @@ def thumbnails(
         MediaError: the file is missing, is not a media file, is damaged or has no video track.
     """
     convert = VideoReformatter()
-    for frame, time in _timed_frames(path, 0.0):
+    decoder: StreamDecoder[av.VideoFrame] = StreamDecoder(
+        path, "video", selector(path, "video", streams, damage), damage
+    )
+    for frame, time in _timed_frames(decoder, 0.0):
         yield time, convert.reformat(frame, width=size, height=size, format="gray", interpolation="AREA").to_ndarray()
 
 

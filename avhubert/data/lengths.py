@@ -1,0 +1,75 @@
+"""How long a file is by its header, and how long it is when it is read."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+
+from avhubert.data.media import MAX_FAILURES, DamageLog, FileIdentity, file_identity, file_start, open_container
+
+TOLERANCE_SECONDS = Fraction(1)  # a smaller difference between header and content is usual
+# FFmpeg's names of formats whose header has the length; of the others it is estimated from the size of the file
+STORED_LENGTH = frozenset(("aiff", "asf", "avi", "caf", "flac", "flv", "matroska", "mov", "mxf", "w64", "wav"))
+
+
+def compare_lengths(path: str | Path, container: av.container.InputContainer, end: Fraction, damage: DamageLog) -> None:
+    """Record a message if a stream of the file ended elsewhere than the header says.
+
+    Args:
+        path: The file.
+        container: The open file.
+        end: Seconds after the start of the file at which a stream ended.
+        damage: Gets the message.
+    """
+    header = Fraction(container.duration or 0, av.time_base)
+    if not header or not STORED_LENGTH & set(container.format.name.split(",")):
+        return
+    if end > header + TOLERANCE_SECONDS:
+        damage.note(f"the header of the file says {float(header):.1f} s, but it has {float(end):.1f} s")
+    elif end < header - TOLERANCE_SECONDS:
+        read = max(end, _last_packet(file_identity(path)))  # another stream may be longer
+        if read < header - TOLERANCE_SECONDS:
+            damage.note(
+                f"the header of the file says {float(header):.1f} s, but it ends after {float(read):.1f} s: the "
+                "download or the recording stopped before its end"
+            )
+
+
+def content_seconds(path: str | Path) -> float:
+    """Length of a file by the last of its packets, without decoding; 0 if it has none with a time.
+
+    Raises:
+        av.FFmpegError: The file is not a media file.
+        OSError: The file cannot be read.
+    """
+    return float(_last_packet(file_identity(path)))
+
+
+@lru_cache(maxsize=1024)
+def _last_packet(identity: FileIdentity) -> Fraction:
+    """Seconds after the start of the file at which its last packet ends."""
+    end = Fraction(0)
+    with open_container(identity[0]) as container:
+        begin = file_start(container)
+        failures = 0
+        while failures < MAX_FAILURES:
+            try:
+                for packet in container.demux():
+                    failures = 0
+                    end = max(end, _end(packet) - begin)
+                return end
+            except (FFmpegError, OSError):
+                failures += 1
+    return end
+
+
+def _end(packet: Any) -> Fraction:
+    if packet.pts is None or packet.time_base is None:
+        return Fraction(0)
+    last: Fraction = (packet.pts + (packet.duration or 0)) * packet.time_base
+    return last

@@ -1,0 +1,84 @@
+"""Mixing channels to mono without losing channels that are out of phase.
+
+A cable with a wrong polarity makes the second channel the negative of the first one; their mean is silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import av
+import numpy as np
+
+BLOCK_SECONDS = 0.5  # for which it is decided at once whether channels cancel
+CANCELLED = 0.02  # share of the channels' power that is left in their mean, below which they cancel; uncorrelated: 0.5
+FORMATS = frozenset(("dbl", "dblp", "flt", "fltp", "s16", "s16p", "s32", "s32p", "u8", "u8p"))  # of samples
+AUDIBLE = 1e-7  # mean square of a channel relative to full scale (−70 dB), above which cancelling matters
+
+
+class PhaseCorrection:
+    """Inverts the second channel of stereo frames while it cancels the first one; other frames pass unchanged.
+
+    Attributes:
+        seconds: Length of what was inverted.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._frames: list[av.AudioFrame] = []
+        self._length = 0.0
+        self._power = np.zeros(3)  # sums of left², right², left · right
+
+    def add(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
+        """The frames that are ready after `frame`."""
+        if frame.layout.name != "stereo" or frame.format.name not in FORMATS:
+            yield from self.flush()
+            yield frame
+            return
+        channels = _channels(frame)
+        left, right = channels[0], channels[1]
+        self._power += (np.dot(left, left), np.dot(right, right), np.dot(left, right))
+        self._frames.append(frame)
+        self._length += frame.samples / frame.sample_rate
+        if self._length >= BLOCK_SECONDS:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[av.AudioFrame]:
+        """The frames that wait for the rest of their block."""
+        frames, self._frames = self._frames, []
+        cancels = bool(frames) and self._cancels(sum(frame.samples for frame in frames))
+        self.seconds += self._length if cancels else 0.0
+        self._length, self._power = 0.0, np.zeros(3)
+        for frame in frames:
+            yield _inverted(frame) if cancels else frame
+
+    def _cancels(self, samples: int) -> bool:
+        left, right, product = self._power / max(1, samples)
+        mean_power, mixed = (left + right) / 2, (left + right + 2 * product) / 4
+        return bool(mean_power > AUDIBLE and mixed < CANCELLED * mean_power)
+
+
+def _channels(frame: av.AudioFrame) -> np.ndarray:
+    """float32 [2, N], full scale 1."""
+    samples: np.ndarray = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, 2).T
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32, copy=False)
+    middle = 128.0 if samples.dtype.kind == "u" else 0.0
+    return (samples.astype(np.float32) - middle) / (float(np.iinfo(samples.dtype.name).max) - middle)
+
+
+def _inverted(frame: av.AudioFrame) -> av.AudioFrame:
+    """The frame with its second channel inverted."""
+    samples: np.ndarray = frame.to_ndarray().copy()
+    second = samples[1] if frame.format.is_planar else samples[0, 1::2]
+    if samples.dtype.kind == "u":
+        second[:] = 255 - second
+    elif samples.dtype.kind == "i":
+        second[:] = -np.maximum(second, -np.iinfo(samples.dtype.name).max)
+    else:
+        second[:] = -second
+    inverted = av.AudioFrame.from_ndarray(samples, format=frame.format.name, layout="stereo")
+    inverted.sample_rate = frame.sample_rate
+    return inverted

@@ -1,0 +1,212 @@
+"""Decoding a stream of a media file packet by packet: damage is skipped and recorded, seeking never loses anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import av
+from av.error import FFmpegError
+
+from avhubert.constants import FRAME_RATE
+from avhubert.data.lengths import compare_lengths
+from avhubert.data.media import (
+    MAX_FAILURES,
+    Damage,
+    DamageLog,
+    FileIdentity,
+    StreamKind,
+    file_identity,
+    file_start,
+    open_container,
+)
+
+SEEK_SECONDS = (1, 10)  # decoding starts this much before the requested part; after a seek, first frames are inexact
+KNOWN_ENDS = 256  # streams whose end is remembered
+
+Frame = TypeVar("Frame", av.AudioFrame, av.VideoFrame)
+# position of a stream among those of its kind, in an open file
+SelectStream = Callable[[av.container.InputContainer], int]
+
+
+@dataclass(frozen=True)
+class TimedFrame(Generic[Frame]):
+    """A decoded frame.
+
+    Attributes:
+        frame: The frame.
+        time: Seconds after the start of the file; None if the file has no timestamp for it.
+    """
+
+    frame: Frame
+    time: Fraction | None
+
+
+class _FlushError(Exception):
+    """A damaged packet was only noticed when the decoder's threads ended, which loses the frames behind it."""
+
+
+class NothingDecodedError(Exception):
+    """A stream has packets, none of which could be decoded; the argument is FFmpeg's message."""
+
+
+# by file and stream: seconds after the start of the file after which the stream has no frame
+_ends: dict[tuple[FileIdentity, StreamKind, int], Fraction] = {}
+
+
+class StreamDecoder(Generic[Frame]):
+    """Decodes one stream of a file from any time on.
+
+    Args:
+        path: The file.
+        kind: 'audio' or 'video'.
+        select: Chooses the stream.
+        damage: Records packets that cannot be decoded.
+
+    Attributes:
+        stream: The stream; None before the first frame.
+        finished: The end of the stream was reached.
+    """
+
+    def __init__(
+        self, path: str | Path, kind: StreamKind, select: SelectStream, damage: DamageLog | None = None
+    ) -> None:
+        self.path, self.kind, self.select = path, kind, select
+        self.damage = damage
+        self.stream: Any = None
+        self.finished = False
+        self._index = 0
+        self._failure = ""  # the first error
+        self._begin = Fraction(0)  # timestamp of time 0
+        self._end = Fraction(0)  # of the last frame
+
+    def frames(self, start: Fraction = Fraction(0)) -> Generator[TimedFrame[Frame], None, None]:
+        """The frames from `start` seconds after the start of the file on; the first ones are before `start`.
+
+        Raises:
+            MediaError: The stream does not exist, or the file is not a media file.
+            NothingDecodedError: No packet of the stream can be decoded.
+            av.FFmpegError: The file is not a media file.
+            OSError: The file cannot be read.
+        """
+        for lead in SEEK_SECONDS:
+            if start <= lead:
+                break
+            frames = self._open(start, start - lead)
+            first = next(frames, None)
+            # where a file has no index, FFmpeg may land behind the requested time
+            if first is not None and first.time is not None and first.time <= start:
+                yield first
+                yield from frames
+                return
+            frames.close()
+        else:
+            end = _ends.get((file_identity(self.path), self.kind, self._index))
+            if end is not None and end <= start:
+                self.finished = True
+                return
+        yield from self._from_the_beginning(start)
+
+    def time_of(self, frame: av.AudioFrame | av.VideoFrame) -> Fraction | None:
+        """Seconds after the start of the file; None if the file has no timestamp for the frame."""
+        if frame.pts is None or frame.time_base is None:
+            return None
+        return frame.pts * frame.time_base - self._begin
+
+    def _from_the_beginning(self, start: Fraction) -> Generator[TimedFrame[Frame], None, None]:
+        count, last = 0, None
+        try:
+            for timed in self._open(start, None):
+                count += 1
+                last = timed.time
+                yield timed
+        except _FlushError:
+            for timed in self._open(start, None, threads=1):
+                if last is None or timed.time is None or timed.time > last:
+                    count += 1
+                    yield timed
+        if count == 0 and self._failure:
+            raise NothingDecodedError(self._failure)
+
+    def _open(
+        self, start: Fraction, seek: Fraction | None, threads: int = 0
+    ) -> Generator[TimedFrame[Frame], None, None]:
+        """Frames after a seek, or from the beginning; none if the seek fails; records damage from `start` on."""
+        self.finished = False
+        with open_container(self.path) as container:
+            self._index = self.select(container)
+            stream: Any = getattr(container.streams, self.kind)[self._index]
+            self.stream = stream
+            self._begin = file_start(container)
+            if self.kind == "video":
+                stream.thread_type = "AUTO"
+            if threads:
+                stream.codec_context.thread_count = threads
+            if seek is not None:
+                try:
+                    container.seek(int((self._begin + seek) * av.time_base), backward=True)
+                except (FFmpegError, OSError):
+                    return
+            yield from self._decoded(container, start, after_seek=seek is not None)
+
+    def _decoded(
+        self, container: av.container.InputContainer, start: Fraction, after_seek: bool
+    ) -> Generator[TimedFrame[Frame], None, None]:
+        self._end = Fraction(0)
+        known = not after_seek  # after a seek, frames without a timestamp are somewhere
+        for packet in self._packets(container):
+            try:
+                frames = packet.decode()
+            except (FFmpegError, OSError) as error:
+                self._record(packet, start, known, error)
+                if packet.size == 0 and self.kind == "video" and self.stream.codec_context.thread_count != 1:
+                    raise _FlushError from error
+                continue
+            for frame in frames:
+                time = self.time_of(frame)
+                known = known or time is not None
+                if known:
+                    self._end = max(self._end, (time or Fraction(0)) + self._duration(frame))
+                    yield TimedFrame(frame, time)
+        self.finished = True
+        if known:
+            if self.damage is not None:
+                compare_lengths(self.path, container, self._end, self.damage)
+            if len(_ends) >= KNOWN_ENDS:
+                _ends.clear()
+            _ends[file_identity(self.path), self.kind, self._index] = self._end
+
+    def _packets(self, container: av.container.InputContainer) -> Iterator[Any]:
+        """The packets of the stream; errors of the demuxer are skipped as long as packets follow."""
+        failures = 0
+        while failures < MAX_FAILURES:
+            try:
+                for packet in container.demux(self.stream):
+                    failures = 0
+                    yield packet
+                return
+            except (FFmpegError, OSError) as error:
+                failures += 1
+                self._failure = self._failure or (error.strerror or str(error))
+
+    def _duration(self, frame: Any) -> Fraction:
+        if self.kind == "audio":
+            return Fraction(frame.samples, frame.sample_rate)
+        return (frame.duration or 0) * (frame.time_base or Fraction(0)) or Fraction(1, FRAME_RATE)
+
+    def _record(self, packet: Any, start: Fraction, known: bool, error: FFmpegError | OSError) -> None:
+        """Record a damaged packet that belongs to the requested part."""
+        reason = error.strerror or str(error)
+        self._failure = self._failure or reason
+        time = self._end
+        if packet.pts is not None and packet.time_base is not None:
+            time = packet.pts * packet.time_base - self._begin
+        elif not known:
+            return
+        if time < start or self.damage is None:
+            return
+        seconds = (packet.duration or 0) * (packet.time_base or Fraction(0))
+        self.damage.add(Damage(self.kind, float(time), float(seconds), reason=reason))
