@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avhubert.config.schema import DecodeConfig
 from avhubert.config.validate import from_dict
-from avhubert.decode.beam_search import Hypothesis, beam_search
+from avhubert.decode.beam_search import Hypothesis, beam_search, check_settings
 from avhubert.decode.lm.load import load_language_model
 from avhubert.devices import AUTO, resolve
 from avhubert.model.inputs import ModelInputs
@@ -46,7 +46,8 @@ class BatchDecoder:
             decode: settings by the names of `DecodeConfig`, in place of the recognizer's.
 
         Raises:
-            ConfigError: the device, the precision or a setting is unknown or cannot be used here.
+            ConfigError: the device, the precision or a setting is unknown or cannot be used with this
+                recognizer.
         """
         self.compute = resolve(device, precision)
         self.recognizer = recognizer.to(self.compute.device)
@@ -54,6 +55,7 @@ class BatchDecoder:
         self.settings: DecodeConfig = (
             from_dict(DecodeConfig, asdict(settings) | dict(decode), "decode") if decode else settings
         )
+        check_settings(self.settings, recognizer)
         use_lm = self.settings.lm is not None and self.settings.lm_weight > 0
         self.lm = load_language_model(str(self.settings.lm), recognizer.tokenizer) if use_lm else None
 

@@ -110,15 +110,9 @@ def beam_search(
     check_lengths(frames)
     if min(frames) == t:
         padding_mask = None
-    if settings.ctc_weight > 0 and recognizer.ctc is None:
-        raise ConfigError(
-            f"decode.ctc_weight={settings.ctc_weight:g} needs a CTC head, and this recognizer has none; set it to 0 or "
-            "fine-tune with model.decoder.ctc=true"
-        )
+    check_settings(settings, recognizer, lm)
     if settings.lm_weight > 0 and lm is None:
-        if settings.lm is None:
-            raise ConfigError(f"decode.lm_weight={settings.lm_weight:g} needs a language model; name one in decode.lm")
-        lm = load_language_model(settings.lm, recognizer.tokenizer)
+        lm = load_language_model(str(settings.lm), recognizer.tokenizer)
     if settings.lm_weight == 0:
         lm = None
     fused = lm if settings.lm_use == "fusion" else None
@@ -127,6 +121,21 @@ def beam_search(
         lm.to(encoded.device)
         hypotheses = [rescore(candidates, lm, settings) for candidates in hypotheses]
     return [candidates[: settings.nbest] for candidates in hypotheses]
+
+
+def check_settings(settings: DecodeConfig, recognizer: Recognizer, lm: LanguageModel | None = None) -> None:
+    """Check that the recognizer has what the settings use.
+
+    Raises:
+        ConfigError: ctc_weight is set and the recognizer has no CTC head; lm_weight is set without a language model.
+    """
+    if settings.ctc_weight > 0 and recognizer.ctc is None:
+        raise ConfigError(
+            f"decode.ctc_weight={settings.ctc_weight:g} needs a CTC head, and this recognizer has none; set it to 0 or "
+            "fine-tune with model.decoder.ctc=true"
+        )
+    if settings.lm_weight > 0 and lm is None and settings.lm is None:
+        raise ConfigError(f"decode.lm_weight={settings.lm_weight:g} needs a language model; name one in decode.lm")
 
 
 def rescore(candidates: Sequence[Hypothesis], lm: LanguageModel, settings: DecodeConfig) -> list[Hypothesis]:

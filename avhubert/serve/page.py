@@ -30,7 +30,7 @@ from avhubert.transcription.reader import Chunk, Reader
 from avhubert.transcription.transcript import Transcript
 
 AUTO_CHOICE, ALL_CHOICE = "automatic", "all, side by side"
-NAMES = {"av": "sound and lips", "a": "sound alone", "v": "lips alone"}
+NAMES = {"av": "audio and lips", "a": "audio alone", "v": "lips alone"}
 NO_NOISE, WHITE_NOISE, BABBLE = NOISES = ("none", "white noise", "babble of this recording's own voice")
 BABBLE_VOICES = 6
 WHITE_NOISE_LEVEL = 3000  # standard deviation of the samples, before it is scaled to the SNR
@@ -126,14 +126,14 @@ def mount(app: FastAPI, service: Service, folder: Path) -> FastAPI:
     if len(modalities) > 1:
         choices.append(ALL_CHOICE)
     with gr.Blocks(title="avhubert", analytics_enabled=False, delete_cache=(60, PAGE_FILE_SECONDS)) as page:
-        gr.Markdown(f"# avhubert\nWhat is said in a video, from sound and lips. Model: `{service.name}`. {CONSENT}")
+        gr.Markdown(f"# avhubert\nThe transcript of a video, from audio and lips. Model: `{service.name}`. {CONSENT}")
         with gr.Row():
             with gr.Column():
                 video = gr.Video(
                     label="A video, or the camera", sources=["upload", "webcam"], elem_id="video", height=VIDEO_HEIGHT
                 )
                 streams = gr.Radio(choices, value=AUTO_CHOICE, label="Read from", elem_id="what")
-                noise = gr.Radio(list(NOISES), value=NO_NOISE, label="Noise added to the sound", elem_id="noise")
+                noise = gr.Radio(list(NOISES), value=NO_NOISE, label="Noise added to the audio", elem_id="noise")
                 snr = gr.Slider(-10, 20, value=0, step=1, label="Signal-to-noise ratio (dB)", elem_id="snr")
                 button = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
             with gr.Column():

@@ -147,7 +147,7 @@ def _files_in(folder: Path, skipped: list[Skipped]) -> dict[Path, Path]:
     found = find_recordings(folder)
     if not found.files:
         known = "files are recognised by extensions such as .mp4"
-        problem = f"no video or sound file in the folder {folder}"
+        problem = f"no video or audio file in the folder {folder}"
         raise DataError("; ".join([problem, *describe_skipped(found.skipped, folder), known]), path=folder)
     skipped += found.skipped
     return {file: file.relative_to(folder) for file in found.files}

@@ -36,7 +36,7 @@ def burn_in(video: str | Path, transcript: Transcript, mouths: Sequence[MouthReg
 
     media = probe(video)
     if not media.has_video:
-        raise MediaError(f"{video} has no picture to draw captions into", path=video)
+        raise MediaError(f"{video} has no video to draw captions into", path=video)
     samples = read_audio(video) if media.has_audio else None
     write_video(out, _captioned_frames(video, captions(transcript.segments), mouths), audio=samples)
 

@@ -99,8 +99,8 @@ def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], fi
     if set(requested) <= set(available):
         return Selection(requested, "as asked")
     if chunk.start == 0 and chunk.final:
-        raise chunk.problem or MediaError(f"{file} ends before its sound and picture do", path=file)
-    missing = "there is no sound" if available == "v" else "there is no face"
+        raise chunk.problem or MediaError(f"{file} ends before its audio and video do", path=file)
+    missing = "there is no audio" if available == "v" else "there is no face"
     if available not in supported:
         return Selection("", "", (f"{missing}; it is not read",))
     return Selection(
@@ -110,10 +110,10 @@ def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], fi
 
 def _select_usable(chunk: Chunk, supported: Sequence[str], file: str | Path, no_video: str) -> Selection:
     if not chunk.streams:
-        return Selection("", "", ("there is neither sound nor a face; it is not read",))
+        return Selection("", "", ("there is neither audio nor a face; nothing is transcribed",))
     face_share = chunk.track.face_share if chunk.track else 0.0
     modality, reason = choose(supported, chunk.loudness, chunk.movement, face_share, file, no_video)
-    warnings = () if chunk.problem is None else (f"{chunk.problem.with_path_as('the file')}; only the sound is used",)
+    warnings = () if chunk.problem is None else (f"{chunk.problem.with_path_as('the file')}; only the audio is used",)
     return Selection(modality, reason, warnings)
 
 
@@ -150,8 +150,8 @@ def choose(
 def _audio_problem(level: np.ndarray | None) -> str:
     """Why the audio is not usable; '' if it is."""
     if level is None:
-        return "there is no sound"
-    return "the sound is silent" if np.percentile(level, 95) < SILENT else ""
+        return "there is no audio"
+    return "the audio is silent" if np.percentile(level, 95) < SILENT else ""
 
 
 def _video_problem(moved: np.ndarray | None, face_share: float, no_video: str) -> str:
@@ -169,10 +169,10 @@ def _reason(modality: str, usable: str, audio_problem: str, video_problem: str, 
     if modality == "a":
         return f"without the lips: {video_problem or 'this model does not read both'}"
     if modality == "v":
-        return f"without the sound: {audio_problem or 'this model does not read both'}"
+        return f"without the audio: {audio_problem or 'this model does not read both'}"
     if usable == "av":
-        return "sound and lips are both there"
-    return "this model reads sound and lips only together" if len(supported) == 1 else "both streams are there"
+        return "audio and lips are both there"
+    return "this model reads audio and lips only together" if len(supported) == 1 else "both streams are there"
 
 
 # --------------------------------------------------------------------------- warnings
@@ -188,7 +188,7 @@ def _quality_warnings(chunk: Chunk, modality: str) -> list[str]:
 def darkness_warning(mouth: np.ndarray) -> str | None:
     """A warning if mouth frames, uint8 [T, 96, 96], are dark."""
     mean = float(mouth.mean())
-    return f"the picture is dark (mean gray level {mean:.0f} of 255 around the mouth)" if mean < DARK else None
+    return f"the video is dark (mean gray level {mean:.0f} of 255 around the mouth)" if mean < DARK else None
 
 
 def offset_warning(lip_gap: np.ndarray, level: np.ndarray) -> str | None:
@@ -207,7 +207,7 @@ def offset_warning(lip_gap: np.ndarray, level: np.ndarray) -> str | None:
     if abs(lag) < MIN_OFFSET or correlation < MIN_CORRELATION or correlation - without_offset < MIN_IMPROVEMENT:
         return None
     direction = "after" if lag > 0 else "before"
-    return f"the lips seem to move {abs(lag) / FRAME_RATE:.2f} s {direction} the sound; check the recording's synchrony"
+    return f"the lips seem to move {abs(lag) / FRAME_RATE:.2f} s {direction} the audio; check their synchrony"
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

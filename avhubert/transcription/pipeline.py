@@ -118,7 +118,7 @@ class Transcription(Iterator[Segment]):
         self._decoder = WindowDecoder(recognizer, device, precision, decode)
         self._requested = modality
         self._supported: Sequence[str] = recognizer.metadata.supported_modalities()
-        self._missing_video = "the picture has ended" if media.has_video else "there is no picture"
+        self._missing_video = "the video has ended" if media.has_video else "there is no video"
         self._frames_read: Counter[tuple[str, str]] = Counter()  # by modality and reason
         self._frames_without_speech = 0
         self._first_problem: MediaError | None = None
@@ -165,9 +165,7 @@ class Transcription(Iterator[Segment]):
 
     def _finish(self) -> None:
         if not self._frames_read:
-            raise self._first_problem or MediaError(
-                f"{self.file} has neither sound nor a picture of a face", path=self.file
-            )
+            raise self._first_problem or MediaError(f"{self.file} has neither audio nor a face", path=self.file)
         segments = len(self._segments)
         if wordless := sum(not segment.text for segment in self._segments):
             where = f"{wordless} of the {segments} segments that" if wordless < segments else "what"

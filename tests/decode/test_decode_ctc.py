@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from avhubert.config.schema import DecodeConfig, DecoderConfig
 from avhubert.constants import CTC_BLANK, EOS, PAD
+from avhubert.decode.batch_decoder import BatchDecoder
 from avhubert.decode.beam_search import beam_search
 from avhubert.decode.ctc import PrefixScores
 from avhubert.errors import ConfigError
@@ -101,3 +102,5 @@ def test_ctc_weight_without_a_ctc_head_is_an_error(tiny: Recognizer) -> None:
     headless = Recognizer.from_encoder(tiny.encoder, decoder).eval()
     with pytest.raises(ConfigError, match=r"ctc_weight=0\.3 needs a CTC head"):
         beam_search(headless, torch.zeros(1, 4, 16), None, DecodeConfig(ctc_weight=0.3))
+    with pytest.raises(ConfigError, match=r"ctc_weight=0\.3 needs a CTC head"):  # before any file is read
+        BatchDecoder(headless, "cpu", "fp32", {"ctc_weight": 0.3})

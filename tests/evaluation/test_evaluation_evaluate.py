@@ -135,7 +135,7 @@ def test_errors_of_the_data_directory(
     changed(video_frames=0, audio_samples=clips[0].audio_samples)
     with pytest.raises(DataError, match=r"1 of 2 clips have no stream of modality 'v', among them 'test0'"):
         evaluate(str(model), data, modality="v")
-    evaluate(str(model), data, modality="av", quiet=True)  # with its sound alone
+    evaluate(str(model), data, modality="av", quiet=True)  # with its audio alone
     changed(video_frames=15_000)
     with pytest.raises(DataError, match=r"'test0' has 15000 frames \(600 s\), too many"):
         evaluate(str(model), data)

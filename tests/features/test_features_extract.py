@@ -82,9 +82,9 @@ def test_units_of_clips_and_of_a_raw_file(directory: Path, data_dir: Path, tmp_p
     for split in ("train", "valid", "test"):
         units, expected = read_labels(tmp_path / "out" / f"{split}.km"), read_labels(labels / f"{split}.km")
         assert all(np.array_equal(a, b) for a, b in zip(units, expected, strict=True))
-    sound = tmp_path / "talk.wav"
-    write_wav(sound, read_audio(read_manifest(data_dir / "test.tsv")[0].audio))
-    extract_features(sound, str(directory), units=labels, out=tmp_path / "raw", modality="a")
+    recording = tmp_path / "talk.wav"
+    write_wav(recording, read_audio(read_manifest(data_dir / "test.tsv")[0].audio))
+    extract_features(recording, str(directory), units=labels, out=tmp_path / "raw", modality="a")
     x = np.load(tmp_path / "raw" / "talk.npy")
     (units,) = read_labels(tmp_path / "raw" / "talk.km")
     assert len(x) == len(units)

@@ -71,24 +71,24 @@ def test_the_model_is_evaluated_from_the_command_line(
 
 
 # --------------------------------------------------------------------------- other people's videos
-def write_other(path: Path, pictures: Iterator[np.ndarray], samples: np.ndarray) -> None:
-    """640 × 360 at 30 fps (every fifth picture shown twice), sound in stereo at 44.1 kHz."""
+def write_other(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) -> None:
+    """640 × 360 at 30 fps (every fifth frame shown twice), audio in stereo at 44.1 kHz."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=30)
         video.width, video.height, video.pix_fmt = 640, 360, "yuv420p"
         audio = out.add_stream("aac", rate=44_100, layout="stereo")
         shown = 0
-        for number, picture in enumerate(pictures):
+        for number, frame in enumerate(frames):
             wide = np.full((360, 640, 3), 60, np.uint8)
-            wide[68:292, 200:424] = picture
+            wide[68:292, 200:424] = frame
             while shown * 25 <= number * 30:
                 out.mux(video.encode(av.VideoFrame.from_ndarray(wide, format="rgb24")))
                 shown += 1
         out.mux(video.encode())
         at = np.arange(0, len(samples), 16_000 / 44_100)
-        sound = np.interp(at, np.arange(len(samples)), samples).astype(np.int16)
-        for start in range(0, len(sound), 1024):
-            stereo = np.repeat(sound[None, start : start + 1024], 2, axis=0)
+        resampled = np.interp(at, np.arange(len(samples)), samples).astype(np.int16)
+        for start in range(0, len(resampled), 1024):
+            stereo = np.repeat(resampled[None, start : start + 1024], 2, axis=0)
             frame = av.AudioFrame.from_ndarray(
                 np.ascontiguousarray(stereo.T.reshape(1, -1)), format="s16", layout="stereo"
             )

@@ -114,9 +114,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second of a wavering tone."""
-    path = tmp_path_factory.mktemp("sound") / "tone.wav"
+    path = tmp_path_factory.mktemp("audio") / "tone.wav"
     time = np.arange(16_000) / 16_000
     write_wav(path, (8000 * np.sin(2 * np.pi * 300 * time) * np.sin(9 * time)).astype(np.int16))
     return path

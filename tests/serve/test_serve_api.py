@@ -72,16 +72,16 @@ def test_answers_are_those_of_transcribe(server: Server, model: Path, clip: Path
         ({"response_format": "verbose_json"}, "json"),
     ],
 )
-def test_forms(server: Server, model: Path, sound: Path, fields: dict[str, str], form: str) -> None:
-    answer = send(server, sound, **fields)
+def test_forms(server: Server, model: Path, recording: Path, fields: dict[str, str], form: str) -> None:
+    answer = send(server, recording, **fields)
     assert answer.status_code == 200
-    assert answer.text == render(transcribe(sound, load_recognizer(model)), form)
+    assert answer.text == render(transcribe(recording, load_recognizer(model)), form)
 
 
-def test_wrong_fields(server: Server, sound: Path) -> None:
-    refused(send(server, sound, modality="x"), 400, "unknown modality 'x'; known: a, auto, av, v")
-    refused(send(server, sound, format="doc"), 400, "unknown format 'doc'; known: json")
-    refused(send(server, sound, modality="av"), 422, "the file has no video track; choose modality a")
+def test_wrong_fields(server: Server, recording: Path) -> None:
+    refused(send(server, recording, modality="x"), 400, "unknown modality 'x'; known: a, auto, av, v")
+    refused(send(server, recording, format="doc"), 400, "unknown format 'doc'; known: json")
+    refused(send(server, recording, modality="av"), 422, "the file has no video track; choose modality a")
     refused(httpx.post(server.address + PATH, data={"file": "x"}), 400, "there is no file in the multipart field")
     refused(httpx.post(server.address + PATH, content=b"x"), 400, "there is no file in the multipart field")
     broken = {"content-type": "multipart/form-data; boundary=b"}
@@ -102,8 +102,8 @@ def test_no_media(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../escaped.wav", "/etc/passwd", "a\x00b", "C:\\con", "x" * 2000, "-rf ~;$(id)"])
-def test_the_name_of_a_file_is_no_path(server: Server, sound: Path, name: str) -> None:
-    boundary, content = b"b0undary", sound.read_bytes()
+def test_the_name_of_a_file_is_no_path(server: Server, recording: Path, name: str) -> None:
+    boundary, content = b"b0undary", recording.read_bytes()
     body = b'--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n%s\r\n--%s--\r\n' % (
         *(boundary, name.encode()), content, boundary,
     )  # fmt: skip
@@ -161,7 +161,7 @@ def test_a_large_upload_is_answered_while_it_is_being_sent(server: Server) -> No
     assert b"connection: close" in answer
 
 
-def test_slow_clients_are_given_up(server: Server, sound: Path) -> None:
+def test_slow_clients_are_given_up(server: Server, recording: Path) -> None:
     """A head that never ends, a body that stops, a body that trickles: all at once, each answered by 408."""
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n"
     typed = head + "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
@@ -197,7 +197,7 @@ def test_slow_clients_are_given_up(server: Server, sound: Path) -> None:
     ]
     for one in clients:
         one.start()
-    assert send(server, sound).status_code == 200  # meanwhile others are served
+    assert send(server, recording).status_code == 200  # meanwhile others are served
     for one in clients:
         one.join()
     assert {kind: answer[:13] for kind, (answer, _) in answers.items()} == dict.fromkeys(answers, b"HTTP/1.1 408 ")
@@ -205,8 +205,8 @@ def test_slow_clients_are_given_up(server: Server, sound: Path) -> None:
     assert server.emptied()
 
 
-def test_200_at_once_and_none_is_lost(server: Server, sound: Path) -> None:
-    content = sound.read_bytes()
+def test_200_at_once_and_none_is_lost(server: Server, recording: Path) -> None:
+    content = recording.read_bytes()
     statuses: Counter[int] = Counter()
     texts: Counter[str] = Counter()
     before, _ = server.memory()
@@ -262,9 +262,9 @@ def strict(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield found
 
 
-def test_token(strict: Server, sound: Path) -> None:
+def test_token(strict: Server, recording: Path) -> None:
     assert httpx.get(strict.address + "/health").status_code == 200
-    files = {"file": sound.read_bytes()}
+    files = {"file": recording.read_bytes()}
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer"}, {"Authorization": "Basic !"}):
         answer = httpx.post(strict.address + PATH, files=files, headers=headers)
         refused(answer, 401, "needs its token")

@@ -32,8 +32,8 @@ def camera(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("camera")
     with open(folder / "face.y4m", "wb") as file:
         file.write(b"YUV4MPEG2 W224 H224 F25:1 Ip A1:1 C420jpeg\n")
-        for picture in read_frames(clip):
-            planes = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p").to_ndarray()
+        for frame in read_frames(clip):
+            planes = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuvj420p").to_ndarray()
             file.write(b"FRAME\n" + planes.tobytes())
     write_wav(folder / "voice.wav", read_audio(clip))
     return [
@@ -102,7 +102,7 @@ def test_a_clip_all_modalities_and_noise(opened: Callable, model: Path, clip: Pa
     size = "(() => { const v = document.querySelector('#crop video'); return [v.videoWidth, v.videoHeight]; })()"
     page.wait_for_function(f"{size}[0] > 0")
     assert page.evaluate(size) == [264, 264]  # the 88 × 88 pixels that the model sees, three times as large
-    assert "sound and lips are both there" in page.inner_text("#said")
+    assert "audio and lips are both there" in page.inner_text("#said")
 
     page.get_by_label("all, side by side").check()
     assert said(page, 3) == [words("av"), words("a"), words("v")]
@@ -111,7 +111,7 @@ def test_a_clip_all_modalities_and_noise(opened: Callable, model: Path, clip: Pa
     page.get_by_label("lips alone", exact=True).check()
     page.get_by_label("white noise").check()
     assert said(page) == [words("v")]  # noise is not seen
-    page.get_by_label("sound alone", exact=True).check()
+    page.get_by_label("audio alone", exact=True).check()
     page.click("#transcribe")
     page.wait_for_selector("#said section[data-modality=a]")
     page.wait_for_selector("#crop video", state="detached")
@@ -135,9 +135,9 @@ def test_what_is_missing_is_told_beside_what_is_there(opened: Callable, clip: Pa
     page = opened()
     upload(page, mute)
     page.get_by_label("all, side by side").check()
-    both, sound, lips = said(page, 3)
+    both, audio, lips = said(page, 3)
     assert not both
-    assert not sound
+    assert not audio
     assert lips
     assert "the file has no audio track; choose modality v" in page.inner_text("#said")
 
@@ -151,7 +151,7 @@ def test_three_seconds_of_the_camera(opened: Callable) -> None:
     page.get_by_role("button", name="recording").click()
     page.wait_for_selector("#video video[src]")
     assert len(said(page)) == 1
-    assert "sound and lips are both there" in page.inner_text("#said")
+    assert "audio and lips are both there" in page.inner_text("#said")
     assert page.query_selector_all("#said ruby")
     page.wait_for_selector("#crop video")
 

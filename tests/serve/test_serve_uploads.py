@@ -1,4 +1,4 @@
-"""What an upload may hold: headers that promise too much, pictures that are too large, a reader that dies."""
+"""What an upload may hold: headers that promise too much, frames that are too large, a decoder process that dies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.quick
 
 @pytest.fixture(scope="module")
 def promising(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few pictures in a file whose header promises a million."""
+    """A few frames in a file whose header promises a million."""
     path = tmp_path_factory.mktemp("promising") / "long.avi"
     with av.open(str(path), "w", format="avi") as out:
         stream = out.add_stream("mjpeg", rate=25)
@@ -71,28 +71,28 @@ def test_large_pictures_are_refused(tmp_path: Path) -> None:
     assert caught.value.status == 413
 
 
-def test_neither_video_nor_sound(tmp_path: Path) -> None:
+def test_neither_video_nor_audio(tmp_path: Path) -> None:
     (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
     with pytest.raises(MediaError, match="has a format that is not accepted; send a video or audio file"):
         check(tmp_path / "a.srt", 5)
 
 
-def test_a_reader_that_dies_is_replaced(sound: Path) -> None:
+def test_a_reader_that_dies_is_replaced(recording: Path) -> None:
     checker = Checker()
-    checker.check(sound, 5, threading.Event())
+    checker.check(recording, 5, threading.Event())
     assert checker._process is not None
     checker._process.kill()
     checker._process.join()
     with pytest.raises(RequestError, match="the process that read it crashed") as caught:
-        checker.check(sound, 5, threading.Event())
+        checker.check(recording, 5, threading.Event())
     assert caught.value.status == 422
-    checker.check(sound, 5, threading.Event())
+    checker.check(recording, 5, threading.Event())
     checker.close()
 
 
-def test_a_check_can_be_given_up(sound: Path) -> None:
+def test_a_check_can_be_given_up(recording: Path) -> None:
     checker, stop = Checker(), threading.Event()
     stop.set()
     with pytest.raises(JobCancelledError):
-        checker.check(sound, 5, stop)
+        checker.check(recording, 5, stop)
     assert checker._process is None

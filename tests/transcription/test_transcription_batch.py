@@ -47,7 +47,7 @@ def test_folders_and_patterns(tree: Path) -> None:
     with pytest.raises(DataError, match=r"no file matches '.*\.mkv'"):
         find_files([f"{tree}/*.mkv"])
     (tree / "empty").mkdir()
-    with pytest.raises(DataError, match="no video or sound file in the folder"):
+    with pytest.raises(DataError, match="no video or audio file in the folder"):
         find_files([tree / "empty"])
     (tree / "empty" / "talk.xyz").touch()
     with pytest.raises(DataError, match=r"skipped 1 \(the extension .xyz is not one of a recording.*\): talk.xyz"):

@@ -18,15 +18,15 @@ TALKING, STILL = np.full(100, 0.01), np.zeros(100)
 @pytest.mark.parametrize(
     ("known", "level", "moved", "share", "expected", "reason"),
     [
-        (EVERY, SPEECH, TALKING, 1.0, "av", "sound and lips are both there"),
+        (EVERY, SPEECH, TALKING, 1.0, "av", "audio and lips are both there"),
         (EVERY, SPEECH, None, 0.0, "a", "without the lips: no face was found"),
         (EVERY, SPEECH, TALKING, 0.3, "a", "without the lips: the face is seen in only 30 % of the frames"),
         (EVERY, SPEECH, STILL, 1.0, "a", "without the lips: the mouth does not move"),
-        (EVERY, SILENCE, TALKING, 1.0, "v", "without the sound: the sound is silent"),
-        (EVERY, None, TALKING, 1.0, "v", "without the sound: there is no sound"),
+        (EVERY, SILENCE, TALKING, 1.0, "v", "without the audio: the audio is silent"),
+        (EVERY, None, TALKING, 1.0, "v", "without the audio: there is no audio"),
         (EVERY, SILENCE, STILL, 1.0, "av", "both streams are there"),
-        (("av",), SPEECH, STILL, 1.0, "av", "this model reads sound and lips only together"),
-        (("v",), SPEECH, TALKING, 1.0, "v", "without the sound: this model does not read both"),
+        (("av",), SPEECH, STILL, 1.0, "av", "this model reads audio and lips only together"),
+        (("v",), SPEECH, TALKING, 1.0, "v", "without the audio: this model does not read both"),
         (("a",), SPEECH, TALKING, 1.0, "a", "without the lips: this model does not read both"),
         (("v", "av"), SPEECH, STILL, 1.0, "av", "both streams are there"),
     ],
@@ -36,7 +36,7 @@ def test_what_is_there_and_good_is_read(known, level, moved, share, expected, re
 
 
 def test_a_sound_file_has_no_face_to_look_for() -> None:
-    for why in ("there is no picture", "the picture has ended"):
+    for why in ("there is no video", "the video has ended"):
         assert choose(EVERY, SPEECH, None, 0.0, "x.wav", no_video=why) == ("a", f"without the lips: {why}")
 
 
@@ -51,15 +51,15 @@ def test_dark_pictures() -> None:
 
 
 @pytest.mark.parametrize("lag", [-12, -7, 0, 3, 7, 12])
-def test_lips_beside_their_sound(lag: int) -> None:
+def test_offset_between_lips_and_audio(lag: int) -> None:
     rng = np.random.default_rng(1)
     speech = np.convolve(rng.normal(0, 1, 400), np.ones(4) / 2, "same")
     level, gap = -30 + 8 * speech, np.roll(5 + speech, lag) + rng.normal(0, 0.5, 400)
-    told = offset_warning(gap, level)
+    warning = offset_warning(gap, level)
     if abs(lag) < 5:
-        assert told is None
+        assert warning is None
     else:
-        assert told is not None
-        assert f"{abs(lag) / 25:.2f} s {'after' if lag > 0 else 'before'} the sound" in told
+        assert warning is not None
+        assert f"{abs(lag) / 25:.2f} s {'after' if lag > 0 else 'before'} the audio" in warning
     assert offset_warning(rng.normal(0, 1, 400), level) is None  # of another recording
     assert offset_warning(gap[:40], level[:40]) is None

@@ -30,16 +30,16 @@ def dialogue(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple
     speakers = [
         next(clip for clip in clips if clip.parent.name == name) for name in sorted({c.parent.name for c in clips})
     ]
-    pictures = [np.stack(list(read_frames(clip))) for clip in speakers[:2]]
-    sounds = [np.pad(read_audio(clip), (0, 640 * 99))[: 640 * len(shown)] for clip, shown in zip(speakers, pictures)]  # noqa: B905
-    first, second = (len(shown) for shown in pictures)
-    rest = [np.repeat(shown[:1], STILL, axis=0) for shown in pictures]
-    left = [rest[0], pictures[0], *([rest[0]] * 2), np.repeat(pictures[0][:1], second, axis=0), rest[0]]
-    right = [rest[1], np.repeat(pictures[1][:1], first, axis=0), *([rest[1]] * 2), pictures[1], rest[1]]
+    videos = [np.stack(list(read_frames(clip))) for clip in speakers[:2]]
+    audios = [np.pad(read_audio(clip), (0, 640 * 99))[: 640 * len(shown)] for clip, shown in zip(speakers, videos)]  # noqa: B905
+    first, second = (len(shown) for shown in videos)
+    rest = [np.repeat(shown[:1], STILL, axis=0) for shown in videos]
+    left = [rest[0], videos[0], *([rest[0]] * 2), np.repeat(videos[0][:1], second, axis=0), rest[0]]
+    right = [rest[1], np.repeat(videos[1][:1], first, axis=0), *([rest[1]] * 2), videos[1], rest[1]]
     silence = np.zeros(STILL * 640, np.int16)
     path = root / "dialogue.mp4"
     both = np.concatenate([np.concatenate(left), np.concatenate(right)], axis=2)
-    write_video(path, both, audio=np.concatenate([silence, sounds[0], silence, silence, sounds[1], silence]))
+    write_video(path, both, audio=np.concatenate([silence, audios[0], silence, silence, audios[1], silence]))
     second_start = STILL + first + 2 * STILL
     return path, [(STILL / 25, (STILL + first) / 25), (second_start / 25, (second_start + second) / 25)]
 
@@ -68,9 +68,9 @@ def test_a_person_is_followed_over_pieces_and_gaps(
     dialogue: tuple[Path, list[tuple[float, float]]], tmp_path: Path
 ) -> None:
     video, _ = dialogue
-    pictures = np.stack(list(read_frames(video)))
-    times = -(-25 * 34 // len(pictures))
-    long = np.concatenate([pictures] * times)[: 25 * 34].copy()
+    videos = np.stack(list(read_frames(video)))
+    times = -(-25 * 34 // len(videos))
+    long = np.concatenate([videos] * times)[: 25 * 34].copy()
     long[25 * 15 : 25 * 30, :, 224:] = 90  # the right one leaves for the second piece
     path = tmp_path / "long.mp4"
     write_video(path, long)
@@ -119,9 +119,9 @@ def test_refusals(
     assert "--people writes one srt file for each person; give --out" in capsys.readouterr().err
     assert main(["transcribe", "x", "--model", "m", "--people", "--burn-in", "--out", str(tmp_path / "o")]) == 2
     assert "--burn-in shows the captions of one person" in capsys.readouterr().err
-    sound, model = tmp_path / "sound.wav", tmp_path / "model"
-    write_wav(sound, np.zeros(16000, np.int16))
+    silence, model = tmp_path / "silence.wav", tmp_path / "model"
+    write_wav(silence, np.zeros(16000, np.int16))
     assert recognizer.tokenizer is not None
     save_model(model, recognizer, recognizer.tokenizer.serialized)
-    assert main(["transcribe", str(sound), "--model", str(model), "--people"]) == 1
+    assert main(["transcribe", str(silence), "--model", str(model), "--people"]) == 1
     assert "has no video track, so no person is seen; leave --people out" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_segments_stream_before_the_end_is_read(
 def test_faces_and_their_boxes(long: Path, recognizer: Recognizer, talk: Talk, tmp_path: Path) -> None:
     running = Transcription(long, recognizer)
     found = running.transcript()
-    assert (found.modality, found.reason, found.warnings) == ("av", "sound and lips are both there", [])
+    assert (found.modality, found.reason, found.warnings) == ("av", "audio and lips are both there", [])
     left, top, right, bottom = found.segments[0].box or (0, 0, 0, 0)
     assert 0 < left < 112 < right < 224
     assert 0 < top < bottom < 224
@@ -104,7 +104,7 @@ def test_a_face_that_goes_is_told_and_the_sound_read(
     monkeypatch.setattr(reader, "CHUNK_SECONDS", int(seconds) + 1)
     found = transcribe(path, recognizer)
     assert {segment.modality for segment in found.segments} >= {"a"}
-    assert any("no face was found" in warning and "only the sound is used" in warning for warning in found.warnings)
+    assert any("no face was found" in warning and "only the audio is used" in warning for warning in found.warnings)
     asked = transcribe(path, recognizer, "v")
     assert any("there is no face; it is not read" in warning for warning in asked.warnings)
     asked = transcribe(path, recognizer, "av")
@@ -121,7 +121,7 @@ def test_sound_that_outlasts_the_picture_and_the_other_way_round(
     assert found.segments[-1].end == pytest.approx(2 * seconds, abs=0.1)
     assert found.segments[-1].modality == "a"
     write_video(tmp_path / "one.mp4", pictures[:1], audio=sound)
-    assert transcribe(tmp_path / "one.mp4", recognizer).reason == "without the lips: the picture has ended"
+    assert transcribe(tmp_path / "one.mp4", recognizer).reason == "without the lips: the video has ended"
     write_video(tmp_path / "v.mp4", np.tile(pictures, (2, 1, 1, 1)), audio=sound)
     found = transcribe(tmp_path / "v.mp4", recognizer, "v")
     assert found.segments[-1].end == pytest.approx(2 * seconds, abs=0.1)

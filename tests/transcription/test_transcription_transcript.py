@@ -21,7 +21,7 @@ SAID = Transcript(
         Segment(3.5, 3725.25, "blue", -0.2),
     ],
     "av",
-    "sound and lips are both there",
+    "audio and lips are both there",
     ["dark"],
 )
 
