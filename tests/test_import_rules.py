@@ -15,11 +15,11 @@ pytestmark = pytest.mark.quick
 PACKAGE = Path(avhubert.__file__).parent
 
 # may be imported by all; they import nothing but each other
-COMMON = {"constants", "errors", "platforms", "files", "report", "config", "devices"}
+COMMON = {"constants", "errors", "platforms", "encoding", "files", "report", "config", "devices"}
 LIGHT_COMMON = COMMON - {"devices"}  # devices needs torch
 LIGHT_MODULES = {"serve.limits"}  # defaults of options that belong to another package
 # what the common modules may use from outside
-LIGHT = {"numpy", "omegaconf", "hydra", "yaml", "matplotlib", "rich"}
+LIGHT = {"numpy", "omegaconf", "hydra", "yaml", "matplotlib", "rich", "charset_normalizer"}
 # string other packages together; only these may import them
 PIPELINES = {"transcription", "recipes", "serve", "tools", "cli"}
 WHO_MAY_USE_PIPELINES = {"cli", "serve", "recipes", "__init__", "__main__"}

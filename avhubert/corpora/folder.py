@@ -17,10 +17,9 @@ from avhubert.corpora.sources import (
     phone_file,
     require_clips,
 )
-from avhubert.corpora.transcripts import Piece, read_table, read_transcript
+from avhubert.corpora.transcripts import Piece, TranscriptReader, find_table, name_key, read_table
 from avhubert.errors import DataError
 
-TABLE = "transcripts.csv"  # in the root: columns file, text and, for pieces of a video, start and end in seconds
 FACE = re.compile(r"_face\d+$")  # the end of the id of another face's clip
 
 
@@ -61,7 +60,8 @@ def find(src: str | Path) -> Listing:
     """
     src = Path(src)
     found = find_videos(src)
-    table = read_table(src / TABLE) if (src / TABLE).is_file() else {}
+    reader = TranscriptReader()
+    table = _Table(src, reader)
     ids = _Ids()
     videos: list[_Video] = []
     rejections: list[Rejection] = []
@@ -71,14 +71,44 @@ def find(src: str | Path) -> Listing:
             reason = "its name holds a tab, a line break or what is not Unicode; rename it"
             rejections.append(Rejection(escaped(name), reason, reason))
             continue
+        stem = name.removesuffix(path.suffix)
         try:
-            videos.append(_Video(path, name, table.pop(name, None) or read_transcript(path)))
+            pieces = table.take(name)
+            transcript = None if pieces else reader.read(path)
         except DataError as error:
-            rejections.append(Rejection.from_error(ids.unique(name.removesuffix(path.suffix)), error))
+            rejections.append(Rejection.from_error(ids.unique(stem), error))
+            continue
+        videos.append(_Video(path, name, pieces or (transcript and transcript.pieces) or None))
+        for bad in transcript.bad if transcript else []:
+            rejections.append(Rejection(f"{stem}, {bad.where}", bad.reason, bad.kind))
+    reader.report_guesses()
     clips = _clips(videos, ids)
-    reason = f"{TABLE} names it, but there is no such video"
-    rejections += [Rejection(name, reason, reason) for name in sorted(table)]
+    rejections += table.rest()
     return require_clips(clips, rejections, src, "no videos", found.skipped)
+
+
+class _Table:
+    """The table of transcripts of a folder, if there is one; videos take their pieces out of it."""
+
+    def __init__(self, folder: Path, reader: TranscriptReader) -> None:
+        self._path = find_table(folder)
+        self._pieces = read_table(self._path, reader.content(self._path)) if self._path else {}
+        self._names: dict[str, list[str]] = {}  # names in the table by how they are compared
+        for name in self._pieces:
+            self._names.setdefault(name_key(name), []).append(name)
+
+    def take(self, video: str) -> list[Piece]:
+        """The pieces of a video; the table can name it with or without its extension. Empty: it does not name it."""
+        if video in self._pieces:
+            return self._pieces.pop(video)
+        keys = (name_key(video), name_key(video.removesuffix(Path(video).suffix)))
+        names = next((self._names[key] for key in keys if key in self._names), [])
+        return [piece for name in names for piece in self._pieces.pop(name, [])]
+
+    def rest(self) -> list[Rejection]:
+        """The rejections of what no video has taken."""
+        reason = f"{self._path.name if self._path else ''} names it, but there is no such video"
+        return [Rejection(escaped(name), reason, reason) for name in sorted(self._pieces)]
 
 
 def _clips(videos: list[_Video], ids: _Ids) -> list[SourceClip]:

@@ -11,6 +11,7 @@ from avhubert.constants import LRS3_SPLITS
 from avhubert.corpora.sources import Listing, Rejection, SourceClip, find_videos, phone_file, require_clips
 from avhubert.data.discovery import Skipped
 from avhubert.data.text import normalise_text
+from avhubert.encoding import MISSING, read_text
 from avhubert.errors import DataError
 
 LONGEST_SECONDS = 15.0  # a pretrain clip whose last word ends at this time or later is split …
@@ -62,16 +63,13 @@ def read_transcript(path: Path) -> tuple[str, list[Word]]:
 
 
 def _read_lines(path: Path) -> list[str]:
+    name = f"the transcript {path.name}"
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(
-            f"the transcript {path.name} is missing", kind="the transcript is missing", path=path
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"the transcript {path.name} is not UTF-8 text", kind="the transcript is not UTF-8 text", path=path
-        ) from error
+        return read_text(path, name, guess=False).text.splitlines()
+    except DataError as error:
+        if error.kind == MISSING:
+            raise DataError(f"{name} is missing", kind="the transcript is missing", path=path) from error
+        raise
 
 
 def split_at_silences(words: list[Word]) -> list[Segment]:

@@ -17,6 +17,7 @@ from avhubert.data.discovery import (
     describe_skipped,
     find_recordings,
 )
+from avhubert.encoding import read_text
 from avhubert.errors import AvhubertError, DataError
 
 
@@ -110,19 +111,9 @@ def escaped(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode().translate({9: "\\t", 10: "\\n", 13: "\\r"})
 
 
-def read_text(path: Path) -> str:
-    """The text of a small file. DataError if it cannot be read or is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", kind="cannot be read", path=path) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is not UTF-8 text; convert it", kind="not UTF-8 text", path=path) from error
-
-
 def read_ids(path: Path) -> set[str]:
     """Ids of videos from a list, one per line: paths below the corpus; a video suffix is removed."""
-    lines = (line.strip() for line in read_text(path).splitlines())
+    lines = (line.strip() for line in read_text(path).text.splitlines())
     ids = {
         line[: -len(suffix)] if (suffix := Path(line).suffix).lower() in VIDEO_EXTENSIONS else line
         for line in lines

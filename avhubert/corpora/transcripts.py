@@ -1,19 +1,30 @@
-"""Transcripts of a folder of videos: `.txt`, `.srt` or `.vtt` beside a video, or one table transcripts.csv."""
+"""Transcripts of a folder of videos: subtitles or a text beside a video, or one table transcripts.csv."""
 
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import re
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from avhubert.corpora.cuts import LONGEST_SECONDS
-from avhubert.corpora.sources import read_text
+from avhubert.corpora.subtitles import BadCue, Cue, Subtitles, clock_seconds, parse, within
 from avhubert.data.text import normalise_text
-from avhubert.errors import DataError
+from avhubert.data.video import probe
+from avhubert.encoding import read_text
+from avhubert.errors import DataError, MediaError, list_names
+
+_log = logging.getLogger(__name__)
 
 CUE_GAP_SECONDS = 0.4  # subtitles with a shorter gap between them are joined
-TIME = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)")
+SUBTITLE_SUFFIXES = (".srt", ".vtt", ".sbv", ".ass", ".ssa")
+TABLES = ("transcripts.csv", "transcripts.tsv")
+DELIMITERS = ",;\t|"
+MARKED_UP = {"{\\rtf": "RTF", "<!doctype html": "HTML", "<html": "HTML"}  # by the beginning of a .txt that is not text
 
 
 @dataclass(frozen=True)
@@ -31,95 +42,171 @@ class Piece:
     text: str | None = None
 
 
-@dataclass(frozen=True, order=True)
-class _Cue:
-    """A subtitle: times in seconds."""
+@dataclass(frozen=True)
+class Transcript:
+    """The transcript of a video.
 
-    start: float
-    end: float
-    text: str
+    Attributes:
+        pieces: The transcribed pieces.
+        bad: Cues that cannot be used.
+    """
+
+    pieces: list[Piece]
+    bad: list[BadCue] = field(default_factory=list)
 
 
-def read_transcript(video: Path) -> list[Piece] | None:
-    """The pieces of a video from the transcript beside it; None if there is no transcript."""
-    for suffix in (".srt", ".vtt"):
-        if video.with_suffix(suffix).is_file():
-            return read_subtitles(video.with_suffix(suffix))
-    path = video.with_suffix(".txt")
-    if path.is_file():
-        content = read_text(path).strip()
+def name_key(name: str) -> str:
+    """A file name as it is compared: macOS decomposes accents, Windows writes backslashes and ignores case."""
+    name = unicodedata.normalize("NFC", name).strip().replace("\\", "/").lower()
+    return name.removeprefix("./")
+
+
+class TranscriptReader:
+    """Reads the transcripts beside videos, and counts files that are not Unicode."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, dict[str, Path]] = {}  # of each folder, by `name_key`
+        self._guessed: dict[str, list[str]] = {}  # file names by encoding
+
+    def read(self, video: Path) -> Transcript | None:
+        """The pieces of a video from the transcript beside it; None if there is no transcript.
+
+        Raises:
+            DataError: The transcript cannot be read or has no text.
+        """
+        for suffix in SUBTITLE_SUFFIXES:
+            if path := self._beside(video, suffix):
+                return self._transcript(path, parse(self.content(path)), video)
+        path = self._beside(video, ".txt")
+        if path is None:
+            return None
+        content = self.content(path).strip()
+        for beginning, form in MARKED_UP.items():
+            if content.lower().startswith(beginning):
+                kind = f"{form} instead of plain text"
+                raise DataError(f"{path.name} is {form}, not plain text; save it as plain text", kind=kind, path=path)
         # a transcript in LRS3's format has its text in the first line
         first_line = content.splitlines()[0] if content else ""
-        text = normalise_text(first_line.removeprefix("Text:") if first_line.startswith("Text:") else content)
-        return [Piece(text=text or None)]
-    return None
+        if first_line.startswith("Text:"):
+            return Transcript([Piece(text=normalise_text(first_line.removeprefix("Text:")) or None)])
+        subtitles = parse(content)
+        if subtitles.cues or subtitles.bad:
+            return self._transcript(path, subtitles, video)
+        return Transcript([Piece(text=normalise_text(content) or None)])
+
+    def _beside(self, video: Path, suffix: str) -> Path | None:
+        """The file NAME.srt or NAME.mp4.srt of a video NAME.mp4, in any case of letters and any form of accents."""
+        path = video.with_suffix(suffix)
+        if path.is_file():
+            return path
+        if video.parent not in self._names:
+            self._names[video.parent] = {name_key(path.name): path for path in sorted(video.parent.iterdir())}
+        names = self._names[video.parent]
+        found = names.get(name_key(f"{video.stem}{suffix}")) or names.get(name_key(f"{video.name}{suffix}"))
+        return found if found is not None and found.is_file() else None
+
+    def content(self, path: Path) -> str:
+        """The text of a file; files whose encoding is guessed are counted."""
+        decoded = read_text(path, path.name)
+        if decoded.is_guess:
+            self._guessed.setdefault(decoded.encoding, []).append(path.name)
+        return decoded.text.replace("\ufeff", "")
+
+    def report_guesses(self) -> None:
+        """Log the files whose encoding was guessed."""
+        for encoding, names in sorted(self._guessed.items()):
+            _log.warning(
+                "%d transcripts are not UTF-8 and were read as %s (%s); convert them to UTF-8 if their text is wrong",
+                *(len(names), encoding, list_names(names)),
+            )
+
+    def _transcript(self, path: Path, subtitles: Subtitles, video: Path) -> Transcript:
+        subtitles = within(subtitles, seconds_of(video))
+        pieces = joined(subtitles.cues)
+        if not pieces:
+            if subtitles.bad:
+                bad = subtitles.bad[0]
+                raise DataError(f"the subtitles {path.name}: {bad.reason}", kind=bad.kind, path=path)
+            raise DataError(f"the subtitles {path.name} hold no text", kind="empty subtitles", path=path)
+        return Transcript(pieces, subtitles.bad)
 
 
-def read_subtitles(path: Path) -> list[Piece]:
-    """Pieces of a `.srt` or `.vtt`: cues with a gap under 0.4 s between them are joined, up to 15 s.
+def seconds_of(video: Path) -> float | None:
+    """The length of a video by its header; None if that does not say it."""
+    try:
+        return probe(video).duration_seconds or None
+    except MediaError:
+        return None  # preparation reports the reason
 
-    Raises:
-        DataError: The file is malformed or has no text.
-    """
-    blocks = re.split(r"\n\s*\n", read_text(path).replace("\r\n", "\n"))
-    cues = [cue for block in blocks if (cue := _read_cue(path, block.strip().split("\n"))) is not None]
-    if not cues:
-        raise DataError(f"the subtitles {path.name} hold no text", kind="empty subtitles", path=path)
-    joined: list[_Cue] = []
-    for cue in sorted(cues):
-        before = joined[-1] if joined else None
-        if before and cue.start - before.end < CUE_GAP_SECONDS and cue.end - before.start <= LONGEST_SECONDS:
-            joined[-1] = _Cue(before.start, max(before.end, cue.end), f"{before.text} {cue.text}")
+
+def joined(cues: Sequence[Cue]) -> list[Piece]:
+    """Cues with text as pieces; those with a gap under 0.4 s between them are joined, up to 15 s."""
+    pieces: list[Piece] = []
+    for cue in cues:
+        text = cue.text
+        before = pieces[-1] if pieces else None
+        if not text:
+            continue
+        if before is None or before.end is None or not _join(before.start, before.end, cue):
+            pieces.append(Piece(cue.start, cue.end, text))
         else:
-            joined.append(cue)
-    return [Piece(cue.start, cue.end, cue.text) for cue in joined]
+            end = None if cue.end is None else max(before.end, cue.end)
+            pieces[-1] = Piece(before.start, end, f"{before.text} {text}")
+    return pieces
 
 
-def _read_cue(path: Path, lines: list[str]) -> _Cue | None:
-    """The cue in a block of lines; None for a header, a note, a style or a cue without text."""
-    index = next((i for i, line in enumerate(lines) if "-->" in line), None)
-    if index is None:
-        return None
-    sides = [TIME.match(side.strip()) for side in lines[index].split("-->", 1)]
-    if sides[0] is None or sides[1] is None:
-        raise DataError(
-            f"the subtitles {path.name}: '{lines[index]}' is not START --> END", kind="malformed subtitles", path=path
-        )
-    start, end = (_seconds(side) for side in sides if side)
-    if end <= start:
-        raise DataError(
-            f"the subtitles {path.name}: '{lines[index]}' does not end after its start",
-            kind="malformed subtitles",
-            path=path,
-        )
-    text = normalise_text(re.sub(r"<[^>]*>|\{[^}]*\}", "", " ".join(lines[index + 1 :])))
-    return _Cue(start, end, text) if text else None
+def _join(start: float, end: float, cue: Cue) -> bool:
+    return cue.start - end < CUE_GAP_SECONDS and (cue.end is not None and cue.end - start <= LONGEST_SECONDS)
 
 
-def _seconds(time: re.Match[str]) -> float:
-    hours, minutes, seconds = time.groups()
-    return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
+# --------------------------------------------------------------------------- table
+def find_table(folder: Path) -> Path | None:
+    """The table of transcripts in a folder, in any case of letters; None if there is none."""
+    paths = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_file()}
+    return next((paths[name] for name in TABLES if name in paths), None)
 
 
-def read_table(path: Path) -> dict[str, list[Piece]]:
-    """Pieces by file, from a table with the columns file, text and optionally start, end.
+def read_table(path: Path, content: str) -> dict[str, list[Piece]]:
+    """Pieces by file name, from a table with the columns file, text and optionally start, end.
+
+    The columns are separated by commas, semicolons, tabs or bars; times are seconds or H:MM:SS.
 
     Raises:
         DataError: The columns or a line are wrong; the message names the line.
     """
-    rows = csv.DictReader(read_text(path).lstrip("\ufeff").splitlines())
-    if not {"file", "text"} <= set(rows.fieldnames or ()):
-        raise DataError(
-            f"{path} must begin with a line that names its columns: file,text or file,text,start,end", path=path
-        )
-    pieces: dict[str, list[Piece]] = {}
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"
-        try:
-            start, end = float(row.get("start") or 0), float(row["end"]) if row.get("end") else None
-        except ValueError as error:
-            raise DataError(f"{where}: start and end must be numbers of seconds", path=path) from error
-        if not row["file"] or not row["text"] or start < 0 or (end is not None and end <= start):
-            raise DataError(f"{where}: needs a file, a text, and an end after its start", path=path)
-        pieces.setdefault(row["file"], []).append(Piece(start, end, normalise_text(row["text"])))
+    header, delimiter = "", ","
+    for line in content.lstrip().splitlines()[:2]:
+        if separator := re.fullmatch(r"\"?sep=(.)\"?", line.strip()):  # Excel's own first line
+            content = content.lstrip()[len(line) :].lstrip("\r\n")
+            delimiter = separator[1]
+            continue
+        header = line
+        break
+    content = content.replace('\\"', '""')  # a quote as programs write it, and as csv does
+    delimiter = max(DELIMITERS, key=lambda character: (header.count(character), character == delimiter))
+    rows = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+    try:
+        columns = [name.strip().lower() for name in next(rows, [])]
+        if not {"file", "text"} <= set(columns):
+            raise DataError(
+                f"{path} must begin with a line that names its columns: file,text or file,text,start,end", path=path
+            )
+        pieces: dict[str, list[Piece]] = {}
+        for cells in rows:
+            if any(cell.strip() for cell in cells):
+                row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+                pieces.setdefault(row["file"], []).append(_table_piece(row, f"{path}, line {rows.line_num}", path))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: {error}; write the table again as csv", path=path) from error
     return pieces
+
+
+def _table_piece(row: dict[str, str], where: str, path: Path) -> Piece:
+    try:
+        start, end = (clock_seconds(row.get(name) or "") for name in ("start", "end"))
+    except ValueError as error:
+        raise DataError(f"{where}: start and end must be numbers of seconds or H:MM:SS", path=path) from error
+    text = normalise_text(re.sub(r"\\[nrt]", " ", row.get("text", "")))
+    if not row["file"] or not text or (end is not None and end <= (start or 0)):
+        raise DataError(f"{where}: needs a file, a text, and an end after its start", path=path)
+    return Piece(start or 0.0, end, text)

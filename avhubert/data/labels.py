@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,8 @@ def read_labels(path: str | Path) -> list[np.ndarray]:
         Cluster ids int32 [labels] of each clip.
 
     Raises:
-        DataError: the file is missing or is not UTF-8; a line has an item that is not an integer from 0 to 2³¹ − 1.
+        DataError: the file is missing or is not Unicode text; a line has an item that is not an integer from 0 to
+            2³¹ − 1.
     """
     rows = []
     for number, line in enumerate(read_lines(path, "labels"), 1):
@@ -159,7 +161,7 @@ def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[
     classes[[int(symbol) for symbol in symbols]] = np.arange(NUM_SPECIALS, NUM_SPECIALS + info.clusters)
     path = folder / f"{split}.km"
     rows = read_labels(path)
-    if split in info.files and sha256(path) != info.files[split]:
+    if split in info.files and not is_described(path, info):
         raise DataError(
             f"{path} is not the file that labels.json describes: it was changed, or was made with other clusters; "
             "make the labels again"
@@ -175,6 +177,15 @@ def load_labels(folder: str | Path, split: str, clips: Sequence[Clip]) -> tuple[
     if info.clusters > 1 and len(set().union(*(np.unique(row).tolist() for row in rows))) < 2:
         raise DataError(f"{path}: all labels are of one cluster, so a model cannot learn from them; make them again")
     return [classes[row] for row in rows], info
+
+
+def is_described(path: Path, info: LabelInfo) -> bool:
+    """Whether a .km is the file that labels.json describes; an editor may have added a BOM or Windows' line ends."""
+    expected = info.files[path.stem]
+    if sha256(path) == expected:
+        return True
+    lines = read_lines(path, "labels")
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest() == expected
 
 
 def _check_rate(path: Path, rows: Sequence[np.ndarray], clips: Sequence[Clip], rate: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from avhubert.constants import FRAME_RATE, SAMPLE_RATE
+from avhubert.encoding import MISSING, read_text
 from avhubert.errors import DataError
 from avhubert.files import write_text
 
@@ -52,29 +53,28 @@ class Clip:
 
 
 def read_lines(path: str | Path, what: str) -> list[str]:
-    r"""Read the lines of a UTF-8 text file; only \n separates lines.
+    r"""Read the lines of a text file in UTF-8 or UTF-16; only \n and \r\n separate lines.
 
     Args:
         path: the file.
         what: the kind of the file, for messages.
 
     Raises:
-        DataError: the file is missing, cannot be read or is not UTF-8.
+        DataError: the file is missing, cannot be read or is not Unicode text.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+        text = read_text(path, f"{what} {path}", guess=False).text
+    except DataError as error:
+        if error.kind != MISSING:
+            raise
         remedy = "prepare the data again or give the right folder"
         if what == "manifest" and not any(Path(path).parent.glob("*.tsv")):
             remedy = "give a data directory that `avhubert prepare` wrote"
         if what == "noise list":
             remedy = "give a folder or list that `avhubert noise` made"
-        raise DataError(f"{what} {path} is missing; {remedy}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {what} {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{what} {path} is not UTF-8 text; convert it or make it again") from error
-    lines = text.split("\n")  # not splitlines(): a transcript may contain other line separators
+        raise DataError(f"{what} {path} is missing; {remedy}", kind=MISSING, path=path) from error
+    # not splitlines(): a transcript may contain other line separators
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
 
 
@@ -92,6 +92,8 @@ def write_lines(path: str | Path, lines: Sequence[str], what: str) -> None:
     for number, line in enumerate(lines, 1):
         if "\n" in line or "\r" in line:
             raise DataError(f"line {number} of {what} {path} contains a line break ({line!r}); remove it")
+        if "\0" in line:
+            raise DataError(f"line {number} of {what} {path} contains a NUL character ({line!r}); remove it")
     try:
         write_text(path, "".join(f"{line}\n" for line in lines))
     except UnicodeEncodeError as error:
@@ -128,7 +130,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
     samples, separated by tabs. Relative paths start at the root.
 
     Raises:
-        DataError: the file is missing or is not UTF-8, a line does not have that form, an id is listed twice.
+        DataError: the file is missing or is not Unicode text, a line does not have that form, an id is listed twice.
     """
     lines = read_lines(path, "manifest")
     if not lines:

@@ -13,7 +13,7 @@ def read_transcripts(path: str | Path, clips: Sequence[Clip]) -> list[str]:
     """Read the transcripts of a `.wrd` file, in the order of the manifest.
 
     Raises:
-        DataError: the file is missing or is not UTF-8, or its number of lines differs from the number of clips.
+        DataError: the file is missing or is not Unicode text, or its number of lines differs from the number of clips.
     """
     lines = read_lines(path, "transcripts")
     check_row_count(len(lines), len(clips), path, "transcripts")
@@ -33,7 +33,7 @@ def read_phones(path: str | Path) -> list[list[str]]:
     """Read a `.phn` file: per clip the phone of each 25 Hz frame.
 
     Raises:
-        DataError: the file is missing or is not UTF-8.
+        DataError: the file is missing or is not Unicode text.
     """
     return [line.split() for line in read_lines(path, "phones")]
 

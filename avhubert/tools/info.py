@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from avhubert.constants import FRAME_RATE, SAMPLE_RATE, SPECIAL_SYMBOLS
 from avhubert.data.discovery import Recordings, describe_skipped, find_recordings
-from avhubert.data.manifest import REJECTED, Clip, splits
+from avhubert.data.manifest import REJECTED, Clip, read_lines, splits
 from avhubert.errors import CheckpointError, DataError, MediaError
-from avhubert.files import read_json, sha256
+from avhubert.files import read_json
 
 if TYPE_CHECKING:
     from avhubert.data.tokenizer import Tokenizer
@@ -58,8 +58,8 @@ def _describe_folder(path: Path) -> Description:
         return describe_recordings(path, recordings)
     raise DataError(
         f"{path} is not a folder that `avhubert info` describes: a model (config.json), a run (resolved.yaml), a data "
-        "directory or noise ({train,valid,test}.tsv), labels (labels.json), a recipe's directory (iterations.json) or a "
-        "folder of recordings",
+        "directory or noise ({train,valid,test}.tsv), labels (labels.json), a recipe's directory (iterations.json) or "
+        "recordings",
         path=path,
     )
 
@@ -168,7 +168,7 @@ def describe_recordings(folder: Path, recordings: Recordings) -> Description:
 # --------------------------------------------------------------------------- data, labels, noise, recipes
 def _is_noise(path: Path) -> bool:
     """Lines of noise lists are single paths; lines of a manifest, after the first one, contain tabs."""
-    lines = [line for file in splits(path) for line in file.read_text("utf-8", "replace").splitlines()[:2] if line]
+    lines = [line for file in splits(path) for line in read_lines(file, "list")[:2] if line]
     return bool(lines) and all(line.endswith(".wav") and "\t" not in line for line in lines)
 
 
@@ -190,7 +190,7 @@ def describe_data(path: Path) -> Description:
     description: Description = {"kind": "data directory"}
     for manifest in splits(path):
         description[manifest.stem] = _split_text(manifest)
-    rejected = (path / REJECTED).read_text(encoding="utf-8").splitlines() if (path / REJECTED).is_file() else []
+    rejected = read_lines(path / REJECTED, "list") if (path / REJECTED).is_file() else []
     if rejected:
         description["rejected"] = f"{len(rejected):,} inputs; the reasons are in {REJECTED}"
     file = path / "tokenizer.model"
@@ -230,7 +230,7 @@ def _duration_text(seconds: float) -> str:
 
 def describe_labels(path: Path) -> Description:
     """Describes a label folder: its clusters, files and quality."""
-    from avhubert.data.labels import read_label_info, read_labels
+    from avhubert.data.labels import is_described, read_label_info, read_labels
 
     info = read_label_info(path)
     description: Description = {
@@ -242,8 +242,7 @@ def describe_labels(path: Path) -> Description:
     for file in sorted(path.glob("*.km")):
         rows = read_labels(file)
         text = f"{len(rows):,} clips, {sum(map(len, rows)):,} labels"
-        expected_hash = info.files.get(file.stem)
-        if expected_hash is not None and expected_hash != sha256(file):
+        if file.stem in info.files and not is_described(file, info):
             text += "; differs from the file that labels.json describes: cluster again"
         description[file.name] = text
     description |= {f"{split}.km": "is missing" for split in info.files if not (path / f"{split}.km").is_file()}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from avhubert.corpora import cuts, folder, transcripts
+from avhubert.corpora import cuts, folder
 from avhubert.corpora.sources import SourceClip
-from avhubert.corpora.transcripts import Piece
+from avhubert.corpora.transcripts import Piece, Transcript, TranscriptReader
 from avhubert.data.video import write_video
 from avhubert.errors import DataError
 
@@ -61,7 +62,9 @@ def test_subtitles_become_pieces(tmp_path: Path) -> None:
 def test_subtitles_are_joined_up_to_15_seconds_only(tmp_path: Path) -> None:
     cues = [f"00:{i // 60:02d}:{i % 60:02d}.000 --> 00:{i // 60:02d}:{i % 60:02d}.900\nw{i}\n" for i in range(40)]
     (tmp_path / "a.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
-    pieces = transcripts.read_subtitles(tmp_path / "a.vtt")
+    transcript = TranscriptReader().read(tmp_path / "a.mp4")
+    assert transcript is not None
+    pieces = transcript.pieces
     assert [(piece.start, piece.end) for piece in pieces] == [(0, 14.9), (15, 29.9), (30, 39.9)]
     assert " ".join(piece.text or "" for piece in pieces) == " ".join(f"w{i}" for i in range(40))
 
@@ -84,13 +87,75 @@ def test_a_table_gives_files_and_pieces(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"file;text\r\nb/a.mp4;One, two\r\nc.mp4;Three\r\n;;\r\n", id="semicolons, empty row"),
+        pytest.param(b"sep=;\r\nFile ;Text;start\r\nb/a.mp4;One, two;0,0\r\nc.mp4;Three;\r\n", id="sep="),
+        pytest.param(b'file,text\nb\\a.mp4,"One,\r\ntwo"\n./c.mp4,Three\n', id="quoted line break, backslash"),
+        pytest.param(b'file,text\nb/a.mp4,"One,\\ntwo"\nC.MP4,Three\n', id="escaped line break, case"),
+        pytest.param("file\ttext\nb/a.mp4\tOne, two\nc.mp4\tThree\n".encode("utf-16"), id="Excel's Unicode text"),
+        pytest.param(b'\xef\xbb\xbf"file","text"\r"b/a","One, two"\r"c","Three"\r', id="BOM, no extensions, old Mac"),
+        pytest.param(b'file,text,end\nb/a.mp4,"One, two",0:00:09\nc.mp4,Three,\n', id="clock times"),
+    ],
+)
+def test_tables_as_tools_write_them(tmp_path: Path, content: bytes) -> None:
+    create_files(tmp_path, "b/a.mp4", "c.mp4")
+    (tmp_path / "Transcripts.CSV").write_bytes(content)
+    clips, rejections = folder.find(tmp_path)
+    assert [(clip.id, clip.text) for clip in clips] == [("b/a", "one, two"), ("c", "three")]
+    assert not rejections
+
+
+def test_quotes_in_a_table(tmp_path: Path) -> None:
+    create_files(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "transcripts.csv").write_text('file,text\na.mp4,"say ""hi"", twice"\nb.mp4,"say \\"hi\\", twice"\n')
+    clips, _ = folder.find(tmp_path)
+    assert [clip.text for clip in clips] == 2 * ['say "hi", twice']
+
+
+def test_names_with_decomposed_accents_and_other_letter_case(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "Zoë")
+    create_files(tmp_path, f"{decomposed}.mp4", "Zoë 2.mp4", "talk.mp4", "b.MOV")
+    (tmp_path / "transcripts.csv").write_text(f"file,text\nZoë.mp4,one\n{decomposed} 2.mp4,two\n", encoding="utf-8")
+    (tmp_path / "talk.TXT").write_text("three")
+    (tmp_path / "b.MOV.srt").write_text(SRT)
+    clips, rejections = folder.find(tmp_path)
+    assert not rejections
+    texts = {clip.id: clip.text for clip in clips}
+    assert texts == {
+        decomposed: "one",
+        "Zoë 2": "two",
+        "talk": "three",
+        "b_000": "hello there, my friend",
+        "b_001": "bye",
+    }
+
+
+def test_bad_cues_are_named_and_guessed_encodings_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_video(tmp_path / "a.mp4", [np.zeros((16, 16), np.uint8)] * 50)
+    (tmp_path / "a.srt").write_bytes(
+        "1\n00:00:00,000 --> 00:00:01,000\ncafé\n2\n00:00:0x,000 --> 00:00:04,000\nno\n"
+        "3\n00:00:03,000 --> 00:00:04,000\nlate\n".encode("latin-1")
+    )
+    clips, rejections = folder.find(tmp_path)
+    assert [(clip.id, clip.end, clip.text) for clip in clips] == [("a", 1.0, "café")]
+    assert [(rejection.id, rejection.kind) for rejection in rejections] == [
+        ("a, line 5", "malformed subtitle"),
+        ("a, 3 to 4 s", "subtitle beyond the end of the video"),
+    ]
+    assert "1 transcripts are not UTF-8 and were read as cp1252 (a.srt)" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         ("name,text\na,b\n", "must begin with a line that names its columns"),
         ("", "must begin with a line that names its columns"),
         ("file,text,start,end\na.mp4,b,x,2\n", "line 2: start and end must be numbers"),
         ("file,text,start,end\na.mp4,b,3,2\n", "line 2: needs a file, a text, and an end after its start"),
+        ("file,text,start\na.mp4,b,-1\n", "line 2: start and end must be numbers"),
         ("file,text\na.mp4,\n", "line 2: needs a file, a text"),
+        ("file,text\na.mp4," + 140_000 * "x", "line 2: field larger than field limit"),
     ],
 )
 def test_a_malformed_table_is_an_error(tmp_path: Path, content: str, words: str) -> None:
@@ -106,7 +171,10 @@ def test_a_malformed_table_is_an_error(tmp_path: Path, content: str, words: str)
         ("a.srt", b"1\n00:00:01,000 --> soon\nHello\n", "'00:00:01,000 --> soon' is not START --> END"),
         ("a.srt", b"1\n00:00:02,000 --> 00:00:01,000\nHello\n", "does not end after its start"),
         ("a.vtt", b"WEBVTT\n", "the subtitles a.vtt hold no text"),
-        ("a.txt", b"\xff\xfe\x00", "a.txt is not UTF-8 text; convert it"),
+        ("a.txt", b"{\\rtf1\\ansi hello}", "a.txt is RTF, not plain text; save it as plain text"),
+        ("a.txt", b"<!DOCTYPE html><p>hello", "a.txt is HTML, not plain text"),
+        ("a.srt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a.srt is a Git LFS pointer"),
+        ("a.txt", b"\xff\xfe\x00", "a.txt is not text in a known encoding; convert it"),
     ],
 )
 def test_a_malformed_transcript_rejects_its_video(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -181,7 +249,7 @@ def test_long_videos_are_cut_where_the_audio_is_quiet(tmp_path: Path) -> None:
         assert 5 <= after.start - before.start <= 15
     assert 5 <= seconds - long[-1].start <= 15
     (tmp_path / "long.txt").write_text("all that is said")
-    assert transcripts.read_transcript(tmp_path / "long.mp4") == [Piece(0.0, None, "all that is said")]
+    assert TranscriptReader().read(tmp_path / "long.mp4") == Transcript([Piece(0.0, None, "all that is said")])
 
 
 def test_what_is_no_video_is_named_and_is_no_input(tmp_path: Path) -> None:

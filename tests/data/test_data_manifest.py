@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from avhubert.data.labels import (
     LabelInfo,
+    is_described,
     load_labels,
     read_dictionary,
     read_label_info,
@@ -25,6 +26,7 @@ from avhubert.data.manifest import Clip, read_manifest, select, write_manifest
 from avhubert.data.noise import read_noise_list
 from avhubert.data.transcripts import read_phones, read_transcripts, write_phones, write_transcripts
 from avhubert.errors import DataError
+from avhubert.files import sha256
 
 pytestmark = pytest.mark.quick
 
@@ -100,6 +102,31 @@ def test_missing_or_unreadable_manifest_is_an_error(tmp_path) -> None:
     (tmp_path / "latin.tsv").write_bytes("/é\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.tsv is not UTF-8 text"):
         read_manifest(tmp_path / "latin.tsv")
+    (tmp_path / "pointer.tsv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(DataError, match=r"manifest .*pointer\.tsv is a Git LFS pointer, not the file itself"):
+        read_manifest(tmp_path / "pointer.tsv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_files_that_editors_saved_again(tmp_path: Path, encoding: str) -> None:
+    clips = [clip("zoë"), clip("b")]
+    write_manifest(tmp_path / "train.tsv", clips, tmp_path)
+    write_transcripts(tmp_path / "train.wrd", ["café", "two"])
+    rows = [np.array([0, 1, 1], np.int32), np.array([1], np.int32)]
+    write_labels(tmp_path / "train.km", rows)
+    write_dictionary(tmp_path / "dict.km.txt", {"0": 1, "1": 3})
+    info = LabelInfo(25, 2, "mfcc", None, "c", {"train": sha256(tmp_path / "train.km")})
+    before = read_manifest(tmp_path / "train.tsv")
+    for name in ("train.tsv", "train.wrd", "train.km", "dict.km.txt"):
+        text = (tmp_path / name).read_text(encoding="utf-8").replace("\n", "\r\n")
+        (tmp_path / name).write_bytes(text.encode(encoding))
+    assert read_manifest(tmp_path / "train.tsv") == before
+    assert read_transcripts(tmp_path / "train.wrd", before) == ["café", "two"]
+    assert [row.tolist() for row in read_labels(tmp_path / "train.km")] == [[0, 1, 1], [1]]
+    assert read_dictionary(tmp_path / "dict.km.txt") == ["0", "1"]
+    assert is_described(tmp_path / "train.km", info)
+    (tmp_path / "train.km").write_text("0 1 1\n0\n")
+    assert not is_described(tmp_path / "train.km", info)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +135,7 @@ def test_missing_or_unreadable_manifest_is_an_error(tmp_path) -> None:
         (clip("a\tb"), "contains a tab, which separates the fields"),
         (clip("a\nb"), "contains a line break"),
         (clip("a\rb"), "contains a line break"),
+        (clip("a\0b"), "contains a NUL character"),
         (Clip("a", Path("/v/\t.mp4"), Path("/a"), 1, 1), "contains a tab"),
         (clip(""), "clip id '' is empty or used twice"),
         (clip("good"), "clip id 'good' is empty or used twice"),
@@ -140,7 +168,7 @@ def test_selection_without_a_limit() -> None:
     assert select([clip("a", 10_000), clip("b", 1)], 1, None) == ([0, 1], {})
 
 
-lines = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r")), max_size=5)
+lines = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\0\ufeff")), max_size=5)
 
 
 @settings(max_examples=100, deadline=None)

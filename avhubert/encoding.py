@@ -1,0 +1,164 @@
+"""Text files as people's tools write them: UTF-8, UTF-16 and UTF-32, with and without BOM, and older encodings."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+from avhubert.errors import DataError
+
+# the longer marks first: that of UTF-32 begins with that of UTF-16
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_USUAL = frozenset(string.printable)
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+LEAST_ASCII = 0.02  # share of the characters of a text in UTF-16 without mark
+# encodings of one or two bytes per character that are told apart by charset-normalizer
+_LEGACY = (
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8_r"),
+    *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
+)
+# letters beyond ASCII of the languages that Western encodings were made for; a text of one language has only its own
+_WESTERN = (
+    *("àâæçéèêëîïôœùûüÿ", "äöüßé", "áéíñóúü", "àçéèíïóòúü", "áàâãçéêíóôõúü", "àèéìíîòóù", "áéíóúëïöüèê", "åäöéüš"),
+    *("æøåéóòôü", "áðéíóúýþæö", "áéíóúàèìòù"),
+)
+MAX_DAMAGED = 0.25  # invalid bytes for each valid character beyond ASCII up to which a text is UTF-8 with damage
+MISSING = "missing"  # the kind of the error for a file that does not exist
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The text of a file.
+
+    Attributes:
+        text: Without a byte order mark; line breaks as in the file.
+        encoding: Name of the encoding.
+        is_guess: The encoding is not marked in the file and is none of Unicode's: the text may be wrong.
+    """
+
+    text: str
+    encoding: str
+    is_guess: bool = False
+
+
+def decode(data: bytes, guess: bool = True) -> Decoded:
+    """The text of bytes in an unknown encoding.
+
+    Args:
+        data: The bytes of a file.
+        guess: Whether encodings that are not Unicode are recognised, and damaged UTF-8 is read.
+
+    Raises:
+        UnicodeError: It is not text, or its encoding is not recognised.
+    """
+    for bom, encoding in _BOMS:
+        if data.startswith(bom):
+            return Decoded(data[len(bom) :].decode(encoding), encoding)
+    if b"\0" in data:
+        return _utf16_without_bom(data)
+    try:
+        return Decoded(data.decode("utf-8"), "utf-8")
+    except UnicodeDecodeError:
+        if not guess:
+            raise
+    text = _damaged_utf8(data)
+    return Decoded(text, "damaged utf-8", is_guess=True) if text is not None else _legacy(data)
+
+
+def _utf16_without_bom(data: bytes) -> Decoded:
+    """In the right byte order, spaces, digits and line breaks are ASCII; in the wrong one, nothing usual is."""
+    candidates = []
+    for encoding in ("utf-16-le", "utf-16-be"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        usual = sum(character in _USUAL for character in text)
+        if usual >= LEAST_ASCII * len(text) and not _CONTROL.search(text):
+            candidates.append((usual, text, encoding))
+    if not candidates:
+        raise UnicodeError("it contains NUL bytes")
+    _, text, encoding = max(candidates)
+    return Decoded(text, encoding)
+
+
+def _damaged_utf8(data: bytes) -> str | None:
+    """UTF-8 with a few invalid bytes, which are read as cp1252; None if there are too many."""
+    text = data.decode("utf-8", "surrogateescape")
+    invalid = len(re.findall("[\udc80-\udcff]", text))
+    valid = sum(character > "\x7f" for character in text) - invalid
+    if invalid > MAX_DAMAGED * valid:
+        return None
+    return re.sub("[\udc80-\udcff]", lambda match: _western(bytes([ord(match[0]) - 0xDC00])), text)
+
+
+def _western(data: bytes) -> str:
+    """Decode cp1252; its five undefined bytes as in Latin-1."""
+    return "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in data)
+
+
+def _legacy(data: bytes) -> Decoded:
+    from charset_normalizer import from_bytes
+
+    text = _western(data)
+    letters = {character for character in text.lower() if character > "\x7f" and character.isalpha()}
+    if _is_plausible(text) and any(letters <= set(alphabet) for alphabet in _WESTERN):
+        return Decoded(text, "cp1252", is_guess=True)
+    best = from_bytes(data, cp_isolation=list(_LEGACY)).best()
+    if best is not None:
+        return Decoded(data.decode(best.encoding), best.encoding, is_guess=True)
+    if _CONTROL.search(text):
+        raise UnicodeError("its encoding is not recognised")
+    return Decoded(text, "cp1252", is_guess=True)
+
+
+def _is_plausible(text: str) -> bool:
+    """Whether there are no control characters, and no symbols inside words."""
+    return not _CONTROL.search(text) and not re.search(r"[^\W\d_][¡-¶¸-¿×÷ˆ˜†‡‰‹›€•]+[^\W\d_]", text)
+
+
+def read_text(path: str | Path, name: str = "", guess: bool = True) -> Decoded:
+    """The text of a file.
+
+    Args:
+        path: The file.
+        name: What messages call the file; default: its path.
+        guess: See `decode`.
+
+    Raises:
+        DataError: It is missing (kind MISSING), cannot be read, is not text, or is a Git LFS pointer.
+    """
+    path = Path(path)
+    name = name or str(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        kind = MISSING if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise DataError(f"cannot read {name}: {error.strerror}", kind=kind, path=path) from error
+    if is_lfs_pointer(data):
+        raise DataError(lfs_message(name), kind="a Git LFS pointer", path=path)
+    try:
+        return decode(data, guess)
+    except UnicodeError as error:
+        kind = "not text in a known encoding" if guess else "not UTF-8 text"
+        raise DataError(f"{name} is {kind}; convert it to UTF-8", kind=kind, path=path) from error
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Whether the first bytes of a file are those of the text that Git LFS leaves in place of a large file."""
+    return data.startswith(_LFS_POINTER)
+
+
+def lfs_message(name: str | Path) -> str:
+    """The message for a Git LFS pointer."""
+    return f"{name} is a Git LFS pointer, not the file itself; run `git lfs pull`"
