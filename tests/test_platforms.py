@@ -68,9 +68,8 @@ def platform_dependent(path: Path) -> list[str]:
             absent = (module == "os" and name in NAMES_OF_OS) or (module == "signal" and name in NAMES_OF_SIGNAL)
             if absent or (module, name) in QUESTIONS:
                 wrong.append(f"{node.lineno}: {module}.{name}")
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if node.value in ("fork", "forkserver") or node.value.startswith(("/proc", "/sys/", "/tmp", "/dev/")):
-                wrong.append(f"{node.lineno}: {node.value!r}")
+        elif isinstance(node, ast.Constant) and str(node.value).startswith(("fork", "/proc", "/sys/", "/tmp", "/dev/")):
+            wrong.append(f"{node.lineno}: {node.value!r}")
     return wrong
 
 
