@@ -100,8 +100,8 @@ def test_a_folder_is_written_as_a_folder(
     out = tmp_path / "out"
     assert main(["transcribe", str(tree), *model, "--format", "srt", "--out", str(out), "--burn-in"]) == 0
     shown = capsys.readouterr()
-    assert "two.mp4: read from av (sound and lips are both there)" in shown.err
-    assert "one.wav has no picture to draw captions into" in shown.err
+    assert "two.mp4: read from av (audio and lips are both there)" in shown.err
+    assert "one.wav has no video to draw captions into" in shown.err
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
     assert written == ["day 2/one.srt", "day 2/two.captioned.mp4", "day 2/two.srt", "one.srt"]
     info = probe(out / "day 2" / "two.captioned.mp4")
