@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avhubert.constants import MODALITIES
 from avhubert.errors import ConfigError
+
+if TYPE_CHECKING:
+    from avhubert.data.media import StreamChoice
 
 MODALITY_CHOICES = tuple(MODALITIES)
 
@@ -42,6 +45,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return value
+
+
+def position(text: str) -> int:
+    """A whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
     return value
 
 
@@ -99,6 +110,19 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ctc-weight", type=share, metavar="W", help="weight of CTC in the score, 0 to 1")
     parser.add_argument("--lm", metavar="LM", help="language model: a file of `avhubert lm`, or a Hugging Face model")
     parser.add_argument("--lm-weight", type=float, metavar="W", help="weight of the language model")
+
+
+def add_streams(parser: argparse.ArgumentParser) -> None:
+    """--audio-stream and --video-stream."""
+    parser.add_argument("--audio-stream", type=position, metavar="N", help="audio stream of the file, from 0")
+    parser.add_argument("--video-stream", type=position, metavar="N", help="video stream (default: chosen)")
+
+
+def stream_choice(options: argparse.Namespace) -> StreamChoice:
+    """The streams that were chosen."""
+    from avhubert.data.media import StreamChoice
+
+    return StreamChoice(options.audio_stream, options.video_stream)
 
 
 def decoding_settings(options: argparse.Namespace) -> dict[str, Any]:

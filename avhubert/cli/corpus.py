@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from avhubert.cli.arguments import add_seed, add_workers, parse_shard, positive, seconds, share
+from avhubert.cli.arguments import (
+    add_seed,
+    add_streams,
+    add_workers,
+    parse_shard,
+    positive,
+    seconds,
+    share,
+    stream_choice,
+)
 from avhubert.cli.output import show
 from avhubert.cli.parser import Command
 from avhubert.config import command_defaults as defaults
@@ -96,6 +105,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR for the folder of dlib's model files "
         "(default: the built-in detector)",
     )
+    add_streams(parser)
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -115,6 +125,7 @@ def _prepare(options: argparse.Namespace) -> None:
         english_ids=options.english_ids,
         landmarks=options.landmarks,
         executor=options.executor,
+        streams=stream_choice(options),
     )
     show(summary)
 

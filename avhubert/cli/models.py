@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from avhubert.cli.arguments import MODALITY_CHOICES, add_compute, add_modality
+from avhubert.cli.arguments import MODALITY_CHOICES, add_compute, add_modality, add_streams, stream_choice
 from avhubert.cli.output import show, show_values
 from avhubert.cli.parser import Command
 from avhubert.errors import AvhubertError
@@ -22,6 +22,7 @@ def _features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--units", type=Path, metavar="LABELS", help="also write cluster ids, by the centroids of this label folder"
     )
+    add_streams(parser)
     add_compute(parser)
 
 
@@ -38,6 +39,7 @@ def _features(options: argparse.Namespace) -> None:
         units=options.units,
         device=options.device,
         precision=options.precision,
+        streams=stream_choice(options),
     )
     show(f"{len(files)} files in {options.out}")
 
@@ -95,12 +97,13 @@ def _doctor(options: argparse.Namespace) -> None:
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="one of these, a published checkpoint, or a name on the Hub")
+    add_streams(parser)
 
 
 def _info(options: argparse.Namespace) -> None:
     from avhubert.tools.info import describe
 
-    show_values(describe(options.path))
+    show_values(describe(options.path, stream_choice(options)))
 
 
 def _models_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,10 +11,12 @@ from avhubert.cli.arguments import (
     above_zero,
     add_compute,
     add_decoding,
+    add_streams,
     decoding_settings,
     positive,
     seconds,
     snr,
+    stream_choice,
 )
 from avhubert.cli.output import show, show_values
 from avhubert.cli.parser import Command
@@ -131,6 +133,7 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--skip-existing", action="store_true", help="skip files whose transcript is already in DIR")
     parser.add_argument("--people", action="store_true", help="one transcript for each visible person, by lip reading")
+    add_streams(parser)
     add_decoding(parser)
     add_compute(parser)
 
@@ -159,6 +162,7 @@ def _transcribe(options: argparse.Namespace) -> None:
             device=options.device,
             precision=options.precision,
             decode=decoding_settings(options),
+            streams=stream_choice(options),
         ),
     )
 

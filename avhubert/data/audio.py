@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -100,20 +101,21 @@ def _decode(
     decoder: StreamDecoder[av.AudioFrame] = StreamDecoder(
         path, "audio", selector(path, "audio", streams, damage), damage
     )
-    correction = PhaseCorrection()
+    part = _Part(start_seconds, end_seconds)
     try:
         frames = decoder.frames(start_seconds)
-        length_seconds = None if end_seconds is None else end_seconds - start_seconds
-        segments = list(_segments(frames, start_seconds, length_seconds, correction))
+        segments = list(_segments(frames, part))
         frames.close()
     except (av.FFmpegError, OSError, NothingDecodedError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(
             f"cannot read the audio of {path}: {reason}", kind="audio cannot be read", path=path
         ) from error
-    if correction.seconds and damage is not None:
+    if part.correction.seconds and damage is not None:
         damage.note("the two audio channels are out of phase; one of them is inverted, so that they do not cancel")
     length = max([0, *(first + len(segment) for first, segment in segments)])
+    if part.continues and end_seconds is not None:  # a gap at the end of the part is not the end of the track
+        length = max(length, round((end_seconds - start_seconds) * SAMPLE_RATE))
     if length > LONGEST_HOURS * 3600 * SAMPLE_RATE:
         hours = length / 3600 / SAMPLE_RATE
         raise MediaError(
@@ -129,30 +131,36 @@ def _decode(
     return samples
 
 
-def _segments(
-    frames: Iterable[TimedFrame[av.AudioFrame]],
-    start_seconds: Fraction,
-    end_seconds: Fraction | None,
-    correction: PhaseCorrection,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Decoded segments without a jump in their timestamps: (index of the first sample at 16 kHz, int16 [N]).
+@dataclass
+class _Part:
+    """The requested part of a track.
 
-    Args:
-        frames: the frames from before the requested part on.
-        start_seconds: time of sample 0.
-        end_seconds: seconds after `start_seconds` at which decoding stops; None: at the end of the track.
-        correction: mixes channels that are out of phase.
+    Attributes:
+        start: Time of sample 0 in seconds.
+        end: Time at which decoding stops; None: at the end of the track.
+        continues: The track has frames after `end`.
+        correction: Mixes channels that are out of phase.
     """
-    segment, end = None, -start_seconds  # without timestamps, the first frame is the start of the file
+
+    start: Fraction
+    end: Fraction | None
+    continues: bool = False
+    correction: PhaseCorrection = field(default_factory=PhaseCorrection)
+
+
+def _segments(frames: Iterable[TimedFrame[av.AudioFrame]], part: _Part) -> Iterator[tuple[int, np.ndarray]]:
+    """Decoded segments without a jump in their timestamps: (index of the first sample at 16 kHz, int16 [N])."""
+    segment, end = None, -part.start  # without timestamps, the first frame is the start of the file
     for timed in frames:
         frame = timed.frame
-        time = end if timed.time is None else timed.time - start_seconds
-        if end_seconds is not None and time > end_seconds + GAP_SECONDS:
+        time = end if timed.time is None else timed.time - part.start
+        if part.end is not None and time > part.end - part.start + GAP_SECONDS:
+            part.continues = True
             break
         if segment is None or abs(time - end) > GAP_SECONDS or not segment.has_format_of(frame):
             if segment is not None:
                 yield segment.finish()
-            segment, end = _Segment(time, frame, correction), time
+            segment, end = _Segment(time, frame, part.correction), time
         segment.add(frame)
         end += Fraction(frame.samples, frame.sample_rate)
     if segment is not None:

@@ -31,7 +31,7 @@ class PhaseCorrection:
 
     def add(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
         """The frames that are ready after `frame`."""
-        if frame.layout.name != "stereo" or frame.format.name not in FORMATS:
+        if frame.layout.nb_channels != 2 or frame.format.name not in FORMATS:
             yield from self.flush()
             yield frame
             return
@@ -50,7 +50,9 @@ class PhaseCorrection:
         self.seconds += self._length if cancels else 0.0
         self._length, self._power = 0.0, np.zeros(3)
         for frame in frames:
-            yield _inverted(frame) if cancels else frame
+            if cancels:
+                _invert(frame)
+            yield frame
 
     def _cancels(self, samples: int) -> bool:
         left, right, product = self._power / max(1, samples)
@@ -69,8 +71,8 @@ def _channels(frame: av.AudioFrame) -> np.ndarray:
     return (samples.astype(np.float32) - middle) / (float(np.iinfo(samples.dtype.name).max) - middle)
 
 
-def _inverted(frame: av.AudioFrame) -> av.AudioFrame:
-    """The frame with its second channel inverted."""
+def _invert(frame: av.AudioFrame) -> None:
+    """Invert the second channel of a frame."""
     samples: np.ndarray = frame.to_ndarray().copy()
     second = samples[1] if frame.format.is_planar else samples[0, 1::2]
     if samples.dtype.kind == "u":
@@ -79,6 +81,6 @@ def _inverted(frame: av.AudioFrame) -> av.AudioFrame:
         second[:] = -np.maximum(second, -np.iinfo(samples.dtype.name).max)
     else:
         second[:] = -second
-    inverted = av.AudioFrame.from_ndarray(samples, format=frame.format.name, layout="stereo")
-    inverted.sample_rate = frame.sample_rate
-    return inverted
+    for plane, content in zip(frame.planes, samples, strict=True):
+        padding = bytes(plane)[content.nbytes :]
+        plane.update(content.tobytes() + padding)

@@ -25,6 +25,8 @@ from avhubert.data.media import (
 )
 
 SEEK_SECONDS = (1, 10)  # decoding starts this much before the requested part; after a seek, first frames are inexact
+LONGEST_FRAME_SECONDS = 3600  # a longer last frame has a wrong timestamp
+JUMP_SECONDS = 10  # a larger jump between two frames is checked with the next frame
 KNOWN_ENDS = 256  # streams whose end is remembered
 
 Frame = TypeVar("Frame", av.AudioFrame, av.VideoFrame)
@@ -55,6 +57,65 @@ class NothingDecodedError(Exception):
 
 # by file and stream: seconds after the start of the file after which the stream has no frame
 _ends: dict[tuple[FileIdentity, StreamKind, int], Fraction] = {}
+
+
+class _Clock(Generic[Frame]):
+    """Repairs the times of a stream's frames: single wrong timestamps, and a clock that starts again.
+
+    Attributes:
+        end: Seconds at which the last frame ends.
+    """
+
+    def __init__(self) -> None:
+        self.end = Fraction(0)
+        self._last: Fraction | None = None  # of the timestamps
+        self._shift = Fraction(0)
+        self._held: tuple[TimedFrame[Frame], Fraction] | None = None  # a frame after a jump, and its duration
+
+    def add(self, timed: TimedFrame[Frame], duration: Fraction) -> Iterator[TimedFrame[Frame]]:
+        """The frames whose time is certain after `timed`."""
+        if self._held is not None and timed.time is not None:
+            yield self._judged(*self._held, timed.time)
+            self._held = None
+        if self._last is not None and timed.time is not None and abs(timed.time - self._last) > JUMP_SECONDS:
+            self._held = timed, duration
+        else:
+            yield self._timed(timed, duration)
+
+    def flush(self) -> Iterator[TimedFrame[Frame]]:
+        """The last frame, if its time is not certain."""
+        if self._held is not None:
+            timed, duration = self._held
+            assert timed.time is not None
+            assert self._last is not None
+            plausible = 0 < timed.time - self._last < LONGEST_FRAME_SECONDS
+            yield self._judged(timed, duration, timed.time if plausible else self._last)
+            self._held = None
+
+    def _judged(self, held: TimedFrame[Frame], duration: Fraction, following: Fraction) -> TimedFrame[Frame]:
+        """The frame after a jump, given the time of the frame that follows it."""
+        assert held.time is not None
+        assert self._last is not None
+        continues = following >= held.time
+        if held.time < self._last:
+            continues = held.time <= following <= held.time + JUMP_SECONDS
+        if not continues:  # this timestamp alone is wrong
+            time = self.end - self._shift
+            last = self._last
+            timed = self._timed(TimedFrame(held.frame, time), duration)
+            self._last = last
+            return timed
+        if held.time < self._last:  # the clock has started again
+            self._shift += self.end - (held.time + self._shift)
+        return self._timed(held, duration)
+
+    def _timed(self, timed: TimedFrame[Frame], duration: Fraction) -> TimedFrame[Frame]:
+        if timed.time is None:
+            self.end += duration
+            return timed
+        self._last = timed.time
+        self.end = timed.time + self._shift + duration
+        return TimedFrame(timed.frame, timed.time + self._shift) if self._shift else timed
 
 
 class StreamDecoder(Generic[Frame]):
@@ -156,6 +217,7 @@ class StreamDecoder(Generic[Frame]):
         self, container: av.container.InputContainer, start: Fraction, after_seek: bool
     ) -> Generator[TimedFrame[Frame], None, None]:
         self._end = Fraction(0)
+        clock: _Clock[Frame] = _Clock()
         known = not after_seek  # after a seek, frames without a timestamp are somewhere
         for packet in self._packets(container):
             try:
@@ -169,8 +231,14 @@ class StreamDecoder(Generic[Frame]):
                 time = self.time_of(frame)
                 known = known or time is not None
                 if known:
-                    self._end = max(self._end, (time or Fraction(0)) + self._duration(frame))
-                    yield TimedFrame(frame, time)
+                    for timed in clock.add(TimedFrame(frame, time), self._duration(frame)):
+                        self._stamp(timed)
+                        yield timed
+                    self._end = max(self._end, clock.end)
+        for timed in clock.flush():
+            self._stamp(timed)
+            yield timed
+        self._end = max(self._end, clock.end)
         self.finished = True
         if known:
             if self.damage is not None:
@@ -178,6 +246,12 @@ class StreamDecoder(Generic[Frame]):
             if len(_ends) >= KNOWN_ENDS:
                 _ends.clear()
             _ends[file_identity(self.path), self.kind, self._index] = self._end
+
+    def _stamp(self, timed: TimedFrame[Frame]) -> None:
+        """The frame itself also gets its repaired time, which filters pass on."""
+        frame = timed.frame
+        if timed.time is not None and frame.time_base is not None and timed.time != self.time_of(frame):
+            frame.pts = round((timed.time + self._begin) / frame.time_base)
 
     def _packets(self, container: av.container.InputContainer) -> Iterator[Any]:
         """The packets of the stream; errors of the demuxer are skipped as long as packets follow."""

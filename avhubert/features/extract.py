@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from avhubert.cluster.label_model import LabelModel
     from avhubert.data.collate import Example
     from avhubert.data.manifest import Clip
+    from avhubert.data.media import StreamChoice
     from avhubert.features.layer import LayerExtractor
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def extract_features(
     units: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    streams: StreamChoice | None = None,
 ) -> list[Path]:
     """Write the features of one layer, float32 [T, D] at 25 Hz, and optionally cluster ids.
 
@@ -53,6 +55,7 @@ def extract_features(
             per clip) or OUT/NAME.km, and the labels' layer is the default.
         device: auto, cpu, cuda, cuda:N or mps; see `devices.resolve`.
         precision: auto, fp32, bf16 or fp16; see `devices.resolve`.
+        streams: which of several audio or video streams of raw files are read; None: chosen automatically.
 
     Returns:
         The paths of the files.
@@ -84,8 +87,8 @@ def extract_features(
     if manifests:
         return _extract_clips(manifests, extractor, out, label_model)
     if recordings:
-        return _extract_files(source, recordings, extractor, out, label_model)
-    return _extract_file(source, out / source.stem, extractor, label_model)
+        return _extract_files(source, recordings, extractor, out, label_model, streams)
+    return _extract_file(source, out / source.stem, extractor, label_model, streams)
 
 
 def _layer_of_units(label_model: LabelModel, layer: int | None, units: str | Path | None) -> int:
@@ -152,7 +155,12 @@ def _extract_clips(
 
 
 def _extract_files(
-    folder: Path, files: list[Path], extractor: LayerExtractor, out: Path, label_model: LabelModel | None
+    folder: Path,
+    files: list[Path],
+    extractor: LayerExtractor,
+    out: Path,
+    label_model: LabelModel | None,
+    streams: StreamChoice | None,
 ) -> list[Path]:
     names = [file.relative_to(folder).with_suffix("") for file in files]
     counts = Counter(names)
@@ -162,7 +170,7 @@ def _extract_files(
         for file, name in zip(files, names, strict=True):
             target = name if counts[name] == 1 else file.relative_to(folder)
             try:
-                written += _extract_file(file, out / target, extractor, label_model)
+                written += _extract_file(file, out / target, extractor, label_model, streams)
             except MediaError as error:
                 _log.warning("%s", error)
                 failed += 1
@@ -172,11 +180,17 @@ def _extract_files(
     return written
 
 
-def _extract_file(source: Path, target: Path, extractor: LayerExtractor, label_model: LabelModel | None) -> list[Path]:
+def _extract_file(
+    source: Path,
+    target: Path,
+    extractor: LayerExtractor,
+    label_model: LabelModel | None,
+    streams: StreamChoice | None,
+) -> list[Path]:
     """Write `target`.npy, and `target`.km with the cluster ids."""
     from avhubert.data.labels import write_labels
 
-    features = extractor.features([_read_raw(source, extractor.modality)])[0]
+    features = extractor.features([_read_raw(source, extractor.modality, streams)])[0]
     written = [target.with_name(f"{target.name}.npy")]
     _save(written[0], features)
     if label_model is not None:
@@ -192,17 +206,24 @@ def _units(features: np.ndarray, extractor: LayerExtractor, label_model: LabelMo
     return assign(features.astype(extractor.dtype), label_model.centroids, extractor.compute.device)
 
 
-def _read_raw(source: Path, modality: str) -> Example:
-    """A raw file: the mouth is found and cropped as in preparation, and the audio is read."""
+def _read_raw(source: Path, modality: str, streams: StreamChoice | None) -> Example:
+    """A raw file: the mouth is found and cropped as in preparation, and the audio is read. Logs what is damaged."""
     from avhubert.data.audio import read_audio
+    from avhubert.data.media import AUTOMATIC, DamageLog
     from avhubert.features.layer import make_example
 
-    frames = None
+    streams = streams or AUTOMATIC
+    damage = DamageLog()
+    frames = samples = None
     if "video" in MODALITIES[modality]:
         from avhubert.prepare.mouth import mouth_clip
 
-        frames = mouth_clip(source).frames
-    return make_example(source.stem, frames, read_audio(source) if "audio" in MODALITIES[modality] else None)
+        frames = mouth_clip(source, streams=streams, damage=damage).frames
+    if "audio" in MODALITIES[modality]:
+        samples = read_audio(source, streams=streams, damage=damage)
+    for sentence in damage.sentences():
+        _log.warning("%s: %s", source, sentence)
+    return make_example(source.stem, frames, samples)
 
 
 def _paths(folder: Path, clips: Sequence[Clip]) -> Iterator[Path]:

@@ -50,7 +50,7 @@ def prepare_clip(
 ) -> ClipResult:
     """Write DST/video/ID.mp4 and DST/audio/ID.wav of a clip, or return why it is rejected. Runs in a worker."""
     landmarks = landmarks or LandmarkSource()
-    fingerprint = input_fingerprint(clip, landmarks)
+    fingerprint = input_fingerprint(clip, landmarks, streams)
     damage = DamageLog()
     try:
         media = probe(clip.path, streams, damage)
@@ -165,10 +165,12 @@ def _video_id(clip: SourceClip) -> str:
     return (Path(clip.id).parent / clip.path.stem).as_posix()
 
 
-def input_fingerprint(clip: SourceClip, landmarks: LandmarkSource) -> str:
-    """Changes when the inputs of a clip change: the video, the landmark file, or the kind of detector."""
+def input_fingerprint(clip: SourceClip, landmarks: LandmarkSource, streams: StreamChoice = AUTOMATIC) -> str:
+    """Changes when the inputs of a clip change: the video, its streams, the landmark file, the kind of detector."""
     files = [clip.path]
     if landmarks.kind == "stored" and (file := landmark_file(landmarks.folder, [clip.id, _video_id(clip)])):
         files.append(file)
     suffix = {"default": "", "stored": "-landmarks", "dlib": "-dlib"}[landmarks.kind]
+    for kind, position in (("a", streams.audio), ("v", streams.video)):
+        suffix += "" if position is None else f"-{kind}{position}"
     return "-".join(f"{status.st_size}-{status.st_mtime_ns}" for status in (file.stat() for file in files)) + suffix

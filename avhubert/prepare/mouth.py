@@ -78,6 +78,7 @@ def mouth_clip(
     end: float | None = None,
     model: LandmarkModel | None = None,
     streams: StreamChoice = AUTOMATIC,
+    damage: DamageLog | None = None,
 ) -> MouthClip:
     """The speaker's mouth in a video, between `start` and `end` seconds.
 
@@ -87,11 +88,12 @@ def mouth_clip(
         end: Seconds from the start of the video; None: until its end.
         model: A face detector instead of the default one.
         streams: Which of several streams are read.
+        damage: Records what is damaged.
 
     Raises:
         MediaError: The file is not a video, or there is no face in it.
     """
-    track = find_mouth(path, start, end, model, streams=streams)
+    track = find_mouth(path, start, end, model, streams=streams, damage=damage)
     return MouthClip(np.stack(list(crops(path, track, start, end, streams))), track)
 
 

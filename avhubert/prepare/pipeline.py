@@ -16,6 +16,7 @@ from pathlib import Path
 from avhubert.config.command_defaults import MAX_CLIP_SECONDS, MAX_REJECTED, VOCAB_SIZE
 from avhubert.corpora.registry import check_corpus, find_clips
 from avhubert.corpora.sources import Listing, SourceClip
+from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.files import lock_directory, output_directory
 from avhubert.prepare.cleanup import remove_directory_leftovers, remove_leftovers
@@ -39,6 +40,7 @@ class _ClipSettings:
     executor: str
     landmarks: LandmarkSource
     max_seconds: float
+    streams: StreamChoice
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def prepare(
     english_ids: Path | None = None,
     landmarks: str | Path | None = None,
     executor: str = "local",
+    streams: StreamChoice = AUTOMATIC,
 ) -> Summary:
     """Prepare a corpus; a killed run resumes when it is started again.
 
@@ -88,6 +91,7 @@ def prepare(
         landmarks: A folder with a file of 68 landmarks per frame for every clip or video, or 'dlib:' and the folder
             of dlib's model files; default: the built-in detector.
         executor: `local` processes or a `ray` cluster.
+        streams: Which of several audio or video streams of a file are read.
 
     Raises:
         ConfigError: `dst` cannot be written or is in use, or a list is for another corpus.
@@ -96,7 +100,7 @@ def prepare(
     check_corpus(corpus, valid_list, english_ids)
     if executor not in EXECUTORS:
         raise ConfigError(one_of("executor", executor, EXECUTORS))
-    clip_settings = _ClipSettings(workers, executor, LandmarkSource.parse(landmarks), max_seconds)
+    clip_settings = _ClipSettings(workers, executor, LandmarkSource.parse(landmarks), max_seconds, streams)
     listing = find_clips(corpus, Path(src), english_ids)
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = output_directory(dst).resolve()
@@ -129,7 +133,7 @@ def _prepare_clips(clips: Sequence[SourceClip], dst: Path, shard: tuple[int, int
     if shard[1] == 1:
         remove_directory_leftovers(dst)
     results = read_journals(dst, clips)
-    todo = [clip for clip in clips if not _is_finished(clip, results.get(clip.id), dst, settings.landmarks)]
+    todo = [clip for clip in clips if not _is_finished(clip, results.get(clip.id), dst, settings)]
     if not todo:
         return
     settings.landmarks.check()
@@ -137,14 +141,16 @@ def _prepare_clips(clips: Sequence[SourceClip], dst: Path, shard: tuple[int, int
     run = EXECUTORS[settings.executor]
     with open_journal(dst, shard) as append, progress() as bar:
         task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
-        for result in run(prepare_clip, todo, workers, dst, settings.max_seconds, settings.landmarks):
+        for result in run(prepare_clip, todo, workers, dst, settings.max_seconds, settings.landmarks, settings.streams):
             append(result)
             bar.advance(task)
 
 
-def _is_finished(clip: SourceClip, result: ClipResult | None, dst: Path, landmarks: LandmarkSource) -> bool:
+def _is_finished(clip: SourceClip, result: ClipResult | None, dst: Path, settings: _ClipSettings) -> bool:
     """Whether the clip is usable, its inputs are unchanged, and its files exist."""
-    if result is None or result.rejection is not None or result.fingerprint != input_fingerprint(clip, landmarks):
+    if result is None or result.rejection is not None:
+        return False
+    if result.fingerprint != input_fingerprint(clip, settings.landmarks, settings.streams):
         return False
     names = face_ids(clip.id, 1 + len(result.other_face_shares))
     return all(path.is_file() for name in names for path in media_paths(dst, name))

@@ -14,7 +14,9 @@ from avhubert.errors import CheckpointError, DataError, MediaError
 from avhubert.files import read_json
 
 if TYPE_CHECKING:
+    from avhubert.data.media import DamageLog, StreamChoice
     from avhubert.data.tokenizer import Tokenizer
+    from avhubert.data.video import MediaInfo
 
 Description = dict[str, str | int | float]  # name → value in the order of display; the first is `kind`
 
@@ -23,10 +25,16 @@ RUN_SECTIONS = ("train", "data", "model")  # that every resolved.yaml has
 MODEL_VALUES_OF_RUN = ("parameters", "encoder", "visual front end", "decoder", "classes", "decoding", "tokenizer")
 QUALITY_METRICS = ("pnmi", "purity", "entropy", "empty_clusters")
 SYMBOLS_SHOWN = 8  # of a tokenizer
+LONGEST_CHECKED_SECONDS = 600  # longer recordings are described by their header only
+THUMBNAIL = 16  # pixels
 
 
-def describe(source: str | Path) -> Description:
+def describe(source: str | Path, streams: StreamChoice | None = None) -> Description:
     """Describes a file, a folder or a model on the Hub.
+
+    Args:
+        source: The file, folder or name.
+        streams: Which of several audio or video streams of a recording are described; None: chosen automatically.
 
     Raises:
         DataError: `source` is of an unknown kind, or damaged.
@@ -41,7 +49,7 @@ def describe(source: str | Path) -> Description:
         if not path.is_file() or path.suffix == ".pt":
             raise
     try:
-        return describe_recording(path)
+        return describe_recording(path, streams)
     except MediaError as error:
         raise DataError(
             f"{error}; `avhubert info` also describes checkpoints (.pt) and folders: models, runs, data, labels",
@@ -127,16 +135,37 @@ def _run_settings(path: Path) -> dict[str, Any]:
 
 
 # --------------------------------------------------------------------------- recordings
-def describe_recording(path: Path) -> Description:
-    """Describes a video or audio file by its header."""
+def describe_recording(path: Path, streams: StreamChoice | None = None) -> Description:
+    """Describes a video or audio file: its header, and what is damaged if it is not too long to be read now."""
+    from avhubert.data.media import AUTOMATIC, DamageLog
     from avhubert.data.video import probe
 
-    media = probe(path)
+    streams, damage = streams or AUTOMATIC, DamageLog()
+    media = probe(path, streams, damage)
     description: Description = {"kind": "video" if media.has_video else "audio", "seconds": media.duration_seconds}
     if media.has_video:
         description["video"] = f"{media.width}x{media.height}, {media.fps:.4g} frames per second"
         description["audio"] = "yes" if media.has_audio else "none"
+    if media.duration_seconds <= LONGEST_CHECKED_SECONDS:
+        _check_recording(path, media, streams, damage)
+    for number, sentence in enumerate(damage.sentences(), 1):
+        description[f"warning {number}"] = sentence
     return description
+
+
+def _check_recording(path: Path, media: MediaInfo, streams: StreamChoice, damage: DamageLog) -> None:
+    """Reads a recording once and records what is damaged."""
+    from avhubert.data.audio import read_audio
+    from avhubert.data.video import thumbnails
+
+    try:
+        if media.has_audio:
+            read_audio(path, streams=streams, damage=damage)
+        if media.has_video:
+            for _ in thumbnails(path, THUMBNAIL, streams, damage):
+                pass
+    except MediaError as error:
+        damage.note(str(error))
 
 
 def describe_recordings(folder: Path, recordings: Recordings) -> Description:

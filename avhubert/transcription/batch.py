@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avhubert.data.discovery import CAPTIONED, MEDIA_EXTENSIONS, Skipped, describe_skipped, find_recordings
+from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import DataError, MediaError
 from avhubert.files import output_directory, write_text
 from avhubert.transcription.burn_in import burn_in
@@ -57,6 +58,7 @@ class BatchOptions:
         device: Device of the model, see `transcribe`.
         precision: Number format of the model's computations, see `transcribe`.
         decode: Settings of the beam search, see `transcribe`.
+        streams: Which of several audio or video streams are read.
     """
 
     modality: str = AUTO
@@ -68,6 +70,7 @@ class BatchOptions:
     device: str = AUTO
     precision: str = AUTO
     decode: Mapping[str, Any] | None = None
+    streams: StreamChoice = AUTOMATIC
 
 
 @dataclass(frozen=True)
@@ -259,13 +262,14 @@ def _transcriptions(
     from avhubert.data.video import probe
 
     compute: dict[str, Any] = {"device": options.device, "precision": options.precision, "decode": options.decode}
+    compute["streams"] = options.streams
     if not options.people:
         yield "", Transcription(file, recognizer, options.modality, **compute)
         return
-    media = probe(file)
+    media = probe(file, options.streams)
     if not media.has_video:
         raise MediaError(f"{file} has no video track, so no person is seen; leave --people out", path=file)
-    people = find_people(file, start_progress(f"faces of {file.name}", media.duration_seconds))
+    people = find_people(file, start_progress(f"faces of {file.name}", media.duration_seconds), options.streams)
     for number, person in enumerate(people, 1):
         yield f"person {number}", PersonTranscription(file, recognizer, person, options.modality, **compute)
 
@@ -281,7 +285,13 @@ def _run(transcription: Transcription, start_progress: StartProgress) -> Transcr
 
 def _write_captioned(transcription: Transcription, result: FileResult, target: Path) -> None:
     try:
-        burn_in(transcription.file, result.transcripts[0].transcript, transcription.mouths, target)
+        burn_in(
+            transcription.file,
+            result.transcripts[0].transcript,
+            transcription.mouths,
+            target,
+            transcription.reader.streams,
+        )
         result.written.append(target)
     except MediaError as error:
         result.warnings.append(str(error))

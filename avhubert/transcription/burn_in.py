@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
+from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import MediaError
 from avhubert.transcription.captions import Caption, captions
 from avhubert.transcription.reader import MouthRegions
@@ -25,7 +26,13 @@ TEXT_SHARE = 0.05  # text size relative to the height of a frame
 LINE_SHARE = 0.94  # longest line relative to the width of a frame
 
 
-def burn_in(video: str | Path, transcript: Transcript, mouths: Sequence[MouthRegions], out: str | Path) -> None:
+def burn_in(
+    video: str | Path,
+    transcript: Transcript,
+    mouths: Sequence[MouthRegions],
+    out: str | Path,
+    streams: StreamChoice = AUTOMATIC,
+) -> None:
     """Writes `out`, an mp4 at 25 fps: the video with captions and, where a mouth was read, its bounding box.
 
     Raises:
@@ -34,21 +41,21 @@ def burn_in(video: str | Path, transcript: Transcript, mouths: Sequence[MouthReg
     from avhubert.data.audio import read_audio
     from avhubert.data.video import probe, write_video
 
-    media = probe(video)
+    media = probe(video, streams)
     if not media.has_video:
         raise MediaError(f"{video} has no video to draw captions into", path=video)
-    samples = read_audio(video) if media.has_audio else None
-    write_video(out, _captioned_frames(video, captions(transcript.segments), mouths), audio=samples)
+    samples = read_audio(video, streams=streams) if media.has_audio else None
+    write_video(out, _captioned_frames(video, captions(transcript.segments), mouths, streams), audio=samples)
 
 
 def _captioned_frames(
-    video: str | Path, lines: Sequence[Caption], mouths: Sequence[MouthRegions]
+    video: str | Path, lines: Sequence[Caption], mouths: Sequence[MouthRegions], streams: StreamChoice
 ) -> Iterator[np.ndarray]:
     from PIL import Image, ImageDraw
 
     from avhubert.data.video import read_frames
 
-    for index, frame in enumerate(read_frames(video)):
+    for index, frame in enumerate(read_frames(video, streams=streams)):
         height, width = (side // 2 * 2 for side in frame.shape[:2])  # H.264 with subsampled chroma needs even sides
         image = Image.fromarray(frame[:height, :width])
         draw = ImageDraw.Draw(image)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
+from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import ConfigError, MediaError
 from avhubert.transcription.modality import AUTO
 from avhubert.transcription.pipeline import Transcription
@@ -73,7 +74,9 @@ class Person:
         return TrackPiece(begin, _concatenate_tracks(parts)) if parts else None
 
 
-def find_people(file: str | Path, on_progress: Callable[[float], None] | None = None) -> list[Person]:
+def find_people(
+    file: str | Path, on_progress: Callable[[float], None] | None = None, streams: StreamChoice = AUTOMATIC
+) -> list[Person]:
     """All people in a video, from left to right.
 
     A person is a face that stays at one position or returns to it. In each piece of 15 s, only faces that are visible
@@ -82,6 +85,7 @@ def find_people(file: str | Path, on_progress: Callable[[float], None] | None = 
     Args:
         file: The video.
         on_progress: Called with the number of seconds that have been searched.
+        streams: Which of several streams are read.
 
     Raises:
         MediaError: `file` is not a video, or shows no face.
@@ -90,11 +94,11 @@ def find_people(file: str | Path, on_progress: Callable[[float], None] | None = 
 
     people: list[Person] = []
     begin = 0.0
-    while begin == 0 or not video_ended(file, begin):
+    while begin == 0 or not video_ended(file, begin, streams):
         try:
-            tracks = find_mouths(file, begin, begin + PIECE_SECONDS, all_faces=True)
+            tracks = find_mouths(file, begin, begin + PIECE_SECONDS, all_faces=True, streams=streams)
         except MediaError:
-            if video_ended(file, 0.0):
+            if video_ended(file, 0.0, streams):
                 raise
             tracks = []
         _link(people, [TrackPiece(round(begin * FRAME_RATE), track) for track in tracks])
@@ -189,7 +193,7 @@ class PersonReader(Reader):
         begin, end = piece.start / FRAME_RATE, piece.end / FRAME_RATE
         positions = zip(piece.track.transforms, piece.track.centres, strict=True)
         # not strict: whether the last frame of a video can be decoded depends on where reading begins
-        pairs = zip(read_frames(self.file, begin, end), positions, strict=False)
+        pairs = zip(read_frames(self.file, begin, end, self.streams, self.damage), positions, strict=False)
         mouth = np.stack([crop(frame, *position) for frame, position in pairs])
         samples = self.read_audio(begin, end) if self.use_audio else None
         following = self.person.visible(piece.start + len(mouth) + 1, 1)
@@ -216,9 +220,10 @@ class PersonTranscription(Transcription):
         device: str = AUTO,
         precision: str = AUTO,
         decode: Mapping[str, Any] | None = None,
+        streams: StreamChoice = AUTOMATIC,
     ) -> None:
         super().__init__(
-            file, recognizer, modality, device=device, precision=precision, decode=decode,
+            file, recognizer, modality, device=device, precision=precision, decode=decode, streams=streams,
             reader=partial(PersonReader, person),
         )  # fmt: skip
         self._supported = [supported for supported in self._supported if "v" in supported]

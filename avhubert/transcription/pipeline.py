@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
+from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.errors import MediaError
 from avhubert.transcription.modality import AUTO, check_request, select_streams
 from avhubert.transcription.reader import Chunk, MouthRegions, Reader
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 @overload
 def transcribe(
     file: str | Path, model: str | Path | Recognizer, modality: str = ..., stream: Literal[False] = ...,
-    *, device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ...,
+    *, device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ..., streams: StreamChoice = ...,
 ) -> Transcript: ...  # fmt: skip
 @overload
 def transcribe(
     file: str | Path, model: str | Path | Recognizer, modality: str = ..., *, stream: Literal[True],
-    device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ...,
+    device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ..., streams: StreamChoice = ...,
 ) -> Transcription: ...  # fmt: skip
 def transcribe(
     file: str | Path,
@@ -42,6 +43,7 @@ def transcribe(
     device: str = AUTO,
     precision: str = AUTO,
     decode: Mapping[str, Any] | None = None,
+    streams: StreamChoice = AUTOMATIC,
 ) -> Transcript | Transcription:
     """Transcribes one video or audio file of any length.
 
@@ -55,6 +57,8 @@ def transcribe(
         precision: 'auto' (bf16 on a GPU that supports it, else fp32), 'fp32', 'bf16' or 'fp16'.
         decode: Settings of the beam search that replace those of the model, such as `{"beam": 10}`; the names are those
             of `decode` in the configuration.
+        streams: Which of several audio or video streams are read; default: the default ones, unless they are silent or
+            still and others are not.
 
     Raises:
         MediaError: `file` is not a video or audio file, or lacks a requested stream, or shows no face.
@@ -65,7 +69,7 @@ def transcribe(
     from avhubert.checkpoints.load import load_recognizer
 
     transcription = Transcription(
-        file, load_recognizer(model), modality, device=device, precision=precision, decode=decode
+        file, load_recognizer(model), modality, device=device, precision=precision, decode=decode, streams=streams
     )
     return transcription if stream else transcription.transcript()
 
@@ -91,6 +95,7 @@ class Transcription(Iterator[Segment]):
         device: str = AUTO,
         precision: str = AUTO,
         decode: Mapping[str, Any] | None = None,
+        streams: StreamChoice = AUTOMATIC,
         reader: Callable[[str | Path, bool, bool], Reader] = Reader,
     ) -> None:
         """Opens the file; see `transcribe` for the arguments.
@@ -102,12 +107,14 @@ class Transcription(Iterator[Segment]):
             device: Device of the model.
             precision: Number format of the model's computations.
             decode: Settings of the beam search.
+            streams: Which of several audio or video streams are read.
             reader: Makes the reader, from the file and whether audio and video are read.
         """
         from avhubert.data.video import probe
         from avhubert.transcription.decoding import WindowDecoder
 
-        media = probe(file)
+        damage = DamageLog()
+        media = probe(file, streams, damage)
         check_request(modality, media, recognizer, file)
         self.file = file
         self.warnings: list[str] = []
@@ -115,6 +122,7 @@ class Transcription(Iterator[Segment]):
         self.position_seconds = 0.0
         self.mouths: list[MouthRegions] = []
         self.reader = reader(file, media.has_audio and modality != "v", media.has_video and modality != "a")
+        self.reader.streams, self.reader.damage = streams, damage
         self._decoder = WindowDecoder(recognizer, device, precision, decode)
         self._requested = modality
         self._supported: Sequence[str] = recognizer.metadata.supported_modalities()
@@ -164,6 +172,7 @@ class Transcription(Iterator[Segment]):
         self._finish()
 
     def _finish(self) -> None:
+        self.warnings = [*self.reader.damage.sentences(), *self.warnings]
         if not self._frames_read:
             raise self._first_problem or MediaError(f"{self.file} has neither audio nor a face", path=self.file)
         segments = len(self._segments)

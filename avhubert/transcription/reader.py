@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
+from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.errors import MediaError
 from avhubert.transcription.segmenter import loudness, movement
 
@@ -81,6 +82,8 @@ class Reader:
         use_audio: Whether audio is read.
         use_video: Whether video is read; becomes False where the video ends before the audio.
         chunk_frames: Number of frames of a full chunk.
+        streams: Which of several streams are read.
+        damage: What is damaged in the file.
     """
 
     def __init__(self, file: str | Path, use_audio: bool, use_video: bool) -> None:
@@ -88,12 +91,14 @@ class Reader:
         self.use_audio = use_audio
         self.use_video = use_video
         self.chunk_frames = CHUNK_SECONDS * FRAME_RATE
+        self.streams = AUTOMATIC
+        self.damage = DamageLog()
 
     def read(self, start: int) -> Chunk | None:
         """The chunk that starts at frame `start`; None after the end of the file.
 
         Raises:
-            MediaError: The audio of the first chunk cannot be read.
+            MediaError: The audio of the first chunk cannot be read, and no video is read.
         """
         begin = start / FRAME_RATE
         end = begin + self.chunk_frames / FRAME_RATE
@@ -104,7 +109,7 @@ class Reader:
                 track, mouth = self._read_mouth(begin, end, samples)
             except MediaError as error:
                 problem = error
-                if video_ended(self.file, begin):
+                if video_ended(self.file, begin, self.streams):
                     problem = None if start else error
                     self.use_video = start == 0
         audio_frames = 0 if samples is None else -(-len(samples) // SAMPLES_PER_FRAME)
@@ -121,31 +126,33 @@ class Reader:
         return Chunk(start, frames, final, samples, mouth, track, problem)
 
     def read_audio(self, begin: float, end: float) -> np.ndarray | None:
-        """Samples between two times in seconds; None where the video continues after the audio has ended."""
+        """Samples between two times in seconds; None where only the video can be read."""
         from avhubert.data.audio import read_audio
 
         try:
-            return read_audio(self.file, begin, end)
-        except MediaError:
+            return read_audio(self.file, begin, end, self.streams, self.damage)
+        except MediaError as error:
             if begin == 0:
-                raise
+                if not self.use_video:
+                    raise
+                self.damage.note(f"{error.with_path_as('the file')}; only the video is read")
             return None
 
     def _read_mouth(self, begin: float, end: float, samples: np.ndarray | None) -> tuple[MouthTrack, np.ndarray]:
         from avhubert.prepare.mouth import crops, find_mouth
 
-        track = find_mouth(self.file, begin, end, audio=samples)
-        return track, np.stack(list(crops(self.file, track, begin, end)))
+        track = find_mouth(self.file, begin, end, audio=samples, streams=self.streams, damage=self.damage)
+        return track, np.stack(list(crops(self.file, track, begin, end, self.streams)))
 
     def _video_continues(self, seconds: float) -> bool:
-        return self.use_video and not video_ended(self.file, seconds)
+        return self.use_video and not video_ended(self.file, seconds, self.streams)
 
 
-def video_ended(file: str | Path, seconds: float) -> bool:
+def video_ended(file: str | Path, seconds: float, streams: StreamChoice = AUTOMATIC) -> bool:
     """Whether a file has no video frame in the second after `seconds`."""
     from avhubert.data.video import read_frames
 
     try:
-        return next(read_frames(file, seconds, seconds + 1), None) is None
+        return next(read_frames(file, seconds, seconds + 1, streams), None) is None
     except MediaError:
         return True

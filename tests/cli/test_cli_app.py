@@ -162,7 +162,7 @@ def test_log_messages_are_printed_while_a_command_runs(capsys: pytest.CaptureFix
 def test_an_interrupted_command_says_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(path: str) -> None:
+    def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("avhubert.tools.info.describe", interrupted)
