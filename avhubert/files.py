@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from avhubert import platforms
 from avhubert.errors import ConfigError, DataError
+
+_log = logging.getLogger(__name__)
+
+SET_CACHE = "set AVHUBERT_CACHE to a folder that you can write to"
+LOCK_POLL_SECONDS = 0.2
+_HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # another process holds the lock
 
 
 @contextlib.contextmanager
@@ -106,19 +116,43 @@ def output_directory(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def lock_directory(path: str | Path) -> Iterator[None]:
-    """Hold the lock of directory `path` during the block; ConfigError at once if another process holds it.
+def lock_directory(path: str | Path, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lock of directory `path` during the block.
 
-    The operating system releases the lock of a process that ends, so a killed job leaves none behind.
+    The operating system releases the lock of a process that ends, so a killed job leaves none behind. On a file system
+    without locks the block runs without one; a warning says so once.
+
+    Args:
+        path: The directory.
+        wait_seconds: How long to wait for another process that holds the lock.
+
+    Raises:
+        ConfigError: Another process still holds it.
     """
     path = Path(path)
     with open(path / ".lock", "w", encoding="utf-8", newline="\n") as handle:
+        _lock(handle, path, time.monotonic() + wait_seconds)
+        yield
+
+
+def _lock(handle: IO[str], path: Path, deadline: float) -> None:
+    while True:
         try:
             platforms.lock_file(handle)
+            return
         except OSError as error:
-            message = f"{path} is in use by another process; wait for it or choose another directory"
-            raise ConfigError(message, path=path) from error
-        yield
+            if error.errno not in _HELD:
+                _warn_without_lock(error.strerror or str(error), path)
+                return
+            if time.monotonic() >= deadline:
+                message = f"{path} is in use by another process; wait for it or choose another directory"
+                raise ConfigError(message, path=path) from error
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+@functools.cache
+def _warn_without_lock(reason: str, path: Path) -> None:
+    _log.warning("%s cannot be locked (%s); make sure that no other process writes to it", path, reason)
 
 
 def sha256(path: str | Path) -> str:
@@ -130,11 +164,27 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def cache_directory(name: str) -> Path:
-    """The user's cache folder for `name`, created if needed.
+def cache_path(name: str) -> Path:
+    """The user's cache folder for `name`; it may not exist.
 
     It is in $AVHUBERT_CACHE, else in $XDG_CACHE_HOME/avhubert, else in ~/.cache/avhubert.
+
+    Raises:
+        ConfigError: The home folder is not known.
     """
-    root = os.environ.get("AVHUBERT_CACHE")
-    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avhubert"
-    return output_directory(base / name)
+    if root := os.environ.get("AVHUBERT_CACHE"):
+        return Path(root) / name
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avhubert" / name
+    except RuntimeError as error:
+        raise ConfigError(f"the cache folder is not known, because HOME is not set; {SET_CACHE}") from error
+
+
+def cache_directory(name: str) -> Path:
+    """`cache_path`, created if needed; ConfigError if it cannot be written to."""
+    path = cache_path(name)
+    try:
+        return output_directory(path)
+    except ConfigError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
+        raise ConfigError(f"cannot write to the cache folder {path}: {reason}; {SET_CACHE}", path=path) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -94,9 +97,52 @@ def test_a_second_process_is_refused_and_a_dead_one_frees_the_lock(tmp_path: Pat
         pass
 
 
+def test_a_second_process_waits(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    locked, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, locked, release))
+    holder.start()
+    assert locked.wait(30)
+    with pytest.raises(ConfigError, match="in use by another process"), files.lock_directory(tmp_path, 0.5):
+        pass
+    threading.Timer(0.5, release.set).start()
+    with files.lock_directory(tmp_path, 30):
+        assert release.is_set()
+    holder.join()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is of Unix")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_file_system_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import fcntl
+
+    def flock(handle: object, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _ in range(2):
+        with files.lock_directory(tmp_path):
+            pass
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path} cannot be locked ({os.strerror(number)}); make sure that no other process writes to it"
+    ]
+
+
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc" * 500_000)
     assert files.sha256(tmp_path / "x") == hashlib.sha256(b"abc" * 500_000).hexdigest()
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "file"))
+    wanted = (
+        r"cannot write to the cache folder .*file/cuts: Not a directory; set AVHUBERT_CACHE to a folder that you can"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        files.cache_directory("cuts")
 
 
 def test_cache_directory_is_chosen_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

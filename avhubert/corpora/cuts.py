@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import itertools
 import json
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,9 +18,11 @@ import numpy as np
 from avhubert.constants import SAMPLE_RATE
 from avhubert.data.audio import read_audio
 from avhubert.data.video import probe, thumbnails
-from avhubert.errors import MediaError
+from avhubert.errors import ConfigError, MediaError
 from avhubert.files import cache_directory, write_text
 from avhubert.report import progress
+
+_log = logging.getLogger(__name__)
 
 LONGEST_SECONDS = 15.0  # longer videos are cut between scenes, and longer scenes …
 SHORTEST_SECONDS = 5.0  # … into pieces of at least this length …
@@ -41,9 +46,10 @@ def cut_long_videos(videos: Sequence[Path]) -> dict[Path, list[Cut]]:
     if not long_videos:
         return {}
     cuts = {}
+    cut_one = functools.partial(_cached_cut, cache=_cache())
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress() as bar:  # decoding releases the interpreter lock
         task = bar.add_task("cutting long videos", total=len(long_videos), unit="videos")
-        for video, pieces in zip(long_videos, pool.map(_cached_cut, long_videos), strict=True):
+        for video, pieces in zip(long_videos, pool.map(cut_one, long_videos), strict=True):
             bar.advance(task)
             if pieces is not None:
                 cuts[video] = pieces
@@ -58,18 +64,38 @@ def _is_long(video: Path) -> bool:
     return media.has_video and media.duration_seconds > LONGEST_SECONDS
 
 
-def _cached_cut(video: Path) -> list[Cut] | None:
-    status = video.stat()
-    key = f"{CACHE_VERSION} {video.resolve()} {status.st_size} {status.st_mtime_ns}"
-    cached = cache_directory("cuts") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    if cached.is_file():
-        return [(start, end) for start, end in json.loads(cached.read_text(encoding="utf-8"))]
+def _cache() -> Path | None:
+    """The folder of the cache; None if it cannot be used."""
     try:
-        pieces = cut(video)
+        return cache_directory("cuts")
+    except ConfigError as error:
+        _log.warning("%s; until then, long videos are cut again in every run", error)
+        return None
+
+
+def _cached_cut(video: Path, cache: Path | None) -> list[Cut] | None:
+    if cache is None:
+        return _cut_or_none(video)
+    try:
+        status = video.stat()
+    except OSError:
+        return None
+    key = f"{CACHE_VERSION} {video.resolve()} {status.st_size} {status.st_mtime_ns}"
+    cached = cache / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):  # missing, or damaged
+        return [(start, end) for start, end in json.loads(cached.read_text(encoding="utf-8"))]
+    pieces = _cut_or_none(video)
+    if pieces is not None:
+        with contextlib.suppress(OSError):  # a full disk: the next run cuts again
+            write_text(cached, json.dumps(pieces))
+    return pieces
+
+
+def _cut_or_none(video: Path) -> list[Cut] | None:
+    try:
+        return cut(video)
     except MediaError:
         return None
-    write_text(cached, json.dumps(pieces))
-    return pieces
 
 
 def cut(video: Path) -> list[Cut]:

@@ -270,8 +270,7 @@ def _face_models() -> Iterator[Check]:
     try:
         home = folder()
     except AvhubertError as error:
-        detail = f"cannot be stored: {error}"
-        yield Check("face models", BAD, detail, "set AVHUBERT_CACHE to a folder that you can write to", True)
+        yield Check("face models", BAD, f"cannot be stored: {error}", files.SET_CACHE, needed=True)
         return
     fix = "avhubert models fetch"
     if os.environ.get("AVHUBERT_MODELS"):
@@ -291,9 +290,8 @@ def _cache() -> Check:
     try:
         return Check("cache", OK, str(files.cache_directory("")))
     except AvhubertError as error:
-        needed = not os.environ.get("AVHUBERT_MODELS")
-        fix = "set AVHUBERT_CACHE to a folder that you can write to"
-        return Check("cache", BAD, f"cannot be used: {error}", fix, needed)
+        needed = any(check.prevents_use for check in _face_models())  # else only cuts of long videos are not kept
+        return Check("cache", BAD, f"cannot be used: {error}", files.SET_CACHE, needed)
 
 
 def _disk() -> Check:

@@ -231,6 +231,27 @@ def test_a_long_video_is_cut_once(tmp_path: Path, cache: Path, monkeypatch: pyte
     assert folder.find(tmp_path) == first
 
 
+def test_without_a_cache_long_videos_are_cut_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_video(tmp_path / "a.mp4", [np.zeros((16, 16), np.uint8)] * 400, audio=np.zeros(16 * 16_000, np.int16))
+    expected = folder.find(tmp_path)
+    (tmp_path / "file.txt").touch()
+    monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "file.txt"))
+    assert folder.find(tmp_path) == expected
+    assert "file.txt/cuts: Not a directory; set AVHUBERT_CACHE to a folder that you can write to" in caplog.text
+
+
+def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
+    write_video(tmp_path / "a.mp4", [np.zeros((16, 16), np.uint8)] * 400, audio=np.zeros(16 * 16_000, np.int16))
+    expected = folder.find(tmp_path)
+    [file] = (cache / "cuts").iterdir()
+    content = file.read_bytes()
+    file.write_text("[[0")
+    assert folder.find(tmp_path) == expected
+    assert file.read_bytes() == content
+
+
 def test_long_videos_are_cut_where_the_audio_is_quiet(tmp_path: Path) -> None:
     seconds, pauses = 50, (7.0, 13.0, 22.5, 31.0, 44.0)
     audio = np.random.default_rng(0).integers(-8000, 8000, 16_000 * seconds).astype(np.int16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -79,9 +80,30 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "file"))
     assert found("cache").state == "bad"
     assert found("cache").prevents_use
-    assert "cannot write" in found("cache").detail
-    assert found("face models").prevents_use
+    assert "cannot write to the cache folder" in found("cache").detail
+    assert found("face model mesh").prevents_use
     assert "AVHUBERT_CACHE" in str(verdict(examine()))
+
+
+def test_face_models_in_a_cache_that_cannot_be_written_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = Path(os.environ.get("AVHUBERT_MODELS") or Path("~/.cache/avhubert/models").expanduser())
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("AVHUBERT_MODELS", str(models))
+    assert found("cache").state == "bad"
+    assert not found("cache").prevents_use
+
+
+def test_an_unknown_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AVHUBERT_CACHE", "AVHUBERT_MODELS", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    assert found("cache").detail.startswith("cannot be used: the cache folder is not known, because HOME is not set")
+    assert found("face models").prevents_use
 
 
 @pytest.mark.parametrize(

