@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: demo quick test test-slow check docs setup clean
+.PHONY: demo quick test test-slow torture check docs setup clean
 .DELETE_ON_ERROR:
 
 # DEMO="--size smoke --out runs/smoke" gives other arguments to `avhubert demo`
@@ -26,6 +26,10 @@ test: .venv/.dev
 # the long ones: CI runs them
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# the campaign of faults in full: hours; PART=kills runs one part, CASES=20 fewer cases; interrupted, it goes on
+torture: .venv/.dev
+	$(BIN)/python -m tests.faults.campaign $(if $(PART),--part $(PART)) $(if $(CASES),--cases $(CASES))
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avhubert.errors import DataError
+from avhubert.files import read_text_bytes
 
 # the longer marks first: that of UTF-32 begins with that of UTF-16
 _BOMS = (
@@ -141,7 +142,10 @@ def read_text(path: str | Path, name: str = "", guess: bool = True) -> Decoded:
     path = Path(path)
     name = name or str(path)
     try:
-        data = path.read_bytes()
+        data = read_text_bytes(path)
+    except UnicodeDecodeError as error:
+        kind = "not text"
+        raise DataError(f"{name} is {kind}: it starts with zero bytes; make it again", kind=kind, path=path) from error
     except OSError as error:
         kind = MISSING if isinstance(error, FileNotFoundError) else "cannot be read"
         raise DataError(f"cannot read {name}: {error.strerror}", kind=kind, path=path) from error

@@ -11,10 +11,15 @@ AvhubertError
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from avhubert.constants import NAMES_SHOWN
+
+LONGEST_MESSAGE = 2000  # characters; the middle of a longer message, such as a damaged line that it quotes, is left out
+_UNSAFE = {"Cc", "Cs", "Zl", "Zp"}  # categories of control characters, surrogates and line separators
+_DIRECTION = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # reverse the text that follows on a terminal
 
 
 class AvhubertError(Exception):
@@ -23,7 +28,7 @@ class AvhubertError(Exception):
     Callers that need more than the text read the fields; each is None if the place that raised did not know it.
 
     Args:
-        message: One sentence for the user.
+        message: One sentence for the user; it becomes one line without control characters, whatever it quotes.
         kind: What happened, as a short name that errors can be counted by, such as "no audio track".
         path: The file or folder that the error is about.
         clip_id: The clip that the error is about.
@@ -39,14 +44,27 @@ class AvhubertError(Exception):
         path: str | Path | None = None,
         clip_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.kind = kind
         self.path = None if path is None else Path(path)
         self.clip_id = clip_id
 
     def with_path_as(self, name: str) -> str:
         """The message with `name` in place of `path`, for readers who must not see where the file is."""
-        return str(self) if self.path is None else str(self).replace(str(self.path), name)
+        return str(self) if self.path is None else str(self).replace(one_line(str(self.path)), name)
+
+
+def one_line(text: str) -> str:
+    """Text for a terminal: control characters are escaped, and a very long text is shortened in the middle."""
+    if len(text) > LONGEST_MESSAGE:
+        half = LONGEST_MESSAGE // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in _UNSAFE or char in _DIRECTION else char
+        for char in text
+    )
 
 
 class ConfigError(AvhubertError):

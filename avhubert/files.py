@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 SET_CACHE = "set AVHUBERT_CACHE to a folder that you can write to"
 LOCK_POLL_SECONDS = 0.2
 _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # another process holds the lock
+TEXT_START = 1 << 16  # bytes of a text file that are looked at before it is read whole
+ZEROS = bytes(256)  # a row of them is in no text
 
 
 @contextlib.contextmanager
@@ -86,14 +88,80 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 text file, with line ends as in `Path.read_text`.
+
+    Raises:
+        OSError: the file cannot be read, or is a pipe or a device, which could have no end.
+        UnicodeDecodeError: it is not UTF-8 text. Zero bytes near its start are detected before the rest is read.
+    """
+    return read_text_bytes(path).decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_text_bytes(path: str | Path) -> bytes:
+    """Read the bytes of a text file in any encoding; errors as in `read_text`."""
+    _refuse_endless(path)
+    with open(path, "rb") as handle:
+        start = handle.read(TEXT_START)
+        if ZEROS in start:
+            position = start.index(ZEROS)
+            raise UnicodeDecodeError("utf-8", start, position, position + len(ZEROS), "zero bytes")
+        return start + handle.read()
+
+
+def read_bytes(path: str | Path, most: int) -> bytes:
+    """Read a file of at most `most` bytes; OSError if it is larger, cannot be read, or is a pipe or a device."""
+    _refuse_endless(path)
+    with open(path, "rb") as handle:
+        content = handle.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MB", str(path))
+    return content
+
+
+def _refuse_endless(path: str | Path) -> None:
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; DataError names a file that is missing or damaged."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(read_text(path))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", path=path) from error
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON ({error}); make it again or restore it", path=path) from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON; ValueError also for values that are nested too deeply for the parser."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that holds names and values; DataError names a missing or damaged file, or other content."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} does not hold names and values; make it again or restore it", path=path)
+    return content
+
+
+def read_json_lines(path: str | Path) -> Iterator[Any]:
+    """The values of a file with one JSON value per line, and None for each unreadable line.
+
+    A process that was killed leaves an incomplete last line, which can end within a character.
+    """
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as lines:
+        for line in lines:
+            try:
+                yield parse_json(line)
+            except ValueError:
+                yield None
 
 
 def refuse_existing(path: str | Path) -> None:

@@ -77,3 +77,11 @@ def test_missing_files_and_pointers(tmp_path: Path) -> None:
 
 def test_empty_text() -> None:
     assert decode(b"").text == decode(b"\xef\xbb\xbf").text == ""
+
+
+def test_a_file_that_starts_with_zero_bytes_is_refused_before_it_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.tsv"
+    with open(path, "wb") as handle:
+        handle.truncate(10 << 30)
+    with pytest.raises(DataError, match=r"zeros\.tsv is not text: it starts with zero bytes"):
+        read_text(path)

@@ -36,6 +36,15 @@ def test_the_path_can_be_hidden() -> None:
     assert MediaError("no audio track").with_path_as("the file") == "no audio track"
 
 
+def test_a_message_is_one_line_whatever_it_quotes() -> None:
+    quoted = "line\nbreak \x1b[31m tab\t surrogate \udc80 \u202ereversed, é 漢 \u200d"
+    said = str(DataError(f"{quoted} cannot be used"))
+    assert said == r"line\nbreak \x1b[31m tab\t surrogate \udc80 \u202ereversed, é 漢 " + "\u200d cannot be used"
+    long = str(DataError("a" * 5000 + "z"))
+    assert len(long) < 2010
+    assert (long[0], long[-1]) == ("a", "z")
+
+
 def test_only_wrong_usage_has_exit_code_2() -> None:
     assert {error.exit_code for error in ERRORS if error is not ConfigError} == {1}
     assert ConfigError.exit_code == 2

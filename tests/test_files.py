@@ -71,6 +71,40 @@ def test_read_json_names_a_missing_and_a_damaged_file(tmp_path: Path) -> None:
         files.read_json(tmp_path / "torn.json")
 
 
+def test_read_json_refuses_what_would_take_all_memory_or_time(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"deep\.json is not valid JSON \(its values are nested too deeply\)"):
+        files.read_json(tmp_path / "deep.json")
+    with open(tmp_path / "zeros.json", "wb") as handle:
+        handle.truncate(10 << 30)
+    with pytest.raises(DataError, match=r"zeros\.json is not valid JSON \(.* zero bytes\)"):
+        files.read_json(tmp_path / "zeros.json")
+    with pytest.raises(OSError, match="larger than 1 MB"):
+        files.read_bytes(tmp_path / "zeros.json", 1 << 20)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are not files on this system")
+def test_read_json_refuses_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(DataError, match=r"cannot read .*pipe\.json: it is a pipe or a device, not a file"):
+        files.read_json(tmp_path / "pipe.json")
+    with pytest.raises(OSError, match="it is a pipe or a device"):
+        files.read_bytes(tmp_path / "pipe.json", 10)
+
+
+def test_read_json_object_refuses_other_values(tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"list\.json does not hold names and values"):
+        files.read_json_object(tmp_path / "list.json")
+
+
+def test_read_json_lines_marks_the_torn_ones(tmp_path: Path) -> None:
+    """A line separator inside a text does not end a line, and a kill can fall into a character."""
+    lines = '{"text": "a\u2028b"}\n{"text"\n[1]\n'.encode() + '{"text": "é'.encode()[:-1]
+    (tmp_path / "torn.jsonl").write_bytes(lines)
+    assert list(files.read_json_lines(tmp_path / "torn.jsonl")) == [{"text": "a\u2028b"}, None, [1], None]
+
+
 def test_output_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"cannot write to the output folder .*file/out: Not a directory"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from avhubert import files
+from avhubert.checkpoints import hashes
 from avhubert.checkpoints.card import card
 from avhubert.checkpoints.config_file import CONFIG, ModelFile, read_config
 from avhubert.errors import CheckpointError, ConfigError, list_names
@@ -49,7 +50,7 @@ def save_model(
     whole = model.state_dict() if weights is None else weights
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
     with files.atomic_path(directory / WEIGHTS) as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+        save_file(state, temporary, metadata=hashes.header(state, tokenizer))
     files.write_text(directory / CARD, card(config, sum(p.numel() for p in model.parameters()), name))
     files.write_json(directory / CONFIG, config.to_dict())  # last: a folder with it is a model directory
 
@@ -70,7 +71,8 @@ def load_model(directory: str | Path) -> AVHubert | Recognizer:
     """The model of a model directory with its metadata, on the CPU and in evaluation mode, without a tokenizer.
 
     Raises:
-        CheckpointError: Not a model directory, missing or unknown keys, or tensors of other names or shapes.
+        CheckpointError: Not a model directory, missing or unknown keys, tensors of other names or shapes, or a file
+            that differs from the one that was saved.
     """
     directory = Path(directory)
     config = read_config(directory)
@@ -79,13 +81,31 @@ def load_model(directory: str | Path) -> AVHubert | Recognizer:
         raise CheckpointError(f"{directory} has a {CONFIG} but no {WEIGHTS}: copy the whole model directory again")
     try:
         state = load_file(path)
-    except (SafetensorError, OSError) as error:
+        saved = _metadata(path)
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): copy it again") from error
+    if hashes.TENSORS in saved and hashes.of_tensors(state) != saved[hashes.TENSORS]:
+        raise CheckpointError(f"{path} is damaged: its numbers are not those that were saved; copy it again")
     with torch.random.fork_rng(devices=[]):  # loading does not change the caller's random state
         model = _build(config)
     _fill(model, state, path)
     model.metadata = config.metadata
     return model.eval()
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def check_tokenizer(directory: Path, tokenizer: bytes) -> None:
+    """CheckpointError if the weights in a model directory were saved with another tokenizer."""
+    saved = _metadata(directory / WEIGHTS).get(hashes.TOKENIZER)
+    if saved is not None and hashes.of_bytes(tokenizer) != saved:
+        raise CheckpointError(
+            f"{directory / TOKENIZER} is damaged, or not the tokenizer that was saved with {WEIGHTS}; copy the whole "
+            "model directory again"
+        )
 
 
 def _build(config: ModelFile) -> AVHubert | Recognizer:

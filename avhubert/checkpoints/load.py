@@ -9,7 +9,7 @@ import torch
 
 from avhubert.checkpoints import hub
 from avhubert.checkpoints.config_file import CONFIG
-from avhubert.checkpoints.directory import TOKENIZER, load_model
+from avhubert.checkpoints.directory import TOKENIZER, check_tokenizer, load_model
 from avhubert.checkpoints.fairseq import read as fairseq
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.devices import resolve_device, resolve_precision
@@ -74,6 +74,7 @@ def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:
             f"{path}: its tokenizer has {tokenizer.vocab_size} symbols, its decoder {vocab_size}: they do not belong "
             "together; copy the whole model directory again"
         )
+    check_tokenizer(path, tokenizer.serialized)
     return tokenizer
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from avhubert.checkpoints.hashes import damaged_zip_member
 from avhubert.checkpoints.pickles import DamagedError, PickleReader, TensorRecord, printable
 from avhubert.errors import CheckpointError
 
@@ -115,6 +116,9 @@ class TorchFile:
             if members[pickles[0]].file_size > MAX_PICKLE_BYTES:
                 raise DamagedError(f"its pickle has more than {MAX_PICKLE_BYTES >> 20} MB")
             content = self._reader.read(io.BytesIO(archive.read(pickles[0])))
+            damaged = damaged_zip_member(self.path)
+            if damaged is not None:
+                raise DamagedError(f"the checksum of {printable(damaged, 80)} differs")
             for name, info in members.items():
                 if name.startswith(f"{folder}data/"):
                     start = _member_start(file, info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from avhubert.data.labels import LabelInfo, read_label_info
 from avhubert.errors import DataError
-from avhubert.files import read_json
+from avhubert.files import read_bytes, read_json_object
 
+LARGEST_BYTES = 1 << 30  # of the centroids; 2000 of a layer of Large have 8 MB
 CENTROIDS, SETTINGS = "centroids.npy", "label_model.json"
 
 
@@ -40,12 +42,12 @@ def read_label_model(folder: str | Path) -> LabelModel:
     info = read_label_info(folder)
     path = folder / CENTROIDS
     try:
-        centroids = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        centroids = np.load(io.BytesIO(read_bytes(path, LARGEST_BYTES)), allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:  # MemoryError: a header that claims too much
         raise DataError(f"{path} is missing or damaged; make the labels again", path=path) from error
     if centroids.ndim != 2 or len(centroids) != info.clusters or centroids_hash(centroids) != info.centroids:
         raise DataError(f"{path} and labels.json do not belong together; make the labels again", path=path)
-    return LabelModel(info, centroids, read_json(folder / SETTINGS).get("model_sha256"))
+    return LabelModel(info, centroids, read_json_object(folder / SETTINGS).get("model_sha256"))
 
 
 def centroids_hash(centroids: np.ndarray) -> str:

@@ -30,7 +30,7 @@ from avhubert.errors import ConfigError, DataError
 from avhubert.features.extractors import Extractor, make_extractor
 from avhubert.features.shards import write_shards
 from avhubert.features.specification import MFCC, parse
-from avhubert.files import atomic_directory, lock_directory, output_directory, read_json, write_json
+from avhubert.files import atomic_directory, lock_directory, output_directory, read_json_object, write_json
 
 METRICS_FILE = "quality.json"
 
@@ -132,8 +132,8 @@ def apply(
     if Path(out).resolve() == Path(labels).resolve():
         raise ConfigError(f"--out {out} is the label model itself; choose another folder")
     with _features(Path(data_dir), extractor, out, splits) as split_features:
-        settings = read_json(Path(labels) / SETTINGS) | {"features": str(spec), "applied_from": str(labels)}
-        learned = {"learned_frames": read_json(Path(labels) / METRICS_FILE)["learned_frames"]}
+        settings = read_json_object(Path(labels) / SETTINGS) | {"features": str(spec), "applied_from": str(labels)}
+        learned = {"learned_frames": read_json_object(Path(labels) / METRICS_FILE).get("learned_frames", 0)}
         return _write_labels(out, split_features, model, settings, learned, target, allow_empty=True)
 
 

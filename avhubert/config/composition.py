@@ -65,7 +65,7 @@ def compose(command: str, name: str, overrides: Sequence[str] = (), config_dir: 
     changes = [_parsed(text, schema) for text in overrides]
     try:
         values = _values(directory, name, _folder(command), changes, schema, source)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
     config = from_dict(schema, values, source)
     check_together(config, source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ class LabelInfo:
         layer: of the model; None for MFCC.
         centroids: SHA-256 of the centroids.
         files: SHA-256 of each split's .km; optional in the file.
+
+    labels.json also has `sha256`, the hash of these values; a file without it, written by hand, is read as it is.
     """
 
     rate: int
@@ -42,7 +45,7 @@ def read_label_info(folder: str | Path) -> LabelInfo:
 
     Raises:
         DataError: the file is missing or is not JSON, a key is missing or unknown, a value has the wrong type or is out
-            of range.
+            of range, the file was changed after it was written.
     """
     path = Path(folder) / "labels.json"
     if not path.exists():
@@ -54,8 +57,9 @@ def read_label_info(folder: str | Path) -> LabelInfo:
     kinds: dict[str, tuple[type, ...]] = {
         "rate": (int,), "clusters": (int,), "source": (str,), "layer": (int, type(None)), "centroids": (str,),
     }  # fmt: skip
-    if not isinstance(values, dict) or set(values) - {"files"} != set(kinds):
-        raise DataError(f"{path} must contain the keys {', '.join(kinds)}, optionally files, and no others")
+    if not isinstance(values, dict) or set(values) - {"files", "sha256"} != set(kinds):
+        raise DataError(f"{path} must contain the keys {', '.join(kinds)}, optionally files and sha256, and no others")
+    saved = values.pop("sha256", None)
     if not isinstance(values.get("files", {}), dict):
         raise DataError(f"{path}: files={values['files']!r} must map each split to the SHA-256 of its .km")
     for name, kind in kinds.items():
@@ -63,12 +67,22 @@ def read_label_info(folder: str | Path) -> LabelInfo:
             raise DataError(f"{path}: {name}={values[name]!r} has the wrong type; see `avhubert cluster`")
     if values["rate"] < 1 or values["clusters"] < 1:
         raise DataError(f"{path}: rate={values['rate']} and clusters={values['clusters']} must be at least 1")
-    return LabelInfo(**values)
+    info = LabelInfo(**values)
+    if saved is not None and saved != _hash(info):
+        raise DataError(
+            f"{path} was changed or damaged after it was written; make the labels again, or delete its key sha256 if "
+            "you changed it on purpose"
+        )
+    return info
 
 
 def write_label_info(folder: str | Path, info: LabelInfo) -> None:
     """Write labels.json of a label folder."""
-    write_json(Path(folder) / "labels.json", dataclasses.asdict(info))
+    write_json(Path(folder) / "labels.json", {**dataclasses.asdict(info), "sha256": _hash(info)})
+
+
+def _hash(info: LabelInfo) -> str:
+    return hashlib.sha256(json.dumps(dataclasses.asdict(info), sort_keys=True).encode()).hexdigest()
 
 
 def read_labels(path: str | Path) -> list[np.ndarray]:

@@ -2,7 +2,8 @@
 
 The network file system of a compute cluster reads one file of a gigabyte much faster than two thousand small ones. For
 each clip, a shard contains NUMBER.npy (gray frames, uint8 [T, H, W]), NUMBER.wav (16 kHz mono), NUMBER.json (id and
-lengths) and, with a transcript, NUMBER.txt. SHARD.tar.json beside the shard has the offset of each member. A path in
+lengths) and, with a transcript, NUMBER.txt. SHARD.tar.json beside the shard has the offset and the checksum of each
+member, so that a damaged one is detected whenever it is read. A path in
 the manifest is that of the tar file and the name of the member, as if the tar file were a folder; so clips can be read
 in any order, and batches are equal to those of the original files. Frames are stored decoded: a clip takes about seven
 times the space and a twenty-fifth of the time to read (benchmarks/bench_shards.py).
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,10 +32,11 @@ from avhubert.data.manifest import Clip, read_manifest, write_manifest
 from avhubert.data.transcripts import read_transcripts
 from avhubert.data.video import read_gray
 from avhubert.errors import DataError, MediaError
-from avhubert.files import atomic_path, output_directory, read_json, write_json
+from avhubert.files import atomic_path, output_directory, read_json_object, write_json
 from avhubert.report import progress
 
 FRAME_BYTES = 96 * 96
+LARGEST_SHARD = 1 << 50  # bytes
 SHARED_FILES = ("tokenizer.model", "dict.wrd.txt")  # of all splits of a data directory; optional
 
 
@@ -53,7 +58,7 @@ def clip_frames(path: Path) -> np.ndarray:
     try:
         frames: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
         return frames
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, MemoryError) as error:
         raise MediaError(f"{path} is damaged; make the shards again") from error
 
 
@@ -82,27 +87,62 @@ def _member(path: Path) -> bytes | None:
     tar = path.parent
     if tar.suffix != ".tar":
         return None
+    index = _index(tar)
+    if path.name not in index:
+        raise MediaError(f"the shard {tar} has no {path.name}; make the shards again")
+    member = index[path.name]
     try:
-        offset, size = _index(tar)[path.name]
         with open(tar, "rb") as file:
-            file.seek(offset)  # not os.pread, which Windows lacks
-            content = file.read(size)
-    except KeyError as error:
-        raise MediaError(f"the shard {tar} has no {path.name}; make the shards again") from error
+            content = member.read(file)
     except OSError as error:
         raise MediaError(f"cannot read the shard {tar}: {error.strerror}") from error
-    if len(content) != size:
-        raise MediaError(f"the shard {tar} is truncated; make the shards again")
+    if content is None:
+        raise MediaError(f"{path.name} in the shard {tar} is damaged; make the shards again")
     return content
 
 
+@dataclass(frozen=True)
+class _Member:
+    """Where a member is in its shard: offset and size in bytes, and its CRC-32 (None: of an earlier version)."""
+
+    offset: int
+    size: int
+    checksum: int | None
+
+    def read(self, file: BinaryIO) -> bytes | None:
+        """The content; None if it is not the one that was written."""
+        if self.offset + self.size > os.fstat(file.fileno()).st_size:
+            return None  # before so many bytes are asked for
+        file.seek(self.offset)  # not os.pread, which Windows lacks
+        content = file.read(self.size)
+        if len(content) != self.size or (self.checksum is not None and zlib.crc32(content) != self.checksum):
+            return None
+        return content
+
+
 @lru_cache(maxsize=4096)
-def _index(tar: Path) -> dict[str, tuple[int, int]]:
-    """Offset and size in bytes of each member of a shard."""
+def _index(tar: Path) -> dict[str, _Member]:
+    """The members of a shard by name."""
     try:
-        return {name: (offset, size) for name, (offset, size) in read_json(_index_path(tar))["members"].items()}
-    except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return _members(read_json_object(_index_path(tar)))
+    except (DataError, ValueError) as error:
         raise MediaError(f"the index {_index_path(tar)} is missing or damaged; make the shards again") from error
+
+
+def _members(index: dict[str, Any]) -> dict[str, _Member]:
+    """The members in an index; ValueError if it does not describe any."""
+    rows = index.get("members")
+    if not isinstance(rows, dict):
+        raise ValueError("it has no members")
+    members: dict[str, _Member] = {}
+    for name, row in rows.items():
+        if not (isinstance(row, list) and len(row) in (2, 3) and all(type(number) is int for number in row)):
+            raise ValueError(f"{name} is not described by whole numbers")
+        offset, size = row[:2]
+        if not (0 <= offset < LARGEST_SHARD and 0 <= size < LARGEST_SHARD):
+            raise ValueError(f"{name} has an impossible place")
+        members[name] = _Member(offset, size, row[2] if len(row) == 3 else None)
+    return members
 
 
 def _index_path(tar: Path) -> Path:
@@ -189,16 +229,23 @@ def _member_clip(clip: Clip, tar: Path, position: int) -> Clip:
 
 
 def _is_complete(tar: Path, rows: list[list[Any]]) -> bool:
-    """Whether a shard of these clips (id, video frames, audio samples, transcript) was written completely."""
+    """Whether a shard of these clips (id, video frames, audio samples, transcript) is complete and undamaged."""
     if not (tar.is_file() and _index_path(tar).is_file()):
         return False
-    index = read_json(_index_path(tar))
-    return bool(index.get("clips") == rows and index.get("bytes") == tar.stat().st_size)
+    try:
+        index = read_json_object(_index_path(tar))
+        members = _members(index)
+    except (DataError, ValueError):
+        return False
+    if index.get("clips") != rows or index.get("bytes") != tar.stat().st_size:
+        return False
+    with open(tar, "rb") as file:
+        return all(member.read(file) is not None for member in members.values())
 
 
 def _write_shard(tar: Path, rows: list[list[Any]], clips: Sequence[Clip]) -> None:
     """Write a shard and, as the last step, its index."""
-    members: dict[str, tuple[int, int]] = {}
+    members: dict[str, tuple[int, int, int]] = {}
     with atomic_path(tar) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as shard:
             for position, (clip, (_, _, _, text)) in enumerate(zip(clips, rows, strict=True)):
@@ -210,7 +257,8 @@ def _write_shard(tar: Path, rows: list[list[Any]], clips: Sequence[Clip]) -> Non
                     info = tarfile.TarInfo(f"{position:06d}.{extension}")
                     info.size = len(content)
                     shard.addfile(info, io.BytesIO(content))
-                    members[info.name] = (shard.offset - _padded(len(content)), len(content))
+                    offset = shard.offset - _padded(len(content))
+                    members[info.name] = (offset, len(content), zlib.crc32(content))
         size = temporary.stat().st_size
     _index.cache_clear()
     write_json(_index_path(tar), {"format": 1, "bytes": size, "clips": rows, "members": members})

@@ -12,9 +12,11 @@ import sentencepiece
 from avhubert.constants import BOS, EOS, PAD, SPECIAL_SYMBOLS, UNK
 from avhubert.data.text import normalise_text
 from avhubert.errors import DataError
+from avhubert.files import read_bytes
 
 SPACE = "▁"  # stands for the space before a word in a piece
 MAX_UNKNOWN = 0.001  # maximum share of characters that are unknown to the tokenizer
+LARGEST_BYTES = 256 << 20  # of a SentencePiece model; those of large vocabularies have 5 MB
 MAX_LISTED = 10  # characters listed in a message
 
 
@@ -35,17 +37,18 @@ class Tokenizer:
     def __init__(self, model: bytes | str | Path) -> None:
         name = "the tokenizer" if isinstance(model, bytes) else f"tokenizer {model}"
         try:
-            self.serialized = model if isinstance(model, bytes) else Path(model).read_bytes()
+            self.serialized = model if isinstance(model, bytes) else read_bytes(model, LARGEST_BYTES)
         except OSError as error:
             raise DataError(f"cannot read {name}: {error.strerror}") from error
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(self.serialized)
-        except RuntimeError as error:
+            symbols = [self._processor.IdToPiece(i) for i in range(len(self._processor))]
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise DataError(f"{name} is not a SentencePiece model; make it again or restore it") from error
         processor = self._processor
         pieces = [i for i in range(len(processor)) if not (processor.IsControl(i) or processor.IsUnknown(i))]
-        self.symbols: list[str] = [*SPECIAL_SYMBOLS, *(processor.IdToPiece(i) for i in pieces)]
+        self.symbols: list[str] = [*SPECIAL_SYMBOLS, *(symbols[i] for i in pieces)]
         self._token_ids = [UNK] * len(processor)  # of each id of the SentencePiece model
         for position, identifier in enumerate(pieces):
             self._token_ids[identifier] = len(SPECIAL_SYMBOLS) + position

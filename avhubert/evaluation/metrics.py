@@ -54,6 +54,15 @@ class Utterance:
         """Word errors."""
         return self.substitutions + self.deletions + self.insertions
 
+    def is_valid(self) -> bool:
+        """Whether texts are texts and counts are counts, as they are in a file that nobody changed."""
+        counts = (self.words, self.substitutions, self.deletions, self.insertions)
+        return (
+            all(isinstance(text, str) for text in (self.id, self.reference, self.hypothesis))
+            and all(type(count) is int and 0 <= count < 1 << 31 for count in counts)
+            and isinstance(self.score, (int, float))
+        )
+
 
 @dataclass(frozen=True)
 class Result:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from avhubert.files import read_json_lines
+
 JOURNAL = "pseudo-labels.jsonl"
 
 
@@ -35,8 +37,6 @@ def journal_line(label: PseudoLabel) -> str:
 
 def read_journal(path: Path) -> Iterator[PseudoLabel]:
     """The transcripts in a journal; a line that is incomplete, because the run was interrupted, is skipped."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            yield PseudoLabel(**json.loads(line))
-        except ValueError:
-            continue
+    for entry in read_json_lines(path) if path.exists() else []:
+        if isinstance(entry, dict):
+            yield PseudoLabel(**entry)

@@ -91,6 +91,8 @@ def read_hypotheses(path: str | Path) -> list[Utterance]:
         utterances = [
             Utterance(**{**row, "others": [ScoredText(*other) for other in row.get("others", [])]}) for row in rows
         ]
+        if not all(utterance.is_valid() for utterance in utterances):
+            raise TypeError("a value has the wrong type")
     except (TypeError, AttributeError) as error:
         raise DataError(f"{path} does not hold hypotheses; give a hypotheses-….json of `avhubert evaluate`") from error
     if not utterances:

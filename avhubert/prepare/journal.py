@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avhubert.corpora.sources import Rejection, SourceClip
+from avhubert.files import read_json_lines
 from avhubert.prepare.records import ClipResult
 
 
@@ -34,11 +35,10 @@ def read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, ClipResul
     wanted = {clip.id for clip in clips}
     results: dict[str, ClipResult] = {}
     for journal in sorted((dst / "journal").glob("*.jsonl")):
-        for line in journal.read_text(encoding="utf-8").splitlines():
-            try:
-                result = _from_json(json.loads(line))
-            except ValueError:
+        for entry in read_json_lines(journal):
+            if not isinstance(entry, dict):
                 continue
+            result = _from_json(entry)
             before = results.get(result.id)
             succeeded = before is not None and before.rejection is None
             if result.id in wanted and not (result.rejection is not None and succeeded):

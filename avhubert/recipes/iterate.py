@@ -15,7 +15,7 @@ from avhubert.config import compose
 from avhubert.config.schema import RecipeConfig
 from avhubert.config.validate import keys, require
 from avhubert.errors import ConfigError
-from avhubert.files import lock_directory, output_directory, read_json
+from avhubert.files import lock_directory, output_directory, read_json_object
 from avhubert.recipes.iteration import Iteration
 
 _log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _make_labels(recipe: RecipeConfig, iteration: Iteration) -> None:
     expected: dict[str, Any] = {"clusters": iteration.clusters, "layer": specification.layer}
     if specification.model is not None:
         expected["model_sha256"] = model_hash(specification.model)
-    record = read_json(labels / "labels.json") | read_json(labels / "label_model.json")
+    record = read_json_object(labels / "labels.json") | read_json_object(labels / "label_model.json")
     differing = [key for key, value in expected.items() if record.get(key) != value]
     if differing:
         raise ConfigError(

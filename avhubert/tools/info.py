@@ -11,7 +11,7 @@ from avhubert.constants import FRAME_RATE, SAMPLE_RATE, SPECIAL_SYMBOLS
 from avhubert.data.discovery import Recordings, describe_skipped, find_recordings
 from avhubert.data.manifest import REJECTED, Clip, read_lines, splits
 from avhubert.errors import CheckpointError, DataError, MediaError
-from avhubert.files import read_json
+from avhubert.files import read_json, read_json_object
 
 if TYPE_CHECKING:
     from avhubert.data.media import DamageLog, StreamChoice
@@ -127,7 +127,7 @@ def _run_settings(path: Path) -> dict[str, Any]:
     file = path / "resolved.yaml"
     try:
         settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{file} cannot be read, so the settings of the run are unknown", path=file) from error
     if not isinstance(settings, dict) or not all(isinstance(settings.get(name), dict) for name in RUN_SECTIONS):
         raise DataError(f"{file} does not contain the settings of a run; start the run again", path=file)
@@ -282,7 +282,7 @@ def _quality(labels: Path) -> Description:
     """Metrics of quality.json on the test split, else on another one."""
     if not (labels / "quality.json").is_file():
         return {}
-    quality = read_json(labels / "quality.json")
+    quality = read_json_object(labels / "quality.json")
     split = next((split for split in ("test", "valid", "train") if f"{split}_entropy" in quality), "train")
     return {
         f"{metric.replace('_', ' ')} ({split})": quality[f"{split}_{metric}"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from avhubert.files import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,9 @@ def read_log(run_dir: Path) -> TrainingLog:
     """The log of a run directory; without lines if the run has not written any."""
     path = run_dir / "metrics.jsonl"
     rows, unreadable = [], 0
-    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            unreadable += 1
-            continue
-        if isinstance(row, dict) and "step" in row:
+    for row in read_json_lines(path) if path.is_file() else []:
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
+        else:
+            unreadable += 1
     return TrainingLog(rows, unreadable)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from avhubert.constants import FRAME_RATE
-from avhubert.files import write_text
+from avhubert.files import read_json_lines, write_text
 from avhubert.train.run_dir import Run
 from avhubert.train.state import Counters
 from avhubert.train.task import MetricSums, Task
@@ -58,9 +57,5 @@ def write_log(run: Run, counters: Counters, split: str, metrics: dict[str, float
 
 def truncate_log(path: Path, step: int) -> None:
     """Remove lines after `step`, from which the run resumes, and a line that a kill truncated."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            if json.loads(line)["step"] <= step:
-                lines.append(line + "\n")
-    write_text(path, "".join(lines))
+    rows = [row for row in read_json_lines(path) if isinstance(row, dict)] if path.exists() else []
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows if row.get("step", step + 1) <= step))

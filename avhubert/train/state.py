@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from avhubert.checkpoints import hashes
 from avhubert.errors import CheckpointError
 from avhubert.files import atomic_path
 from avhubert.train.task import MetricSums
@@ -66,12 +68,26 @@ def read_state(run_dir: Path, step: int) -> dict[str, Any]:
     """The state of `step`, on the CPU.
 
     Raises:
-        CheckpointError: the file cannot be read or is not a state.
+        CheckpointError: the file cannot be read, is not a state, or differs from the one that was written.
     """
     path = state_path(run_dir, step)
     try:
+        damaged = hashes.damaged_zip_member(path)
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged: the checksum of {damaged} differs")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+    ) as error:
         raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:120]})") from error
     if not isinstance(state, dict) or set(state) != KEYS or state["format"] != FORMAT or state["step"] != step:
         raise CheckpointError(f"{path} is not a state that this version wrote")

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from avhubert.checkpoints.config_file import read_config
 from avhubert.checkpoints.directory import load_model, save_model
+from avhubert.checkpoints.load import load
 from avhubert.config.schema import DecodeConfig, DecoderConfig, PretrainModelConfig
+from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, ConfigError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import LabelSet, ModelMetadata
@@ -76,6 +78,42 @@ def test_a_killed_save_leaves_the_old_model(small, directory, monkeypatch):
     assert (directory / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in directory.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     load_model(directory)
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_one_flipped_bit_of_the_weights_is_detected(directory):
+    path = directory / "model.safetensors"
+    intact = path.read_bytes()
+    for position in (len(intact) // 2, len(intact) - 1):
+        path.write_bytes(intact)
+        flip(path, position)
+        load_file(path)  # safetensors does not notice
+        with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged: its numbers are not those"):
+            load_model(directory)
+
+
+def test_weights_without_hashes_are_read(directory):
+    path = directory / "model.safetensors"
+    save_file(load_file(path), path, metadata={"format": "pt"})
+    load_model(directory)
+
+
+def test_a_changed_tokenizer_is_detected(directory, tmp_path, tokenizer):
+    heads = DecoderConfig(layers=1, ffn_embed_dim=16, attention_heads=2, vocab_size=tokenizer.vocab_size)
+    recognizer = Recognizer.from_config(read_config(directory).model, heads)
+    save_model(tmp_path, recognizer, tokenizer.serialized)
+    load(tmp_path)
+    content = tokenizer.serialized
+    position = content.index(b"quick") if b"quick" in content else content.index("▁".encode()) + 4
+    flip(tmp_path / "tokenizer.model", position)
+    Tokenizer(tmp_path / "tokenizer.model")  # SentencePiece does not notice
+    with pytest.raises(CheckpointError, match=r"tokenizer\.model is damaged, or not the tokenizer that was saved with"):
+        load(tmp_path)
 
 
 def test_half_precision_weights_are_read(directory):

@@ -300,7 +300,7 @@ WRONG: dict[str, tuple[Callable[[dict], Any], str]] = {
     "text and no heads": (
         lambda c: c["cfg"].update(model={"encoder_embed_dim": "wide"}), "encoder_embed_dim=wide must be",
     ),
-    "two lines for a choice": (change_model(modality_fuse="a\nb"), r"modality_fuse=a\?b is not one of"),
+    "two lines for a choice": (change_model(modality_fuse="a\nb"), r"modality_fuse=a\\nb is not one of"),
     "heads that do not divide": (change_model(encoder_attention_heads=5), "must be a multiple of"),
     "another activation": (change_model(activation_fn="re\nlu"), r"activation_fn=re\?lu; only activation_fn=gelu"),
     "classes that do not fit": (

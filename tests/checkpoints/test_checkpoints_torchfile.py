@@ -460,3 +460,14 @@ def test_a_file_that_shrinks_after_it_was_opened(tmp_path: Path) -> None:
     (tmp_path / "a.pt").unlink()
     with pytest.raises(CheckpointError, match=r"cannot read .*a\.pt: No such file"):
         file.tensor(file.content["model"]["a"])
+
+
+def test_one_flipped_bit_is_detected_by_the_archive_s_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"model": {"weight": torch.arange(1000.0)}}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)  # torch does not notice
+    with pytest.raises(CheckpointError, match=r"the checksum of model/data/0 differs; get the file again"):
+        TorchFile(path)

@@ -310,6 +310,14 @@ def test_invalid_label_info_is_an_error(tmp_path, content: str, sentence: str) -
         read_label_info(tmp_path)
 
 
+def test_label_info_that_was_changed_is_an_error(tmp_path) -> None:
+    write_label_info(tmp_path, LabelInfo(25, 500, "runs/iter1", 9, "00"))
+    file = tmp_path / "labels.json"
+    file.write_text(file.read_text().replace('"rate": 25', '"rate": 24'))
+    with pytest.raises(DataError, match=r"labels\.json was changed or damaged after it was written"):
+        read_label_info(tmp_path)
+
+
 def test_missing_label_info_is_an_error(tmp_path) -> None:
     with pytest.raises(DataError, match=r"labels\.json is missing, so the rate"):
         read_label_info(tmp_path)

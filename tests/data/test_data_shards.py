@@ -113,7 +113,7 @@ def test_interrupted_run_resumes_and_gives_the_same_bytes(
     ("damage", "message"),
     [
         (lambda tar: tar.unlink(), "cannot read the shard .*: No such file"),
-        (lambda tar: tar.write_bytes(tar.read_bytes()[:5000]), "is truncated; make the shards again"),
+        (lambda tar: tar.write_bytes(tar.read_bytes()[:5000]), "is damaged; make the shards again"),
         (lambda tar: Path(f"{tar}.json").unlink(), "the index .* is missing or damaged"),
         (lambda tar: Path(f"{tar}.json").write_text("{}"), "the index .* is missing or damaged"),
         (lambda tar: tar.write_bytes(bytes(tar.stat().st_size)), "is damaged; make the shards again"),
@@ -134,6 +134,44 @@ def test_damaged_shard_is_an_error(sharded: Path, tmp_path: Path, damage, messag
 def remove_members(index: Path) -> None:
     content = json.loads(index.read_text())
     index.write_text(json.dumps(content | {"members": {}}))
+
+
+def flipped(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :]
+
+
+def test_one_flipped_bit_is_detected_and_repaired(data_dir: Path, sharded: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sharded, tmp_path / "data"))
+    tar = folder / "shards" / "train-000000.tar"
+    intact = tar.read_bytes()
+    members = json.loads(Path(f"{tar}.json").read_text())["members"]
+    for name, read in (("000000.npy", shards.clip_frames), ("000000.wav", shards.clip_samples)):
+        offset, size, _ = members[name]
+        tar.write_bytes(flipped(intact, offset + size // 2))
+        with pytest.raises(MediaError, match=rf"{name} in the shard .*\.tar is damaged; make the shards again"):
+            read(tar / name)
+    assert main(["shards", str(data_dir), str(folder), "--shard-mb", "1"]) == 0
+    assert tar.read_bytes() == intact
+
+
+def test_shards_of_an_earlier_version_are_read(sharded: Path, tmp_path: Path) -> None:
+    """Its index has no checksums."""
+    folder = Path(shutil.copytree(sharded / "shards", tmp_path / "shards"))
+    tar = folder / "train-000000.tar"
+    index = json.loads(Path(f"{tar}.json").read_text())
+    index["members"] = {name: row[:2] for name, row in index["members"].items()}
+    Path(f"{tar}.json").write_text(json.dumps(index))
+    expected = shards.clip_frames(sharded / "shards" / tar.name / "000000.npy")
+    assert np.array_equal(shards.clip_frames(tar / "000000.npy"), expected)
+
+
+@pytest.mark.parametrize("row", ["x", [1], [0, "9"], [-5, 9], [0, 1 << 60], [0, 1.5], None])
+def test_an_index_with_impossible_members(sharded: Path, tmp_path: Path, row: object) -> None:
+    folder = Path(shutil.copytree(sharded / "shards", tmp_path / "shards"))
+    tar = folder / "train-000000.tar"
+    Path(f"{tar}.json").write_text(json.dumps({"members": {"000000.npy": row}}))
+    with pytest.raises(MediaError, match=r"the index .* is missing or damaged"):
+        shards.clip_frames(tar / "000000.npy")
 
 
 def test_missing_manifest_or_unreadable_clip_is_an_error(data_dir: Path, tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ def test_a_paired_test_is_more_sensitive_than_intervals(tmp_path) -> None:
 
     write_json(tmp_path / "h.json", [asdict(utterance) for utterance in first])
     assert read_hypotheses(tmp_path / "h.json") == list(first)
-    for wrong in ({"results": []}, [{"id": "a"}], []):
+    texts = {"id": "a", "reference": "b", "hypothesis": "c", "score": 0.5}
+    counts = {"words": 1, "substitutions": 1, "deletions": 0, "insertions": "0"}
+    for wrong in ({"results": []}, [{"id": "a"}], [], [texts | counts]):
         write_json(tmp_path / "w.json", wrong)
         with pytest.raises(DataError, match=r"w\.json"):
             read_hypotheses(tmp_path / "w.json")

@@ -182,10 +182,17 @@ def test_a_torn_state_is_told_and_the_one_before_taken(
 ) -> None:
     run = train(settings, tmp_path / "run")
     newest = run / "state" / f"step_{STEPS}.pt"
-    newest.write_bytes(newest.read_bytes()[:1000])
+    intact = newest.read_bytes()
+    newest.write_bytes(intact[:1000])
     train(settings, run)
     said = capsys.readouterr().out
     assert f"{newest} cannot be read" in said
+    changed = len(intact) // 2  # one bit in the numbers of a tensor, which torch reads without a word
+    newest.write_bytes(intact[:changed] + bytes([intact[changed] ^ 1]) + intact[changed + 1 :])
+    torch.load(newest, weights_only=True)
+    train(settings, run)
+    said = capsys.readouterr().out
+    assert f"{newest} is damaged: the checksum of" in said
     assert "resuming after step 4" in said
     assert same(run, undisturbed)
     assert rows(run) == rows(undisturbed)

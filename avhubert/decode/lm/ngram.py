@@ -32,7 +32,7 @@ class NGramModel(LanguageModel):
         config.arpa_complain = kenlm.ARPALoadComplain.NONE
         try:
             self.model = kenlm.Model(str(source), config)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: KenLM quotes bytes that are no text
             raise ConfigError(
                 f"{source} is neither an ARPA file nor a KenLM binary; make one with `avhubert lm` or KenLM's lmplz"
             ) from error
