@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import signal
 import threading
@@ -128,9 +129,10 @@ def check(path: Path, max_seconds: float) -> None:
             _decode(container, streams, max_seconds)
     except av.error.MemoryError as error:
         raise MemoryError from error
-    except av.error.ArgumentError as error:
-        raise MediaError(f"{path} has a format that is not accepted; send a video or audio file", path=path) from error
     except av.FFmpegError as error:
+        if error.errno == errno.EINVAL:  # by number: the name of the class depends on PyAV's version
+            message = f"{path} has a format that is not accepted; send a video or audio file"
+            raise MediaError(message, path=path) from error
         raise MediaError(f"{path} cannot be read as a video or audio file: {error.strerror}", path=path) from error
 
 
