@@ -33,6 +33,16 @@ MIN_PYTHON = (3, 10)
 RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 # the extras that the quick tests use and that need no compiler
 EXTRAS = ("prepare", "serve", "synth", "test", "english", "hub", "onnx")
+# without wheels on the package index, in pure Python; of everything else the oldest release that has a wheel is taken
+SOURCES_ONLY = ("antlr4-python3-runtime", "python-speech-features")
+SYSTEMS = {
+    "Linux x86-64": "x86_64-unknown-linux-gnu",
+    "Linux ARM": "aarch64-unknown-linux-gnu",
+    "Windows": "x86_64-pc-windows-msvc",
+    "macOS ARM": "aarch64-apple-darwin",
+    "macOS Intel": "x86_64-apple-darwin",
+}
+WHEEL_PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 SHOWN = ("torch", "av", "numpy", "lightning-fabric", "pillow", "matplotlib", "safetensors", "sentencepiece")
 HEADER = ("Python", "versions", "passed", "failed", "skipped", "install", "tests", *SHOWN, "date")
 TEST_MINUTES = 30
@@ -59,8 +69,12 @@ def main() -> int:
     parser.add_argument("--python", nargs="+", metavar="3.X", help="default: every Python that uv finds")
     parser.add_argument("--versions", nargs="+", choices=list(RESOLUTIONS), default=list(RESOLUTIONS))
     parser.add_argument("--keep", action="store_true", help="keep the environments, in .matrix/")
+    parser.add_argument("--wheels", action="store_true", help="only say which systems and Pythons have all wheels")
     parser.add_argument("--tests", nargs=argparse.REMAINDER, help="arguments of pytest instead of `-m quick`")
     options = parser.parse_args()
+    if options.wheels:
+        update_wheels()
+        return 0
     pythons = options.python or find_pythons()
     work = ROOT / ".matrix"
     work.mkdir(exist_ok=True)
@@ -135,15 +149,40 @@ def install(python: str, versions: str, wheel: Path, environment: Path) -> dict[
     uv("venv", "--python", python, str(environment))
     interpreter = str(executable(environment, "python"))
     pinned = environment / "requirements.txt"
-    extras = [word for extra in EXTRAS for word in ("--extra", extra)]
-    how = ["--python", interpreter, "--resolution", RESOLUTIONS[versions], "--output-file", str(pinned)]
-    uv("pip", "compile", *how, *extras, str(ROOT / "pyproject.toml"))
+    resolve(versions, "--python", interpreter, "--output-file", str(pinned))
     uv("pip", "install", "--python", interpreter, "--requirement", str(pinned))
     uv("pip", "install", "--python", interpreter, "--no-deps", str(wheel))
     packages = json.loads(uv("pip", "list", "--python", interpreter, "--format", "json"))
     versions_of = {package["name"].lower(): package["version"] for package in packages}
     versions_of["python"] = command(interpreter, "-c", "import platform; print(platform.python_version())").strip()
     return versions_of
+
+
+def resolve(versions: str, *how: str) -> None:
+    """Find the versions of all requirements; MatrixError if one has no release with a wheel."""
+    extras = [word for extra in EXTRAS for word in ("--extra", extra)]
+    binary = ["--only-binary", ":all:", *(word for name in SOURCES_ONLY for word in ("--no-binary", name))]
+    uv("pip", "compile", "--resolution", RESOLUTIONS[versions], *binary, *how, *extras, str(ROOT / "pyproject.toml"))
+
+
+def update_wheels() -> None:
+    """Replace the page's table of systems and Pythons for which every requirement has a wheel."""
+    rows: list[tuple[str, ...]] = [("wheels", *WHEEL_PYTHONS), ("---",) * (1 + len(WHEEL_PYTHONS))]
+    for system, platform in SYSTEMS.items():
+        cells = [wheels_for(platform, python) for python in WHEEL_PYTHONS]
+        rows.append((system, *cells))
+        show(" | ".join(rows[-1]))
+    replace_table("| wheels", ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def wheels_for(platform: str, python: str) -> str:
+    """Say "yes", or the first package without a wheel."""
+    try:
+        resolve("newest", "--python-platform", platform, "--python-version", python, "--output-file", os.devnull)
+    except MatrixError as error:
+        package = re.search(r"([\w-]+)[^ ]* has no (?:usable |)wheels|([\w-]+)[^ ]* requires Python", str(error))
+        return f"no: {package[1] or package[2]}" if package else "no"
+    return "yes"
 
 
 def run_tests(environment: Path, tests: list[str] | None) -> Outcome:
@@ -194,9 +233,15 @@ def update_page(rows: list[tuple[str, ...]]) -> None:
     by_key = {(minor(row[0]), row[1]): row for row in [*old, *rows]}
     order = {"oldest": 0, "newest": 1}
     ordered = sorted(by_key.values(), key=lambda row: (minor(row[0]), order[row[1]]))
-    start = next(number for number, line in enumerate(lines) if line.startswith("| Python"))
+    replace_table("| Python", table(ordered))
+
+
+def replace_table(start_of_header: str, rows: list[str]) -> None:
+    """Replace the table of the page whose header starts so."""
+    lines = PAGE.read_text(encoding="utf-8").split("\n")
+    start = next(number for number, line in enumerate(lines) if line.startswith(start_of_header))
     end = next((number for number in range(start, len(lines)) if not lines[number].startswith("|")), len(lines))
-    PAGE.write_text("\n".join([*lines[:start], *table(ordered), *lines[end:]]), encoding="utf-8", newline="\n")
+    PAGE.write_text("\n".join([*lines[:start], *rows, *lines[end:]]), encoding="utf-8", newline="\n")
 
 
 def minor(version: str) -> tuple[int, int]:
