@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from avhubert.cli.corpus import COMMANDS as CORPUS_COMMANDS
 from avhubert.cli.demo import DEMO
 from avhubert.cli.models import COMMANDS as MODEL_COMMANDS
-from avhubert.cli.output import show, terminal_logging, warn
+from avhubert.cli.output import escape_unknown_characters, show, terminal_logging, warn
 from avhubert.cli.parser import Parser, build_parser
 from avhubert.cli.recognition import COMMANDS as RECOGNITION_COMMANDS
 from avhubert.cli.training import COMMANDS as TRAINING_COMMANDS
@@ -28,6 +28,7 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; an error that a user can cause becomes one sentence on stderr and an exit code."""
+    escape_unknown_characters()
     options = parser().parse_args(arguments)
     if options.version:
         from avhubert import __version__

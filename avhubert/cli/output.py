@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sys
 from collections.abc import Iterator, Mapping
 
 NOTICES = ("avhubert.devices",)  # loggers whose messages are not part of a command's output, such as a transcript
+
+
+def escape_unknown_characters() -> None:
+    r"""Let the terminal's streams write characters that their encoding lacks as escapes such as \U0001f600.
+
+    Names of files and transcripts have characters that cp1252, Windows' encoding of a pipe, cannot write.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show(value: object) -> None:

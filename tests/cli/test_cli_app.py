@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -53,6 +54,14 @@ def test_every_command_has_help_on_one_screen_with_an_example(command: str, caps
     text = capsys.readouterr().out
     assert f"Example: avhubert {command}" in " ".join(text.split())
     assert len(text.splitlines()) <= 40
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_characters_that_the_terminal_lacks_are_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stderr", errors)
+    assert main(["info", "emoji \U0001f600"]) == 1
+    assert b"emoji \\U0001f600" in errors.buffer.getvalue()
 
 
 def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture) -> None:
