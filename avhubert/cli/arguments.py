@@ -125,6 +125,16 @@ def stream_choice(options: argparse.Namespace) -> StreamChoice:
     return StreamChoice(options.audio_stream, options.video_stream)
 
 
+def add_vad(parser: argparse.ArgumentParser) -> None:
+    """--vad."""
+    parser.add_argument(
+        "--vad",
+        choices=("auto", "off"),
+        default="auto",
+        help="auto (default): audio without speech (music, noise) is not read; off: all audio is read",
+    )
+
+
 def decoding_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The decoding settings that were given, by their keys in `decode`."""
     names = ("beam", "lenpen", "ctc_weight", "lm", "lm_weight", "nbest")

@@ -12,6 +12,7 @@ from avhubert.cli.arguments import (
     add_compute,
     add_decoding,
     add_streams,
+    add_vad,
     decoding_settings,
     positive,
     seconds,
@@ -134,6 +135,7 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-existing", action="store_true", help="skip files whose transcript is already in DIR")
     parser.add_argument("--people", action="store_true", help="one transcript for each visible person, by lip reading")
     add_streams(parser)
+    add_vad(parser)
     add_decoding(parser)
     add_compute(parser)
 
@@ -163,6 +165,7 @@ def _transcribe(options: argparse.Namespace) -> None:
             precision=options.precision,
             decode=decoding_settings(options),
             streams=stream_choice(options),
+            vad=options.vad,
         ),
     )
 
@@ -207,6 +210,7 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"longest time to a response (default {RESPONSE_TIMEOUT:g})",
     )
+    add_vad(parser)
     add_decoding(parser)
     add_compute(parser)
 
@@ -219,7 +223,7 @@ def _serve(options: argparse.Namespace) -> None:
     except ImportError as error:
         raise ConfigError(f"`avhubert serve` needs {error.name}: pip install 'avhubert[serve]'") from error
     limits = Limits(options.max_mb, options.max_seconds, options.queue, options.timeout)
-    model_options = ModelOptions(options.device, options.precision, decoding_settings(options))
+    model_options = ModelOptions(options.device, options.precision, decoding_settings(options), options.vad)
     serve(options.model, options.host, options.port, options.token, limits, model_options)
 
 

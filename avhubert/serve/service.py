@@ -29,11 +29,13 @@ class ModelOptions:
         device: Device of the model.
         precision: Number format of the model's computations.
         decode: Settings of the beam search that replace those of the model.
+        vad: 'auto': audio without speech is not read; 'off': all audio is read.
     """
 
     device: str = AUTO
     precision: str = AUTO
     decode: Mapping[str, Any] | None = None
+    vad: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Service:
                 device=self.options.device,
                 precision=self.options.precision,
                 decode=self.options.decode,
+                vad=self.options.vad,
                 reader=reader,
             )
             for _ in transcription:

@@ -59,6 +59,7 @@ class BatchOptions:
         precision: Number format of the model's computations, see `transcribe`.
         decode: Settings of the beam search, see `transcribe`.
         streams: Which of several audio or video streams are read.
+        vad: 'auto': audio without speech is not read; 'off': all audio is read.
     """
 
     modality: str = AUTO
@@ -71,6 +72,7 @@ class BatchOptions:
     precision: str = AUTO
     decode: Mapping[str, Any] | None = None
     streams: StreamChoice = AUTOMATIC
+    vad: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ def _transcriptions(
     compute: dict[str, Any] = {"device": options.device, "precision": options.precision, "decode": options.decode}
     compute["streams"] = options.streams
     if not options.people:
-        yield "", Transcription(file, recognizer, options.modality, **compute)
+        yield "", Transcription(file, recognizer, options.modality, vad=options.vad, **compute)
         return
     media = probe(file, options.streams)
     if not media.has_video:

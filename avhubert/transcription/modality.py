@@ -13,6 +13,7 @@ from avhubert.constants import FRAME_RATE, MODALITIES
 from avhubert.errors import ConfigError, MediaError
 from avhubert.transcription.reader import Chunk
 from avhubert.transcription.segmenter import SILENT, STILL
+from avhubert.transcription.transcript import clock
 
 if TYPE_CHECKING:
     from avhubert.data.video import MediaInfo
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 CHOICES = (AUTO, *MODALITIES)  # what a user can request
+OFF = "off"
+VAD_CHOICES = (AUTO, OFF)  # skip audio without speech, or read all of it
 
 MIN_FACE_SHARE = 0.5  # share of frames with a face, below which lips are not read if there is audio
 DARK = 40.0  # mean gray level of mouth frames, below which the video is dark
@@ -69,6 +72,16 @@ def check_request(modality: str, media: MediaInfo, recognizer: Recognizer, file:
         raise MediaError(f"{file} has no video track; choose modality a", path=file)
 
 
+def check_vad(vad: str) -> None:
+    """Checks the requested detection of speech.
+
+    Raises:
+        ConfigError: It is unknown.
+    """
+    if vad not in VAD_CHOICES:
+        raise ConfigError(f"unknown speech detection '{vad}'; known: {', '.join(VAD_CHOICES)}")
+
+
 def select_streams(
     chunk: Chunk, requested: str, supported: Sequence[str], file: str | Path, no_video: str = ""
 ) -> Selection:
@@ -112,7 +125,7 @@ def _select_usable(chunk: Chunk, supported: Sequence[str], file: str | Path, no_
     if not chunk.streams:
         return Selection("", "", ("there is neither audio nor a face; nothing is transcribed",))
     face_share = chunk.track.face_share if chunk.track else 0.0
-    modality, reason = choose(supported, chunk.loudness, chunk.movement, face_share, file, no_video)
+    modality, reason = choose(supported, chunk.loudness, chunk.movement, face_share, file, no_video, chunk.voiced)
     warnings = () if chunk.problem is None else (f"{chunk.problem.with_path_as('the file')}; only the audio is used",)
     return Selection(modality, reason, warnings)
 
@@ -124,6 +137,7 @@ def choose(
     face_share: float,
     file: str | Path,
     no_video: str = "",
+    voiced: np.ndarray | None = None,
 ) -> tuple[str, str]:
     """The best of the supported modalities, and the reason in words.
 
@@ -134,12 +148,13 @@ def choose(
         face_share: Share of the frames in which a face was found.
         file: The file, for messages.
         no_video: Why no video was read; '' if it was.
+        voiced: Frames of the audio with speech, bool [T]; None if that is not known.
 
     Raises:
         ConfigError: The recognizer supports no modality that the file offers.
     """
     available = ("a" if level is not None else "") + ("v" if moved is not None else "")
-    audio_problem, video_problem = _audio_problem(level), _video_problem(moved, face_share, no_video)
+    audio_problem, video_problem = _audio_problem(level, voiced), _video_problem(moved, face_share, no_video)
     usable = ("" if audio_problem else "a") + ("" if video_problem else "v")
     for modality in PREFERENCE[usable]:
         if modality in supported and set(modality) <= set(available):
@@ -147,11 +162,13 @@ def choose(
     raise ConfigError(f"this model reads {', '.join(supported)}, but {file} only offers '{available}'", path=file)
 
 
-def _audio_problem(level: np.ndarray | None) -> str:
+def _audio_problem(level: np.ndarray | None, voiced: np.ndarray | None) -> str:
     """Why the audio is not usable; '' if it is."""
     if level is None:
         return "there is no audio"
-    return "the audio is silent" if np.percentile(level, 95) < SILENT else ""
+    if np.percentile(level, 95) < SILENT:
+        return "the audio is silent"
+    return "no speech was found in the audio" if voiced is not None and not voiced.any() else ""
 
 
 def _video_problem(moved: np.ndarray | None, face_share: float, no_video: str) -> str:
@@ -183,6 +200,19 @@ def _quality_warnings(chunk: Chunk, modality: str) -> list[str]:
     if "a" in modality and chunk.loudness is not None:
         warnings.append(offset_warning(chunk.track.lip_gap, chunk.loudness))
     return [warning for warning in warnings if warning]
+
+
+def no_speech(modalities: set[str]) -> str:
+    """The warning about a recording without speech.
+
+    Args:
+        modalities: The modalities that its parts were read from.
+    """
+    if modalities == {"a"}:
+        return "no speech was found in the audio"
+    if modalities == {"v"}:
+        return "no speech was found: the lips do not move"
+    return "no speech was found in the audio, and the lips do not move"
 
 
 def darkness_warning(mouth: np.ndarray) -> str | None:
@@ -219,9 +249,4 @@ def _time_range(chunk: Chunk) -> str:
     """Prefix of warnings: the times of the chunk; '' if it is the whole file."""
     if chunk.final and chunk.start == 0:
         return ""
-    begin, end = chunk.start / FRAME_RATE, (chunk.start + chunk.frames) / FRAME_RATE
-    return f"{_minutes(begin)} to {_minutes(end)}: "
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+    return f"{clock(chunk.start / FRAME_RATE)} to {clock((chunk.start + chunk.frames) / FRAME_RATE)}: "

@@ -13,7 +13,7 @@ import numpy as np
 from avhubert.constants import FRAME_RATE
 from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import ConfigError, MediaError
-from avhubert.transcription.modality import AUTO
+from avhubert.transcription.modality import AUTO, OFF
 from avhubert.transcription.pipeline import Transcription
 from avhubert.transcription.reader import Chunk, Reader, video_ended
 from avhubert.transcription.segmenter import Window, find_windows
@@ -223,7 +223,7 @@ class PersonTranscription(Transcription):
         streams: StreamChoice = AUTOMATIC,
     ) -> None:
         super().__init__(
-            file, recognizer, modality, device=device, precision=precision, decode=decode, streams=streams,
+            file, recognizer, modality, device=device, precision=precision, decode=decode, streams=streams, vad=OFF,
             reader=partial(PersonReader, person),
         )  # fmt: skip
         self._supported = [supported for supported in self._supported if "v" in supported]

@@ -5,34 +5,49 @@ Reader → streams that are usable → windows that end in pauses → beam searc
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from avhubert.constants import FRAME_RATE
+from avhubert.constants import FRAME_RATE, SAMPLE_RATE
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.errors import MediaError
-from avhubert.transcription.modality import AUTO, check_request, select_streams
+from avhubert.transcription.modality import AUTO, check_request, check_vad, no_speech, select_streams
+from avhubert.transcription.plausibility import implausible
 from avhubert.transcription.reader import Chunk, MouthRegions, Reader
-from avhubert.transcription.segmenter import Window, complete_windows, find_windows, join_segments, longest_window
+from avhubert.transcription.segmenter import (
+    EMPTY,
+    Window,
+    active_frames,
+    complete_windows,
+    find_windows,
+    join_segments,
+    longest_window,
+)
 from avhubert.transcription.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
+
+MAX_EXCESS_SECONDS = 0.1  # by which what was read may be longer than the header says because of rounding
 
 
 @overload
 def transcribe(
     file: str | Path, model: str | Path | Recognizer, modality: str = ..., stream: Literal[False] = ...,
     *, device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ..., streams: StreamChoice = ...,
+    vad: str = ...,
 ) -> Transcript: ...  # fmt: skip
 @overload
 def transcribe(
     file: str | Path, model: str | Path | Recognizer, modality: str = ..., *, stream: Literal[True],
     device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ..., streams: StreamChoice = ...,
+    vad: str = ...,
 ) -> Transcription: ...  # fmt: skip
 def transcribe(
     file: str | Path,
@@ -44,6 +59,7 @@ def transcribe(
     precision: str = AUTO,
     decode: Mapping[str, Any] | None = None,
     streams: StreamChoice = AUTOMATIC,
+    vad: str = AUTO,
 ) -> Transcript | Transcription:
     """Transcribes one video or audio file of any length.
 
@@ -59,6 +75,7 @@ def transcribe(
             of `decode` in the configuration.
         streams: Which of several audio or video streams are read; default: the default ones, unless they are silent or
             still and others are not.
+        vad: 'auto': audio without speech (music, noise, applause) is not read; 'off': all audio is read.
 
     Raises:
         MediaError: `file` is not a video or audio file, or lacks a requested stream, or shows no face.
@@ -69,7 +86,14 @@ def transcribe(
     from avhubert.checkpoints.load import load_recognizer
 
     transcription = Transcription(
-        file, load_recognizer(model), modality, device=device, precision=precision, decode=decode, streams=streams
+        file,
+        load_recognizer(model),
+        modality,
+        device=device,
+        precision=precision,
+        decode=decode,
+        streams=streams,
+        vad=vad,
     )
     return transcription if stream else transcription.transcript()
 
@@ -96,6 +120,7 @@ class Transcription(Iterator[Segment]):
         precision: str = AUTO,
         decode: Mapping[str, Any] | None = None,
         streams: StreamChoice = AUTOMATIC,
+        vad: str = AUTO,
         reader: Callable[[str | Path, bool, bool], Reader] = Reader,
     ) -> None:
         """Opens the file; see `transcribe` for the arguments.
@@ -108,6 +133,7 @@ class Transcription(Iterator[Segment]):
             precision: Number format of the model's computations.
             decode: Settings of the beam search.
             streams: Which of several audio or video streams are read.
+            vad: Whether audio without speech is skipped.
             reader: Makes the reader, from the file and whether audio and video are read.
         """
         from avhubert.data.video import probe
@@ -116,6 +142,7 @@ class Transcription(Iterator[Segment]):
         damage = DamageLog()
         media = probe(file, streams, damage)
         check_request(modality, media, recognizer, file)
+        check_vad(vad)
         self.file = file
         self.warnings: list[str] = []
         self.duration_seconds = media.duration_seconds
@@ -125,11 +152,14 @@ class Transcription(Iterator[Segment]):
         self.reader.streams, self.reader.damage = streams, damage
         self._decoder = WindowDecoder(recognizer, device, precision, decode)
         self._requested = modality
+        self._detect_speech = vad == AUTO
         self._supported: Sequence[str] = recognizer.metadata.supported_modalities()
         self._missing_video = "the video has ended" if media.has_video else "there is no video"
         self._frames_read: Counter[tuple[str, str]] = Counter()  # by modality and reason
         self._frames_without_speech = 0
+        self._frames_of_noise = 0  # loud, but without speech
         self._first_problem: MediaError | None = None
+        self._end_seconds = math.inf  # of what has been read
         self._segments: list[Segment] = []
         self._decoded = self._decode_file()
 
@@ -137,7 +167,7 @@ class Transcription(Iterator[Segment]):
         return self
 
     def __next__(self) -> Segment:
-        segment = next(self._decoded)
+        segment = _until(next(self._decoded), self._end_seconds)
         self._segments.append(segment)
         return segment
 
@@ -154,6 +184,7 @@ class Transcription(Iterator[Segment]):
         start, number = 0, 0
         pending: Segment | None = None  # until the window that may overlap it is decoded
         while (chunk := self.reader.read(start)) is not None:
+            self._end_seconds = _end_seconds(chunk, self.duration_seconds)
             modality = self._select_modality(chunk)
             windows, start = self._cut(chunk, modality)
             for window, segment in self._decode(chunk, windows, modality, number):
@@ -181,14 +212,24 @@ class Transcription(Iterator[Segment]):
             self.warnings.append(
                 f"the model found no words in {where} it read: speech unlike its training, or no speech"
             )
+        self.warnings += implausible(self._segments)
         if self._frames_without_speech and not segments:
-            self.warnings.append("no speech was found")
-        elif self._frames_without_speech > self.reader.chunk_frames:
+            self.warnings.append(no_speech({modality for modality, _ in self._frames_read}))
+        if self._frames_of_noise > EMPTY:
+            self.warnings.append(
+                f"{self._frames_of_noise / FRAME_RATE:.0f} s of music or noise without speech were not read; "
+                "if somebody speaks there, read all with vad=off"
+            )
+        elif segments and self._frames_without_speech > self.reader.chunk_frames:
             self.warnings.append(f"{self._frames_without_speech / FRAME_RATE:.0f} s without speech were not read")
 
     # ----------------------------------------------------------------------- one chunk
     def _select_modality(self, chunk: Chunk) -> str:
         """The streams of the chunk to read; '' if it cannot be read. Records the warnings."""
+        from avhubert.transcription.speech_activity import voiced_frames
+
+        if self._detect_speech and chunk.samples is not None:
+            chunk.voiced = voiced_frames(chunk.samples, chunk.frames)
         if chunk.track is not None:
             self.mouths.append(_mouth_regions(chunk))
         if chunk.problem is not None:
@@ -207,12 +248,15 @@ class Transcription(Iterator[Segment]):
         if not chunk.final and chunk.frames == self.reader.chunk_frames:
             windows, end = complete_windows(windows, chunk.frames)
         self._frames_without_speech += sum(window.core_frames for window in windows if not window.speech)
+        if modality:
+            level, moved, voiced = _activity(chunk, modality)
+            noise = active_frames(level, moved, None) & ~active_frames(level, moved, voiced)
+            self._frames_of_noise += int(noise[:end].sum())
         return [window for window in windows if window.speech], chunk.start + end
 
     def _windows(self, chunk: Chunk, modality: str) -> list[Window]:
-        level = chunk.loudness if "a" in modality else None
-        moved = chunk.movement if "v" in modality else None
-        return find_windows(level, moved, self._longest_window())
+        level, moved, voiced = _activity(chunk, modality)
+        return find_windows(level, moved, self._longest_window(), voiced)
 
     def _longest_window(self) -> int:
         return longest_window(self._decoder.recognizer.metadata.longest_frames)
@@ -226,6 +270,28 @@ class Transcription(Iterator[Segment]):
             yield from zip(batch, self._decoder.segments(chunk, batch, modality, number), strict=True)
             number += len(batch)
             self.position_seconds = (chunk.start + batch[-1].core_end) / FRAME_RATE
+
+
+def _end_seconds(chunk: Chunk, header_seconds: float) -> float:
+    """Where the chunk ends: frames of 0.04 s may reach beyond the last sample and the end of the file."""
+    end = (chunk.start + chunk.frames) / FRAME_RATE
+    if chunk.mouth is None and chunk.samples is not None:
+        end = min(end, chunk.start / FRAME_RATE + len(chunk.samples) / SAMPLE_RATE)
+    return header_seconds if end - MAX_EXCESS_SECONDS < header_seconds < end else end
+
+
+def _until(segment: Segment, end: float) -> Segment:
+    """The segment without times after `end` seconds."""
+    if segment.end <= end and all(word.end <= end for word in segment.words):
+        return segment
+    words = [replace(word, start=min(word.start, end), end=min(word.end, end)) for word in segment.words]
+    return replace(segment, start=min(segment.start, end), end=min(segment.end, end), words=tuple(words))
+
+
+def _activity(chunk: Chunk, modality: str) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Level of the audio, movement of the lips, frames with speech in the audio; None of a stream that is not read."""
+    level, voiced = (chunk.loudness, chunk.voiced) if "a" in modality else (None, None)
+    return level, chunk.movement if "v" in modality else None, voiced
 
 
 def _mouth_regions(chunk: Chunk) -> MouthRegions:

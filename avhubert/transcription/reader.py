@@ -34,6 +34,7 @@ class Chunk:
         problem: Why there are no mouth frames although the file has video.
         loudness: Level of the audio in dB, float [T]; None without audio.
         movement: Movement of the lips, float [T]; None without a face.
+        voiced: Frames of the audio with speech, bool [T]; None without audio, and where all of it is read.
     """
 
     start: int
@@ -45,6 +46,7 @@ class Chunk:
     problem: MediaError | None = None
     loudness: np.ndarray | None = field(init=False, default=None)
     movement: np.ndarray | None = field(init=False, default=None)
+    voiced: np.ndarray | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.samples is not None:

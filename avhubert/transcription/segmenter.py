@@ -29,6 +29,7 @@ SILENT = -65.0  # dB of full scale; quieter frames are always silent
 MIN_RANGE = 12.0  # dB between quiet and loud frames; with less, the level does not show pauses
 STILL = 0.0015  # lip movement per frame in face heights; below it, the mouth is at rest
 SMOOTHING = 9  # frames over which lip movement is averaged
+VOICE_MARGIN = 15  # frames before and after a voice that count as speech, see `speech_activity`
 CUT_SMOOTHING = 5  # frames over which activity is averaged to find the quietest frame
 
 
@@ -109,32 +110,84 @@ def _moving_average(values: np.ndarray, width: int) -> np.ndarray:
     return np.convolve(padded, np.ones(width) / width, "valid")
 
 
+def active_frames(level: np.ndarray | None, moved: np.ndarray | None, voiced: np.ndarray | None) -> np.ndarray:
+    """Frames in which somebody may speak, bool [T].
+
+    Pauses of the audio are used; pauses of the lips only where the level of the audio shows none. What is loud without
+    being speech (music, noise) is not active, except while the lips move: noise may hide the voice from the detector.
+
+    Args:
+        level: Level of the audio in dB, float [T]; None without audio.
+        moved: Movement of the lips, float [T]; None without a face. At least one of the two is needed.
+        voiced: Frames of the audio with speech, bool [T]; None: all that is loud counts.
+    """
+    audible = None if level is None else audible_speech(level)
+    visible = None if moved is None else visible_speech(moved)
+    if audible is not None and not audible.any() and visible is not None:
+        audible = None  # the recording may be muted although somebody speaks
+    if audible is not None:
+        speech = audible
+    elif visible is not None:
+        speech = visible
+    else:
+        assert level is not None
+        speech = np.ones(len(level), bool)
+    if voiced is None:
+        return speech
+    return _without_noise(_with_quiet_voices(speech, voiced), voiced if visible is None else voiced | visible)
+
+
+def _with_quiet_voices(speech: np.ndarray, voiced: np.ndarray) -> np.ndarray:
+    """Adds speech in long pauses: beside something loud, the level takes a quiet voice for a pause."""
+    result: np.ndarray = speech.copy()
+    for start, end in spans(~speech):
+        if end - start >= EMPTY:
+            first, last = start + VOICE_MARGIN, end - VOICE_MARGIN  # without the margins of the speech around the pause
+            for a, b in spans(voiced[first:last]):
+                if b - a >= SHORTEST:
+                    result[first + a : first + b] = True
+    return result
+
+
+def _without_noise(speech: np.ndarray, possible: np.ndarray) -> np.ndarray:
+    """Removes what is outside of possible speech for longer than a pause inside a sentence."""
+    result: np.ndarray = speech.copy()
+    for start, end in spans(~possible):
+        if end - start >= EMPTY:
+            result[start:end] = False
+    return result
+
+
+def spans(mask: np.ndarray) -> list[tuple[int, int]]:
+    """(start, end) of each span of True in bool [T]."""
+    change = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in zip(change[::2], change[1::2], strict=True)]
+
+
 # --------------------------------------------------------------------------- cutting
 def longest_window(trained_frames: int | None) -> int:
     """Frames of the longest window: at most those of the longest clip that the recognizer was trained on."""
     return max(MIN_LONGEST, min(LONGEST, trained_frames or LONGEST))
 
 
-def find_windows(level: np.ndarray | None, moved: np.ndarray | None, longest: int = LONGEST) -> list[Window]:
+def find_windows(
+    level: np.ndarray | None, moved: np.ndarray | None, longest: int = LONGEST, voiced: np.ndarray | None = None
+) -> list[Window]:
     """Windows over T frames; their cores cover each frame exactly once, in order.
 
-    A pause of 1 s separates two windows in its middle. Pauses of the audio are used; pauses of the lips only where the
-    level of the audio shows none. A window longer than `longest` is cut in its longest pause; without a pause, it is
-    cut at the quietest frame, and the two windows overlap. 2 s or more without any activity become a window without
-    speech.
+    A pause of 1 s separates two windows in its middle. A window longer than `longest` is cut in its longest pause;
+    without a pause, it is cut at the quietest frame, and the two windows overlap. 2 s or more without any activity
+    become a window without speech.
 
     Args:
         level: Level of the audio in dB, float [T]; None without audio.
         moved: Movement of the lips, float [T]; None without a face. At least one of the two is needed.
         longest: Limit of a window's length in frames.
+        voiced: Frames of the audio with speech, bool [T]; None if that is not known, see `active_frames`.
     """
     activity = level if level is not None else moved
     assert activity is not None
-    audible = None if level is None else audible_speech(level)
-    visible = None if moved is None else visible_speech(moved)
-    if audible is not None and not audible.any() and visible is not None:
-        audible = None  # the recording may be muted although somebody speaks
-    speech = audible if audible is not None else visible if visible is not None else np.ones(len(activity), bool)
+    speech = active_frames(level, moved, voiced)
     smoothed = _moving_average(activity, CUT_SMOOTHING)
     windows: list[Window] = []
     for start, end, has_speech in _stretches(speech):
@@ -145,16 +198,10 @@ def find_windows(level: np.ndarray | None, moved: np.ndarray | None, longest: in
     return windows
 
 
-def _spans(mask: np.ndarray) -> list[tuple[int, int]]:
-    """(start, end) of each span of True in bool [T]."""
-    change = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    return [(int(a), int(b)) for a, b in zip(change[::2], change[1::2], strict=True)]
-
-
 def _merged_spans(speech: np.ndarray) -> list[tuple[int, int]]:
     """Spans of speech; those separated by less than a pause are merged, short ones also across longer pauses."""
     merged: list[tuple[int, int]] = []
-    for start, end in _spans(speech):
+    for start, end in spans(speech):
         if merged:
             previous_start, previous_end = merged[-1]
             gap = start - previous_end
@@ -196,7 +243,7 @@ def _limited(start: int, end: int, speech: np.ndarray, activity: np.ndarray, lon
         return [Window(start, end, start, end)]
     pauses = [
         (b - a, start + (a + b) // 2)
-        for a, b in _spans(~speech[start:end])
+        for a, b in spans(~speech[start:end])
         if b - a >= SHORT_PAUSE and a >= SHORTEST and b <= end - start - SHORTEST
     ]
     if pauses:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import asdict, dataclass, field
 
 from avhubert.errors import ConfigError
-from avhubert.transcription.captions import captions
+from avhubert.transcription.captions import Caption, caption_lines, captions
 
 FORMATS = ("txt", "srt", "vtt", "json")
 
@@ -92,12 +93,23 @@ def render(transcript: Transcript, form: str) -> str:
         return transcript.text + "\n"
     if form == "json":
         return _json(transcript)
-    decimal_mark = "," if form == "srt" else "."
-    blocks = [
-        f"{number}\n{_clock(caption.start, decimal_mark)} --> {_clock(caption.end, decimal_mark)}\n{caption.text}\n"
-        for number, caption in enumerate(captions(transcript.segments), 1)
-    ]
+    blocks = [_block(number, caption, form) for number, caption in enumerate(captions(transcript.segments), 1)]
     return ("WEBVTT\n\n" if form == "vtt" else "") + "\n".join(blocks)
+
+
+def _block(number: int, caption: Caption, form: str) -> str:
+    """One caption of SRT or WebVTT."""
+    decimal_mark = "," if form == "srt" else "."
+    start, end = _clock(caption.start, decimal_mark), _clock(caption.end, decimal_mark)
+    text = "\n".join(caption_lines(caption.text))
+    if form == "vtt":
+        text = html.escape(text, quote=False)  # < and & begin tags and entities there
+    return f"{number}\n{start} --> {end}\n{text}\n"
+
+
+def clock(seconds: float) -> str:
+    """A time for messages: minutes and seconds, such as '2:05'."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def _json(transcript: Transcript) -> str:

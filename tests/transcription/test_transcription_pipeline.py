@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import avhubert
 from avhubert.config.schema import DecodeConfig
 from avhubert.data.audio import write_wav
-from avhubert.data.video import read_frames, write_video
+from avhubert.data.video import probe, read_frames, write_video
 from avhubert.errors import CheckpointError, ConfigError, MediaError
 from avhubert.model.recognizer import Recognizer
 from avhubert.transcription import decoding, reader
@@ -79,7 +79,8 @@ def test_segments_stream_before_the_end_is_read(
 def test_faces_and_their_boxes(long: Path, recognizer: Recognizer, talk: Talk, tmp_path: Path) -> None:
     running = Transcription(long, recognizer)
     found = running.transcript()
-    assert (found.modality, found.reason, found.warnings) == ("av", "audio and lips are both there", [])
+    assert (found.modality, found.reason) == ("av", "audio and lips are both there")
+    assert all("segments are uncertain" in warning for warning in found.warnings)  # random weights
     left, top, right, bottom = found.segments[0].box or (0, 0, 0, 0)
     assert 0 < left < 112 < right < 224
     assert 0 < top < bottom < 224
@@ -127,10 +128,25 @@ def test_sound_that_outlasts_the_picture_and_the_other_way_round(
     assert found.segments[-1].end == pytest.approx(2 * seconds, abs=0.1)
 
 
+@pytest.mark.parametrize("extra", [1, 200, 639])
+def test_no_time_is_after_the_end_of_the_file(talk: Talk, recognizer: Recognizer, tmp_path: Path, extra: int) -> None:
+    pictures, sound = talk
+    speech = sound[: 40 * 640 + extra]
+    write_wav(tmp_path / "speech.wav", speech)
+    write_video(tmp_path / "talk.mp4", pictures[:41], audio=speech)
+    for name in ("speech.wav", "talk.mp4"):
+        duration = probe(tmp_path / name).duration_seconds
+        for modality in ("a", "auto"):
+            found = transcribe(tmp_path / name, recognizer, modality)
+            assert found.segments[-1].end == pytest.approx(duration, abs=0.04)
+            assert max(part.end for part in [*found.segments, *found.words]) <= duration
+            assert all(part.start <= part.end for part in [*found.segments, *found.words])
+
+
 def test_silence_is_not_read(recognizer: Recognizer, tmp_path: Path) -> None:
     write_wav(tmp_path / "silence.wav", np.zeros(32_000, np.int16))
     found = transcribe(tmp_path / "silence.wav", recognizer)
-    assert (found.text, found.segments, found.warnings) == ("", [], ["no speech was found"])
+    assert (found.text, found.segments, found.warnings) == ("", [], ["no speech was found in the audio"])
 
 
 def test_a_model_that_finds_no_words_says_so(
@@ -146,7 +162,8 @@ def test_a_model_that_finds_no_words_says_so(
         patch.setattr(WindowDecoder, "_segment", silent_at_the_end)
         found = transcribe(long, recognizer, "a")
     told = "it read: speech unlike its training, or no speech"
-    assert found.warnings == [f"the model found no words in 2 of the 6 segments that {told}"]
+    assert found.warnings[0] == f"the model found no words in 2 of the 6 segments that {told}"
+    assert "the words of 4 of 4 segments are uncertain (mean confidence below 0.4), first at 0:00" in found.warnings[1]
     monkeypatch.setattr(recognizer, "decode_settings", DecodeConfig(beam=1, max_len_a=0.0, max_len_b=0))
     found = transcribe(long, recognizer, "a")
     assert (found.text, found.warnings) == ("", [f"the model found no words in what {told}"])

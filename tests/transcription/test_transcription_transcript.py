@@ -6,9 +6,11 @@ import itertools
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from avhubert.errors import ConfigError
-from avhubert.transcription.captions import CAPTION_CHARACTERS, CAPTION_SECONDS, captions
+from avhubert.transcription.captions import CAPTION_SECONDS, LINE_WIDTH, caption_lines, captions, text_width
 from avhubert.transcription.transcript import Segment, Transcript, Word, render
 
 pytestmark = pytest.mark.quick
@@ -47,8 +49,52 @@ def test_a_long_segment_is_several_captions() -> None:
     found = captions([long])
     assert " ".join(caption.text for caption in found) == long.text
     assert all(caption.end - caption.start <= CAPTION_SECONDS for caption in found)
-    assert all(len(caption.text) <= CAPTION_CHARACTERS for caption in found)
+    assert all(len(caption_lines(caption.text)) <= 2 for caption in found)
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+
+
+def test_a_long_caption_has_a_line_break_near_its_middle() -> None:
+    text = "the quick brown fox jumps over the lazy dog and runs away"
+    assert caption_lines(text) == ["the quick brown fox jumps over", "the lazy dog and runs away"]
+    assert caption_lines("the quick brown fox") == ["the quick brown fox"]
+    transcript = Transcript(text, [Segment(0.0, 4.0, text, -1.0)], "a")
+    for form in ("srt", "vtt"):
+        assert "4" + "\nthe quick brown fox jumps over\nthe lazy dog and runs away\n" in render(
+            transcript, form
+        ).replace("4,000", "4").replace("4.000", "4")
+    assert render(transcript, "txt") == text + "\n"
+
+
+@given(st.lists(st.integers(1, 42), min_size=1, max_size=60), st.booleans())
+def test_no_caption_has_more_than_two_lines_of_42_characters(lengths: list[int], timed: bool) -> None:
+    texts = ["x" * length for length in lengths]
+    words = tuple(Word(text, 0.3 * i, 0.3 * i + 0.3, 1.0, 0) for i, text in enumerate(texts))
+    segment = Segment(0.0, 0.3 * len(texts), " ".join(texts), -1.0, words=words if timed else ())
+    found = captions([segment])
+    assert " ".join(caption.text for caption in found) == segment.text
+    for caption in found:
+        lines = caption_lines(caption.text)
+        assert len(lines) <= 2
+        assert max(map(len, lines)) <= LINE_WIDTH
+    assert found[0].start == pytest.approx(0)
+    assert found[-1].end == pytest.approx(segment.end)
+    assert all(a.end <= b.start + 1e-9 for a, b in itertools.pairwise(found))
+
+
+def test_a_text_without_spaces_is_divided_between_characters() -> None:
+    text = "今天天气很好" * 15  # 180 columns
+    found = captions([Segment(0.0, 9.0, text, -1.0, words=(Word(text, 0.0, 9.0, 1.0, 0),))])
+    assert "".join(caption.text for caption in found) == text
+    assert [len(caption_lines(caption.text)) for caption in found] == [2, 2, 1]
+    assert all(text_width(line) <= LINE_WIDTH for caption in found for line in caption_lines(caption.text))
+    assert found[0].end == pytest.approx(9.0 * 42 / 90)
+    assert text_width("ที่นี่") == 2  # vowels and tones are above the consonants
+
+
+def test_markup_of_webvtt_is_escaped() -> None:
+    transcript = Transcript("", [Segment(0.0, 1.0, "a <b> & c", -1.0)], "a")
+    assert "a &lt;b&gt; &amp; c" in render(transcript, "vtt")
+    assert "a <b> & c" in render(transcript, "srt")
 
 
 def test_an_unknown_format_is_named() -> None:
