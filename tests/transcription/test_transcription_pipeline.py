@@ -174,7 +174,7 @@ def test_lips_moved_against_the_sound_are_warned_about(talk: Talk, recognizer: R
     pictures, sound = np.tile(pictures, (3, 1, 1, 1)), np.tile(sound, 3)
     write_video(tmp_path / "late.mp4", pictures[:-10], audio=sound[10 * 640 :])
     found = transcribe(tmp_path / "late.mp4", recognizer, "av")
-    assert any("0.40 s after the sound" in warning or "0.36 s after" in warning for warning in found.warnings)
+    assert any("0.40 s after the audio" in warning or "0.36 s after" in warning for warning in found.warnings)
 
 
 def test_a_dark_picture_is_warned_about(talk: Talk, recognizer: Recognizer, tmp_path: Path) -> None:

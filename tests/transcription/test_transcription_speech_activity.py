@@ -172,7 +172,7 @@ def test_lips_are_read_where_the_audio_has_no_speech(talk: Talk, recognizer: Rec
         write_video(tmp_path / "talk.mp4", pictures, audio=np.resize(loud(SOUNDS[name]), len(sound)))
         found = transcribe(tmp_path / "talk.mp4", recognizer)
         assert found.modality == "v"
-        assert found.reason.startswith("without the sound: ")
+        assert found.reason.startswith("without the audio: ")
         assert found.segments
         assert transcribe(tmp_path / "talk.mp4", recognizer, "av").segments
 
