@@ -21,11 +21,27 @@ from avhubert.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
 
+LONGEST_NAME = 230  # bytes; file systems allow 255, and endings such as _face2.mp4 are added
+LONGEST_STEM = 200  # bytes; a temporary name has at least 14 more
 SET_CACHE = "set AVHUBERT_CACHE to a folder that you can write to"
 LOCK_POLL_SECONDS = 0.2
 _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # another process holds the lock
 TEXT_START = 1 << 16  # bytes of a text file that are looked at before it is read whole
 ZEROS = bytes(256)  # a row of them is in no text
+
+
+def fitting_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """A file name of at most `longest` bytes: the end of a longer one is replaced by a part of its hash."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= longest:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: longest - 9].decode('utf-8', 'ignore')}~{digest}"
+
+
+def temporary_stem(path: Path) -> str:
+    """The stem of a file in the name of its temporary file, which is longer."""
+    return fitting_name(path.stem, LONGEST_STEM)
 
 
 @contextlib.contextmanager
@@ -35,7 +51,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     If the block raises, the temporary file is removed and `path` is unchanged.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{temporary_stem(path)}.", suffix=f".part{path.suffix}")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -78,9 +94,12 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    r"""Write `text` as UTF-8 with \n between lines on every system, atomically."""
+    r"""Write `text` as UTF-8 with \n between lines on every system, atomically.
+
+    What is not Unicode, such as the bytes of a file name, is written as escape sequences.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | Path, value: Any) -> None:

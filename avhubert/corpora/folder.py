@@ -12,13 +12,14 @@ from avhubert.corpora.sources import (
     Listing,
     Rejection,
     SourceClip,
-    escaped,
+    clip_id,
     find_videos,
     phone_file,
     require_clips,
 )
 from avhubert.corpora.transcripts import Piece, TranscriptReader, find_table, name_key, read_table
 from avhubert.errors import DataError
+from avhubert.files import fitting_name
 
 FACE = re.compile(r"_face\d+$")  # the end of the id of another face's clip
 
@@ -43,7 +44,9 @@ class _Ids:
         self._used: set[str] = set()
 
     def unique(self, name: str) -> str:
-        """`name`, with underscores appended until it is unused and no id of another face's clip."""
+        """`name` as a clip id, with underscores appended until it is unused and no id of another face's clip."""
+        folders, slash, last = clip_id(name).rpartition("/")
+        name = f"{folders}{slash}{fitting_name(last)}"
         while name in self._used or FACE.search(name):
             name += "_"
         self._used.add(name)
@@ -67,11 +70,7 @@ def find(src: str | Path) -> Listing:
     rejections: list[Rejection] = []
     for path in found.files:
         name = path.relative_to(src).as_posix()
-        if escaped(name) != name:
-            reason = "its name holds a tab, a line break or what is not Unicode; rename it"
-            rejections.append(Rejection(escaped(name), reason, reason))
-            continue
-        stem = name.removesuffix(path.suffix)
+        stem = clip_id(name.removesuffix(path.suffix))
         try:
             pieces = table.take(name)
             transcript = None if pieces else reader.read(path)
@@ -108,7 +107,7 @@ class _Table:
     def rest(self) -> list[Rejection]:
         """The rejections of what no video has taken."""
         reason = f"{self._path.name if self._path else ''} names it, but there is no such video"
-        return [Rejection(escaped(name), reason, reason) for name in sorted(self._pieces)]
+        return [Rejection(clip_id(name), reason, reason) for name in sorted(self._pieces)]
 
 
 def _clips(videos: list[_Video], ids: _Ids) -> list[SourceClip]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avhubert.constants import LRS3_SPLITS
-from avhubert.corpora.sources import Listing, Rejection, SourceClip, find_videos, phone_file, require_clips
+from avhubert.corpora.sources import Listing, Rejection, SourceClip, clip_id, find_videos, phone_file, require_clips
 from avhubert.data.discovery import Skipped
 from avhubert.data.text import normalise_text
 from avhubert.encoding import MISSING, read_text
@@ -110,7 +110,7 @@ def find(src: str | Path) -> Listing:
         found = find_videos(src / split)
         skipped += found.skipped
         for video in found.files:
-            identifier = video.relative_to(src).with_suffix("").as_posix()
+            identifier = clip_id(video.relative_to(src).with_suffix("").as_posix())
             try:
                 text, words = read_transcript(video.with_suffix(".txt"))
             except DataError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import category
 
 from avhubert.constants import FRAME_RATE
 from avhubert.data.discovery import (
@@ -19,6 +21,8 @@ from avhubert.data.discovery import (
 )
 from avhubert.encoding import read_text
 from avhubert.errors import AvhubertError, DataError
+
+_NOT_IN_IDS = frozenset(("Cc", "Cs", "Zl", "Zp"))  # categories of characters
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Rejection:
     def from_error(cls, identifier: str, error: AvhubertError, path: Path | None = None) -> Rejection:
         """The rejection that an error means; in its reason, 'the file' replaces the path of the clip's own video."""
         reason = error.with_path_as("the file") if path is not None and error.path == path else str(error)
-        reason = " ".join(reason.split())
+        reason = clip_id(" ".join(reason.split()))
         return cls(identifier, reason, error.kind or reason)
 
 
@@ -101,14 +105,20 @@ def _is_audio_of(path: Path, videos: set[Path]) -> bool:
 def _skipped(skipped: Sequence[Skipped], src: Path) -> list[Rejection]:
     """Skipped files as rejections; their names start below `src`."""
     return [
-        Rejection(escaped(item.path.relative_to(src).as_posix()), item.reason, item.reason, is_input=False)
+        Rejection(clip_id(item.path.relative_to(src).as_posix()), item.reason, item.reason, is_input=False)
         for item in skipped
     ]
 
 
-def escaped(name: str) -> str:
-    """A name for a text file with one line per name: what is not text, tabs and line breaks as escape sequences."""
-    return name.encode("utf-8", "backslashreplace").decode().translate({9: "\\t", 10: "\\n", 13: "\\r"})
+def clip_id(name: str) -> str:
+    """An id from a path: bytes that are not text, control characters and line separators become %XX."""
+    return "".join(character if category(character) not in _NOT_IN_IDS else _percent(character) for character in name)
+
+
+def _percent(character: str) -> str:
+    """The bytes of a character; a byte that is not text is a lone surrogate in Python."""
+    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", errors))
 
 
 def read_ids(path: Path) -> set[str]:
@@ -127,7 +137,7 @@ def read_ids(path: Path) -> set[str]:
 def phone_file(video: Path) -> Path | None:
     """The file of phone times beside a video of the synthetic corpus; None for other videos."""
     path = video.with_suffix(".phones.json")
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # Path.is_file() fails where a name becomes too long
 
 
 def phones_per_frame(path: Path, frames: int, start: float = 0.0) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -57,6 +58,8 @@ class Transcript:
 
 def name_key(name: str) -> str:
     """A file name as it is compared: macOS decomposes accents, Windows writes backslashes and ignores case."""
+    # where Python decodes names as ASCII, they contain bytes of UTF-8
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     name = unicodedata.normalize("NFC", name).strip().replace("\\", "/").lower()
     return name.removeprefix("./")
 
@@ -97,7 +100,7 @@ class TranscriptReader:
     def _beside(self, video: Path, suffix: str) -> Path | None:
         """The file NAME.srt or NAME.mp4.srt of a video NAME.mp4, in any case of letters and any form of accents."""
         path = video.with_suffix(suffix)
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file() fails where a name becomes too long
             return path
         if video.parent not in self._names:
             self._names[video.parent] = {name_key(path.name): path for path in sorted(video.parent.iterdir())}

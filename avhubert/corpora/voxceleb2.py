@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avhubert.corpora.sources import Listing, SourceClip, find_videos, read_ids, require_clips
+from avhubert.corpora.sources import Listing, SourceClip, clip_id, find_videos, read_ids, require_clips
 from avhubert.errors import DataError
 
 ENGLISH_LIST = "english.txt"  # beside dev/ and test/; used if no other list is given
@@ -22,7 +22,7 @@ def find(src: str | Path, english_ids: Path | None = None) -> Listing:
     clips = []
     found = find_videos(src)
     for video in found.files:
-        identifier = video.relative_to(src).with_suffix("").as_posix()
+        identifier = clip_id(video.relative_to(src).with_suffix("").as_posix())
         clips.append(SourceClip(identifier, video, "en" if identifier in english else "other"))
     listing = require_clips(clips, [], src, "no videos", found.skipped)
     if english and not any(clip.split == "en" for clip in clips):

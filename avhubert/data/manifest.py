@@ -94,10 +94,12 @@ def write_lines(path: str | Path, lines: Sequence[str], what: str) -> None:
             raise DataError(f"line {number} of {what} {path} contains a line break ({line!r}); remove it")
         if "\0" in line:
             raise DataError(f"line {number} of {what} {path} contains a NUL character ({line!r}); remove it")
+    text = "".join(f"{line}\n" for line in lines)
     try:
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        text.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"{what} {path} contains a name that is not valid Unicode; rename that file") from error
+    write_text(path, text)
 
 
 def check_row_count(rows: int, clips: int, path: str | Path, what: str) -> None:

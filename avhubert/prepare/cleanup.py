@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from avhubert.files import temporary_stem
+
 TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>\.\w+)")  # the name of a file that is being written
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
     """Remove the temporary files of these files; to be called before any worker starts."""
-    targets = set(files)
+    targets = {path.with_name(temporary_stem(path) + path.suffix) for path in files}
     for folder in {path.parent for path in targets}:
         for temporary in folder.glob(".*.part.*"):
             match = TEMPORARY.fullmatch(temporary.name)

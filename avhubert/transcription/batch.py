@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from avhubert.data.discovery import CAPTIONED, MEDIA_EXTENSIONS, Skipped, describe_skipped, find_recordings
 from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import DataError, MediaError
-from avhubert.files import output_directory, write_text
+from avhubert.files import fitting_name, output_directory, write_text
 from avhubert.transcription.burn_in import burn_in
 from avhubert.transcription.modality import AUTO
 from avhubert.transcription.people import PersonTranscription, check_lip_reading, find_people
@@ -171,11 +171,14 @@ def _matches(pattern: str, skipped: list[Skipped]) -> dict[Path, Path]:
 
 
 def output_names(files: Sequence[MediaFile], form: str) -> list[Path]:
-    """NAME.`form` of each file; names that would be equal also keep their suffix, then also their folder."""
-    short = [file.name.with_suffix(f".{form}") for file in files]
+    """NAME.`form` of each file; names that would be equal also keep their suffix, then also their folder.
+
+    The end of a very long name is replaced by a part of its hash.
+    """
+    short = [file.name.with_name(f"{fitting_name(file.name.stem)}.{form}") for file in files]
     count = Counter(short)
     names = [
-        name if count[name] == 1 else file.name.with_name(f"{file.name.name}.{form}")
+        name if count[name] == 1 else file.name.with_name(f"{fitting_name(file.name.name)}.{form}")
         for name, file in zip(short, files, strict=True)
     ]
     count = Counter(names)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from avhubert.corpora.sources import SourceClip
 from avhubert.corpora.transcripts import Piece, Transcript, TranscriptReader
 from avhubert.data.video import write_video
 from avhubert.errors import DataError
+from avhubert.files import atomic_path
 
 pytestmark = pytest.mark.quick
 
@@ -188,14 +191,34 @@ def test_a_malformed_transcript_rejects_its_video(tmp_path: Path, name: str, con
         folder.find(tmp_path)
 
 
-def test_ids_are_unique_and_unusable_names_are_rejected(tmp_path: Path) -> None:
-    create_files(tmp_path, "a.mp4", "a.mov", "日本 語.mp4", "tab\tname.mp4")
+def test_ids_are_unique_and_names_of_any_kind_are_used(tmp_path: Path) -> None:
+    names = ("a.mp4", "a.mov", "日本 語.mp4", "12:30.mp4", "-rf.mp4", "emoji 😀.mp4", " spaces .mp4")
+    create_files(tmp_path, *names)
     clips, rejections = folder.find(tmp_path)
-    assert [(clip.id, clip.path.name) for clip in clips] == [
-        ("a", "a.mov"), ("a_", "a.mp4"), ("日本 語", "日本 語.mp4"),
-    ]  # fmt: skip
-    assert [rejection.id for rejection in rejections] == ["tab\\tname.mp4"]
-    assert "rename it" in rejections[0].reason
+    assert not rejections
+    assert {clip.path.name: clip.id for clip in clips} == {
+        "a.mov": "a", "a.mp4": "a_", "日本 語.mp4": "日本 語", "12:30.mp4": "12:30", "-rf.mp4": "-rf",
+        "emoji 😀.mp4": "emoji 😀", " spaces .mp4": " spaces ",
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_names_that_are_no_text_are_escaped_in_ids(tmp_path: Path) -> None:
+    for name in (b"caf\xe9.mp4", b"tab\tname.mp4", b"new\nline.mp4", "sep\u2028.mp4".encode(), b"caf\xe9.xyz"):
+        (tmp_path / os.fsdecode(name)).touch()
+    clips, rejections = folder.find(tmp_path)
+    assert sorted(clip.id for clip in clips) == ["caf%E9", "new%0Aline", "sep%E2%80%A8", "tab%09name"]
+    assert [rejection.id for rejection in rejections] == ["caf%E9.xyz"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="paths are shorter there")
+def test_long_names_leave_room_for_endings(tmp_path: Path) -> None:
+    create_files(tmp_path, "x" * 251 + ".mp4", "é" * 125 + ".mp4", "x" * 250 + "y.mp4")
+    ids = [clip.id for clip in folder.find(tmp_path)[0]]
+    assert len(set(ids)) == 3
+    assert all(len(identifier.encode()) <= 230 for identifier in ids)
+    with atomic_path(tmp_path / f"{ids[0]}_face2.mp4") as temporary:
+        temporary.touch()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,20 @@ def write_still(
 
 def transcript(video: Path, text: str = "HELLO THERE") -> None:
     video.with_suffix(".txt").write_text(f"Text:  {text}\nConf:  5\n")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_names_that_are_no_text_and_very_long_ones(tmp_path: Path) -> None:
+    src, names = tmp_path / "src", [b"caf\xe9", b"tab\tname", b"x" * 251, "emoji 😀".encode(), b"12:30"]
+    write_still(src / "plain.mp4")
+    for name in names:
+        shutil.copy(src / "plain.mp4", src / f"{os.fsdecode(name)}.mp4")
+    (src / os.fsdecode(b"bad\xe9.mp4")).write_text("not a video")
+    assert prepare("folder", src, tmp_path / "dst", workers=2).usable == 6
+    clips = [clip for split in ("train", "valid", "test") for clip in read_manifest(tmp_path / "dst" / f"{split}.tsv")]
+    assert all(clip.video.is_file() and clip.audio.is_file() for clip in clips)
+    assert {"caf%E9", "tab%09name", "plain", "emoji 😀", "12:30"} < {clip.id for clip in clips}
+    assert (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8").startswith("bad%E9\tthe file cannot be read")
 
 
 def test_files_that_are_no_videos_are_named_and_do_not_count(tmp_path: Path) -> None:

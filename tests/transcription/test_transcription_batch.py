@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,9 @@ from avhubert.data.video import probe, write_video
 from avhubert.errors import DataError
 from avhubert.model.recognizer import Recognizer
 from avhubert.transcription.batch import MediaFile, find_files, output_names
+
+# ASCII in the terminal and in file names, as in a minimal container
+C_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +90,36 @@ def test_outputs_never_share_a_name() -> None:
     ]
     names = [str(name) for name in output_names(files, "srt")]
     assert names == ["x.mp4.srt", "x.wav.srt", "b-y.mp4.srt", "c-y.mp4.srt", "z.srt"]
+
+
+def test_very_long_names_leave_room_for_endings() -> None:
+    files = [MediaFile(Path(name), Path(name)) for name in ("x" * 251 + ".mp4", "x" * 250 + "y.mp4")]
+    names = output_names(files, "srt")
+    assert len(set(names)) == 2
+    assert all(len(f"{name.stem}.captioned.mp4") < 256 for name in names)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "cp1252"}, C_LOCALE, {"PYTHONIOENCODING": "ascii:strict"}]
+)
+def test_output_in_other_encodings_is_escaped(
+    environment: dict[str, str], tree: Path, model: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "names"
+    folder.mkdir()
+    for name in ("emoji 😀.wav".encode(), b"caf\xe9.wav", "漢字.wav".encode()):
+        shutil.copy(tree / "one.wav", folder / os.fsdecode(name))
+    (folder / "привет.xyz").touch()
+    command = [sys.executable, "-m", "avhubert", "transcribe", str(folder), *model, "--modality", "a"]
+    env = os.environ | environment
+    for extra in ([], ["--format", "json", "--out", str(tmp_path / "out")]):
+        done = subprocess.run([*command, *extra], capture_output=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        assert b"Error" not in done.stderr
+        assert (b"\\U0001f600" in done.stdout) or (b"\\udcf0\\udc9f" in done.stdout)
+        assert b".xyz" in done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 def test_two_files_for_one_output_are_refused(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
