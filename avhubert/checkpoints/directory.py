@@ -51,6 +51,7 @@ def save_model(
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
     with files.atomic_path(directory / WEIGHTS) as temporary:
         save_file(state, temporary, metadata=hashes.header(state, tokenizer))
+        hashes.sort_header(temporary)
     files.write_text(directory / CARD, card(config, sum(p.numel() for p in model.parameters()), name))
     files.write_json(directory / CONFIG, config.to_dict())  # last: a folder with it is a model directory
 

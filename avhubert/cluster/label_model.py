@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from avhubert.data.arrays import parse_array
 from avhubert.data.labels import LabelInfo, read_label_info
 from avhubert.errors import DataError
 from avhubert.files import read_bytes, read_json_object
@@ -42,8 +42,8 @@ def read_label_model(folder: str | Path) -> LabelModel:
     info = read_label_info(folder)
     path = folder / CENTROIDS
     try:
-        centroids = np.load(io.BytesIO(read_bytes(path, LARGEST_BYTES)), allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:  # MemoryError: a header that claims too much
+        centroids = parse_array(read_bytes(path, LARGEST_BYTES))
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is missing or damaged; make the labels again", path=path) from error
     if centroids.ndim != 2 or len(centroids) != info.clusters or centroids_hash(centroids) != info.centroids:
         raise DataError(f"{path} and labels.json do not belong together; make the labels again", path=path)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+LARGEST = float(1 << 62)  # of every number: larger ones fit into no integer of PyTorch
 REQUIRED = "???"  # OmegaConf's mark of a value that must be given
 _METADATA = "rule"  # the entry of a dataclass field's metadata that holds its Rule
 
@@ -39,8 +40,10 @@ class Rule:
         if self.choices and any(item not in self.choices for item in items):
             return f"is not one of: {', '.join(self.choices)}"
         numbers = [item for item in items if isinstance(item, (int, float))]
-        if any(not math.isfinite(number) for number in numbers):
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
             return "must be finite"
+        if any(abs(number) > LARGEST for number in numbers):
+            return f"must not be beyond {LARGEST:g}"
         if any(self._outside(number) for number in numbers):
             return f"must {'each ' * isinstance(value, list)}be {self._bounds()}"
         return None

@@ -27,6 +27,7 @@ import numpy as np
 
 from avhubert.config.command_defaults import SHARD_MB
 from avhubert.constants import SPLITS
+from avhubert.data.arrays import parse_array
 from avhubert.data.audio import read_audio, wav_bytes
 from avhubert.data.manifest import Clip, read_manifest, write_manifest
 from avhubert.data.transcripts import read_transcripts
@@ -56,9 +57,8 @@ def clip_frames(path: Path) -> np.ndarray:
     if content is None:
         return read_gray(path)
     try:
-        frames: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-        return frames
-    except (ValueError, EOFError, MemoryError) as error:
+        return parse_array(content)
+    except ValueError as error:
         raise MediaError(f"{path} is damaged; make the shards again") from error
 
 

@@ -97,6 +97,12 @@ def test_one_flipped_bit_of_the_weights_is_detected(directory):
             load_model(directory)
 
 
+def test_equal_models_give_equal_files(small, tmp_path):
+    for number in range(8):  # safetensors writes the names of the metadata in a random order
+        save_model(tmp_path / str(number), small())
+    assert len({(tmp_path / str(number) / "model.safetensors").read_bytes() for number in range(8)}) == 1
+
+
 def test_weights_without_hashes_are_read(directory):
     path = directory / "model.safetensors"
     save_file(load_file(path), path, metadata={"format": "pt"})

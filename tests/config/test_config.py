@@ -505,6 +505,7 @@ def test_a_description_of_a_key() -> None:
         (Rule("", above=0, highest=100), 101.0, "must be greater than 0 and at most 100"),
         (Rule("", choices=("a", "b")), ["a", "c"], "is not one of: a, b"),
         (Rule(""), float("nan"), "must be finite"),
+        (Rule(""), 10**400, "must not be beyond 4.61169e+18"),
         (Rule("", above=0, highest=100), 100.0, None),
         (Rule("", lowest=0, highest=1), [0, 1], None),
         (Rule("", choices=("a", "b")), ["a"], None),

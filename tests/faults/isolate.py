@@ -50,8 +50,12 @@ class Limits:
     memory_mb: float = 2000.0
 
 
-class Violation(Exception):
-    """A case did what no reader of files may do."""
+class Fault(Exception):
+    """A check of a case that does not hold: the verdict and the evidence."""
+
+    def __init__(self, verdict: str, message: str) -> None:
+        super().__init__(message)
+        self.verdict = verdict
 
 
 def isolated(case: str, work: Callable[[], int | None], folder: Path, limits: Limits = Limits()) -> Outcome:
@@ -125,6 +129,8 @@ def _run_in_child(work: Callable[[], int | None], folder: Path, log: Path) -> No
     _watch(folder, violations)
     try:
         verdict, message = _judge(work, log)
+    except Fault as fault:
+        verdict, message = fault.verdict, str(fault)
     except BaseException:
         verdict, message = "traceback", traceback.format_exc()[-700:]
     if violations:
