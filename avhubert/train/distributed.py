@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from avhubert.config.schema import TrainConfig
 from avhubert.devices import resolve_device, training_precision
 from avhubert.errors import ConfigError
+from avhubert.platforms import has_nccl
 
 FP16_FIRST_SCALE = 128.0  # losses are sums over frames, for which the usual 65536 is far too large
 
@@ -27,12 +28,16 @@ def make_fabric(config: TrainConfig) -> Fabric:
     """Fabric on the device and in the precision of `config`, over all processes that torchrun started (else one).
 
     Raises:
-        ConfigError: the device is not on this machine, or does not have the precision.
+        ConfigError: the device is not on this machine, does not have the precision, or cannot be used by several
+            processes on this system.
     """
     try:
         accelerator = resolve_device(config.accelerator).type
     except ConfigError as error:
         raise ConfigError(f"train.accelerator={config.accelerator}: {error}") from error
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size > 1:
+        _check_communication(accelerator, config.sharding)
     precision = training_precision(config.precision, accelerator)
     scaling = precision == "16-mixed"
     scaler = torch.amp.GradScaler("cuda", init_scale=FP16_FIRST_SCALE) if scaling else None
@@ -40,7 +45,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         accelerator=accelerator,
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-        strategy="ddp" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "auto",
+        strategy="ddp" if world_size > 1 else "auto",
         precision=None if scaling else precision,  # type: ignore[arg-type]
         plugins=[MixedPrecision("16-mixed", "cuda", scaler)] if scaling else None,
     )
@@ -49,6 +54,26 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if first and dist.is_initialized():
         atexit.register(_leave)
     return fabric
+
+
+def _check_communication(accelerator: str, sharding: str) -> None:
+    """ConfigError if PyTorch cannot exchange tensors between processes on this device and system."""
+    if accelerator == "mps":
+        raise ConfigError(
+            "several processes cannot train on Apple's GPU, whose tensors PyTorch cannot exchange between processes; "
+            "give train.accelerator=cpu, or start one process"
+        )
+    if has_nccl():
+        return
+    if accelerator == "cuda":
+        raise ConfigError(
+            "several GPUs need NCCL, which PyTorch has on Linux only; start one process, or train on Linux (WSL)"
+        )
+    if sharding == "fsdp":
+        raise ConfigError(
+            "train.sharding=fsdp works on Linux only, where PyTorch has NCCL; give train.sharding=none, or train on "
+            "Linux (WSL)"
+        )
 
 
 def _leave() -> None:

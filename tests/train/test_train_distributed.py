@@ -13,6 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from avhubert.config.schema import TrainConfig
+from avhubert.errors import ConfigError
+from avhubert.train import distributed
+from avhubert.train.distributed import make_fabric
+
 STEPS = 20
 COMMON = (
     *("seed=7", f"train.max_steps={STEPS}", "train.frames_per_step=240", "train.frames_per_batch=80"),
@@ -115,3 +120,22 @@ def test_every_rank_leaves_the_group_before_python_ends(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("left") == 3, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("system", "device", "sharding", "message"),
+    [
+        ("darwin", "mps", "none", "several processes cannot train on Apple's GPU"),
+        ("win32", "cuda", "none", "several GPUs need NCCL, which PyTorch has on Linux only; start one process"),
+        ("win32", "cpu", "fsdp", "train.sharding=fsdp works on Linux only, .* give train.sharding=none"),
+    ],
+)
+def test_what_pytorch_cannot_do_on_other_systems(
+    system: str, device: str, sharding: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The devices are not here: only their choice is replaced."""
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(distributed, "resolve_device", lambda name: torch.device(device))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=message):
+        make_fabric(TrainConfig(accelerator=device, sharding=sharding))
