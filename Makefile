@@ -2,9 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INPUTS := pyproject.toml constraints.txt
+INPUTS := pyproject.toml constraints.txt $(wildcard requirements/*.txt)
+# every version and hash is in requirements/; of PyTorch only the version: CPU or CUDA is this machine's choice
+LOCKED := $(PIP) install -q --require-hashes --no-deps -r requirements
+TORCH := $(PIP) install -q -c constraints.txt torch
+PACKAGE := $(PIP) install -q --no-deps --no-build-isolation -e .
 
-.PHONY: demo quick test test-slow torture check docs setup clean
+.PHONY: demo quick test test-slow torture check docs setup matrix lock licences clean
 .DELETE_ON_ERROR:
 
 # DEMO="--size smoke --out runs/smoke" gives other arguments to `avhubert demo`
@@ -48,21 +52,47 @@ setup: .venv/.dev
 
 # what `avhubert demo` uses: the package, its face models and the voice for the synthetic corpus
 .venv/.run: $(INPUTS) | .venv/bin/python
-	$(PIP) install -q -c constraints.txt -e '.[prepare,synth]'
+	$(LOCKED)/run.txt
+	$(TORCH)
+	$(PACKAGE)
 	$(BIN)/avhubert models fetch
 	touch $@
 
 # and what the tests use
 .venv/.dev: $(INPUTS) .venv/.run
-	$(PIP) install -q -c constraints.txt -e '.[prepare,synth,dev]'
+	$(LOCKED)/dev.txt
 	@# KenLM is compiled from C++; without it, tests of n-grams are skipped
-	-$(PIP) install -q -c constraints.txt -e '.[lm]'
+	-$(LOCKED)/lm.txt
 	touch $@
 
 # and what the documentation site needs
 .venv/.docs: $(INPUTS) | .venv/bin/python
-	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	$(LOCKED)/docs.txt
+	$(TORCH)
+	$(PACKAGE)
+	touch $@
+
+# the quick tests on every Python of this machine, each with the oldest and the newest requirements; hours, several GB.
+# MATRIX="--python 3.12 --versions oldest" runs one of them
+MATRIX ?=
+
+matrix: .venv/.uv
+	$(BIN)/python scripts/matrix.py $(MATRIX)
+	$(BIN)/python scripts/matrix.py --wheels
+
+# pins all requirements again; LOCK=--upgrade takes the newest releases
+LOCK ?=
+
+lock: .venv/.uv
+	$(BIN)/python scripts/lock.py $(LOCK)
+
+# the page of the licences of all requirements
+licences: .venv/.dev
+	$(BIN)/python scripts/licences.py
+
+.venv/.uv: | .venv/bin/python
+	$(PIP) install -q uv
 	touch $@
 
 clean:
-	rm -rf .venv runs site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .matrix runs site .mypy_cache .ruff_cache .pytest_cache .hypothesis

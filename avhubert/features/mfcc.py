@@ -45,6 +45,11 @@ def _delta(x: np.ndarray) -> np.ndarray:
     return slope
 
 
+# The first call initialises the library's access to NumPy. With kaldi-native-fbank 1.20, two threads that do it at once
+# wait for each other for ever; a module is imported by one thread.
+mfcc(np.zeros(WINDOW, np.int16))
+
+
 class MfccExtractor:
     """MFCC of the audio of every clip; see `extractors.Extractor`."""
 
