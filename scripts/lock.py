@@ -1,11 +1,11 @@
-"""`make lock`: pins every requirement, also the indirect ones, for every Python and system, with the hashes of the files.
+"""`make lock`: pins every requirement, also the indirect ones, for every Python and system, with hashes.
 
     python scripts/lock.py              # keeps the versions that are pinned already, where they fit
     python scripts/lock.py --upgrade    # takes the newest releases
 
 constraints.txt has the versions, for `pip install -c constraints.txt`. requirements/NAME.txt has the versions and the
-SHA-256 of their files, for `pip install --require-hashes --no-deps -r`; `make` installs those. PyTorch has no hash: which
-build to install (CPU, or a version of CUDA) is a choice of the machine.
+SHA-256 of their files, for `pip install --require-hashes --no-deps -r`; `make` installs those. PyTorch has no hash:
+which build to install (CPU, or a version of CUDA) is a choice of the machine.
 """
 
 from __future__ import annotations
