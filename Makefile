@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 # every version and hash is in requirements/; of PyTorch only the version: CPU or CUDA is this machine's choice
-LOCKED := $(PIP) install -q --require-hashes --no-deps -r requirements
+LOCKED := $(PIP) install -q --require-hashes --no-deps --use-pep517 -r requirements
 TORCH := $(PIP) install -q -c constraints.txt torch
 PACKAGE := $(PIP) install -q --no-deps --no-build-isolation -e .
 

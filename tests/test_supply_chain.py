@@ -1,4 +1,4 @@
-"""Requirements: pinned with hashes for every Python, no copyleft in the core; the built files are always the same."""
+"""Requirements: pinned with hashes for every Python, and no copyleft in the core."""
 
 from __future__ import annotations
 
