@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import re
 import string
 from dataclasses import dataclass
 from pathlib import Path
 
 from avhubert.errors import DataError
-from avhubert.files import read_text_bytes
 
 # the longer marks first: that of UTF-32 begins with that of UTF-16
 _BOMS = (
@@ -34,6 +34,8 @@ _WESTERN = (
 )
 MAX_DAMAGED = 0.25  # invalid bytes for each valid character beyond ASCII up to which a text is UTF-8 with damage
 MISSING = "missing"  # the kind of the error for a file that does not exist
+TEXT_START = 1 << 16  # bytes of a text file that are looked at before it is read whole
+ZEROS = bytes(256)  # a row of them is in no text
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -158,6 +160,24 @@ def read_text(path: str | Path, name: str = "", guess: bool = True) -> Decoded:
         raise DataError(f"{name} is {kind}; convert it to UTF-8", kind=kind, path=path) from error
 
 
+def read_text_bytes(path: str | Path) -> bytes:
+    """Read the bytes of a text file in any encoding; OSError and UnicodeDecodeError as in `files.read_text`."""
+    refuse_endless(path)
+    with open(path, "rb") as handle:
+        start = handle.read(TEXT_START)
+        if ZEROS in start:
+            position = start.index(ZEROS)
+            raise UnicodeDecodeError("utf-8", start, position, position + len(ZEROS), "zero bytes")
+        return start + handle.read()
+
+
+def refuse_endless(path: str | Path) -> None:
+    """OSError for a pipe or a device, which could have no end."""
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
 def is_lfs_pointer(data: bytes) -> bool:
     """Whether the first bytes of a file are those of the text that Git LFS leaves in place of a large file."""
     return data.startswith(_LFS_POINTER)
@@ -166,3 +186,17 @@ def is_lfs_pointer(data: bytes) -> bool:
 def lfs_message(name: str | Path) -> str:
     """The message for a Git LFS pointer."""
     return f"{name} is a Git LFS pointer, not the file itself; run `git lfs pull`"
+
+
+def placeholder_message(path: str | Path) -> str | None:
+    """The message for a file that is only a Git LFS pointer or a web page instead of a binary file; None for others."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError:
+        return None
+    if is_lfs_pointer(start):
+        return lfs_message(path)
+    if start.removeprefix(codecs.BOM_UTF8).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return f"{path} is a web page (HTML), not the file itself; download it again with the link of the file"
+    return None

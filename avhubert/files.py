@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from avhubert import platforms
+from avhubert.encoding import decode, is_lfs_pointer, lfs_message, read_text_bytes, refuse_endless
 from avhubert.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
@@ -26,8 +27,6 @@ LONGEST_STEM = 200  # bytes; a temporary name has at least 14 more
 SET_CACHE = "set AVHUBERT_CACHE to a folder that you can write to"
 LOCK_POLL_SECONDS = 0.2
 _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # another process holds the lock
-TEXT_START = 1 << 16  # bytes of a text file that are looked at before it is read whole
-ZEROS = bytes(256)  # a row of them is in no text
 
 
 def fitting_name(name: str, longest: int = LONGEST_NAME) -> str:
@@ -117,20 +116,9 @@ def read_text(path: str | Path) -> str:
     return read_text_bytes(path).decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_text_bytes(path: str | Path) -> bytes:
-    """Read the bytes of a text file in any encoding; errors as in `read_text`."""
-    _refuse_endless(path)
-    with open(path, "rb") as handle:
-        start = handle.read(TEXT_START)
-        if ZEROS in start:
-            position = start.index(ZEROS)
-            raise UnicodeDecodeError("utf-8", start, position, position + len(ZEROS), "zero bytes")
-        return start + handle.read()
-
-
 def read_bytes(path: str | Path, most: int) -> bytes:
     """Read a file of at most `most` bytes; OSError if it is larger, cannot be read, or is a pipe or a device."""
-    _refuse_endless(path)
+    refuse_endless(path)
     with open(path, "rb") as handle:
         content = handle.read(most + 1)
     if len(content) > most:
@@ -138,16 +126,13 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     return content
 
 
-def _refuse_endless(path: str | Path) -> None:
-    path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
-
-
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; DataError names a file that is missing or damaged."""
     try:
-        return parse_json(read_text(path))
+        data = read_text_bytes(path)
+        if is_lfs_pointer(data):
+            raise DataError(lfs_message(path), path=path)
+        return parse_json(decode(data, guess=False).text)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}", path=path) from error
     except ValueError as error:

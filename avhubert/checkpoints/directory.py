@@ -13,6 +13,7 @@ from avhubert import files
 from avhubert.checkpoints import hashes
 from avhubert.checkpoints.card import card
 from avhubert.checkpoints.config_file import CONFIG, ModelFile, read_config
+from avhubert.encoding import placeholder_message
 from avhubert.errors import CheckpointError, ConfigError, list_names
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
@@ -80,6 +81,8 @@ def load_model(directory: str | Path) -> AVHubert | Recognizer:
     path = directory / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{directory} has a {CONFIG} but no {WEIGHTS}: copy the whole model directory again")
+    if problem := placeholder_message(path):
+        raise CheckpointError(problem, path=path)
     try:
         state = load_file(path)
         saved = _metadata(path)

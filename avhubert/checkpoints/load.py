@@ -13,6 +13,7 @@ from avhubert.checkpoints.directory import TOKENIZER, check_tokenizer, load_mode
 from avhubert.checkpoints.fairseq import read as fairseq
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.devices import resolve_device, resolve_precision
+from avhubert.encoding import placeholder_message
 from avhubert.errors import CheckpointError, DataError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
@@ -60,6 +61,8 @@ def _load(source: str | Path) -> AVHubert | Recognizer:
         return model
     problem = "is a folder without a config.json" if path.is_dir() else "does not exist"
     if path.is_file():
+        if message := placeholder_message(path):
+            raise CheckpointError(message, path=path)
         problem = "is a file of another kind"
     raise CheckpointError(f"{source} {problem}; {WHAT_TO_GIVE}")
 

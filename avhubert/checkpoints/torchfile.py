@@ -19,6 +19,7 @@ from torch import Tensor
 
 from avhubert.checkpoints.hashes import damaged_zip_member
 from avhubert.checkpoints.pickles import DamagedError, PickleReader, TensorRecord, printable
+from avhubert.encoding import placeholder_message
 from avhubert.errors import CheckpointError
 
 MAX_PICKLE_BYTES = 64 << 20  # published files have about 1 MB
@@ -44,13 +45,16 @@ class TorchFile:
         length: The length of the file in bytes.
 
     Raises:
-        CheckpointError: Not a file of torch, damaged, or naming a class or function that no published checkpoint needs.
+        CheckpointError: Not a file of torch, damaged, a Git LFS pointer or web page, or naming a class or function
+            that no published checkpoint needs.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._reader = PickleReader(self.path)
         self._locations: dict[str, _Location] = {}  # by storage key
+        if problem := placeholder_message(self.path):
+            raise CheckpointError(problem, path=self.path)
         try:
             with open(self.path, "rb") as file:
                 zipped = file.read(4) == ZIP_SIGNATURE

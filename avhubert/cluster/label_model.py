@@ -10,6 +10,7 @@ import numpy as np
 
 from avhubert.data.arrays import parse_array
 from avhubert.data.labels import LabelInfo, read_label_info
+from avhubert.encoding import placeholder_message
 from avhubert.errors import DataError
 from avhubert.files import read_bytes, read_json_object
 
@@ -44,7 +45,8 @@ def read_label_model(folder: str | Path) -> LabelModel:
     try:
         centroids = parse_array(read_bytes(path, LARGEST_BYTES))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is missing or damaged; make the labels again", path=path) from error
+        problem = placeholder_message(path) or f"{path} is missing or damaged; make the labels again"
+        raise DataError(problem, path=path) from error
     if centroids.ndim != 2 or len(centroids) != info.clusters or centroids_hash(centroids) != info.centroids:
         raise DataError(f"{path} and labels.json do not belong together; make the labels again", path=path)
     return LabelModel(info, centroids, read_json_object(folder / SETTINGS).get("model_sha256"))

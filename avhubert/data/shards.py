@@ -32,6 +32,7 @@ from avhubert.data.audio import read_audio, wav_bytes
 from avhubert.data.manifest import Clip, read_manifest, write_manifest
 from avhubert.data.transcripts import read_transcripts
 from avhubert.data.video import read_gray
+from avhubert.encoding import placeholder_message
 from avhubert.errors import DataError, MediaError
 from avhubert.files import atomic_path, output_directory, read_json_object, write_json
 from avhubert.report import progress
@@ -97,7 +98,8 @@ def _member(path: Path) -> bytes | None:
     except OSError as error:
         raise MediaError(f"cannot read the shard {tar}: {error.strerror}") from error
     if content is None:
-        raise MediaError(f"{path.name} in the shard {tar} is damaged; make the shards again")
+        problem = placeholder_message(tar) or f"{path.name} in the shard {tar} is damaged; make the shards again"
+        raise MediaError(problem, path=tar)
     return content
 
 
@@ -126,7 +128,8 @@ def _index(tar: Path) -> dict[str, _Member]:
     try:
         return _members(read_json_object(_index_path(tar)))
     except (DataError, ValueError) as error:
-        raise MediaError(f"the index {_index_path(tar)} is missing or damaged; make the shards again") from error
+        problem = f"the index {_index_path(tar)} is missing or damaged; make the shards again"
+        raise MediaError(placeholder_message(_index_path(tar)) or problem, path=tar) from error
 
 
 def _members(index: dict[str, Any]) -> dict[str, _Member]:

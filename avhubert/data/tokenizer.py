@@ -11,6 +11,7 @@ import sentencepiece
 
 from avhubert.constants import BOS, EOS, PAD, SPECIAL_SYMBOLS, UNK
 from avhubert.data.text import normalise_text
+from avhubert.encoding import is_lfs_pointer, lfs_message
 from avhubert.errors import DataError
 from avhubert.files import read_bytes
 
@@ -40,6 +41,8 @@ class Tokenizer:
             self.serialized = model if isinstance(model, bytes) else read_bytes(model, LARGEST_BYTES)
         except OSError as error:
             raise DataError(f"cannot read {name}: {error.strerror}") from error
+        if is_lfs_pointer(self.serialized):
+            raise DataError(lfs_message(name))
         self._processor = sentencepiece.SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(self.serialized)

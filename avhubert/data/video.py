@@ -24,6 +24,7 @@ from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice, open_contain
 from avhubert.data.orientation import Orientation, display_size, stretched_width
 from avhubert.data.packets import NothingDecodedError, StreamDecoder
 from avhubert.data.streams import candidates, select_stream, selector
+from avhubert.encoding import placeholder_message
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
@@ -62,6 +63,8 @@ def _open(path: str | Path) -> av.container.InputContainer:
 def _cannot_be_read(path: str | Path, error: FFmpegError | OSError) -> MediaError:
     if isinstance(error, OSError) and not isinstance(error, FFmpegError):
         return MediaError(f"{path} cannot be read: {error.strerror}", kind="cannot be read", path=path)
+    if problem := placeholder_message(path):
+        return MediaError(problem, kind="not the file itself", path=path)
     reason = "it does not exist" if isinstance(error, FileNotFoundError) else error.strerror
     return MediaError(
         f"{path} cannot be read as a video or audio file: {reason}",

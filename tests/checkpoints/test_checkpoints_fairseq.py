@@ -189,6 +189,31 @@ def test_a_file_of_plain_values_is_read(content: dict[str, Any], tmp_path: Path)
     assert read_config(tmp_path / "back").model == read_config(tmp_path / "pretrained").model
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.module.{name}",
+        lambda name: name.replace("encoder.layers", "encoder._orig_mod.layers").replace(
+            "final_proj.", "final_proj.module."
+        ),
+    ],
+)
+def test_wrappers_in_names_are_dropped(wrapped: Callable[[str], str], content: dict[str, Any], tmp_path: Path) -> None:
+    content["model"] = {wrapped(name): tensor for name, tensor in content["model"].items()}
+    torch.save(content, tmp_path / "a.pt")
+    convert(tmp_path / "a.pt", tmp_path / "back")
+    assert same(weights(tmp_path / "back"), weights(tmp_path / "pretrained"))
+
+
+def test_two_tensors_of_one_name(content: dict[str, Any], tmp_path: Path) -> None:
+    content["model"]["module.mask_emb"] = content["model"]["mask_emb"]
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"a\.pt: two tensors have the same name apart from 'module\.'"):
+        fairseq.load(tmp_path / "a.pt")
+
+
 def test_half_precision_becomes_single(content: dict[str, Any], tmp_path: Path) -> None:
     tensors = content["model"]
     content["model"] = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}

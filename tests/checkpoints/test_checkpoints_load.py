@@ -247,3 +247,29 @@ def test_what_can_be_no_name_is_told_as_such(name: Any) -> None:
 def test_a_loaded_pretrained_model_is_no_recognizer_either(places: Path) -> None:
     with pytest.raises(CheckpointError, match="the model is a pre-trained model without a decoder"):
         avhubert.transcribe("talk.mp4", load(places / "pretrained"))  # type: ignore[call-overload]
+
+
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32\nsize 12345\n"
+)
+PAGE = "\n<!DOCTYPE html>\n<html><head><title>Hugging Face</title></head></html>\n"
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.bin", "a"])
+def test_files_that_stand_in_for_a_checkpoint_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(CheckpointError, match=f"{name} is a Git LFS pointer, not the file itself; run `git lfs pull`"):
+        load(tmp_path / name)
+    (tmp_path / name).write_text(PAGE)
+    with pytest.raises(
+        CheckpointError, match=rf"{name} is a web page \(HTML\), not the file itself; download it again"
+    ):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.model", "config.json"])
+def test_a_model_directory_cloned_without_git_lfs(places: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(places / "recognizer", tmp_path / "model")
+    (tmp_path / "model" / name).write_text(POINTER)
+    with pytest.raises(CheckpointError, match=f"{name} is a Git LFS pointer, not the file itself; run `git lfs pull`"):
+        load(tmp_path / "model")

@@ -223,6 +223,7 @@ def test_probe(tmp_path: Path) -> None:
 
 def test_invalid_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "pointer.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
     write_video(tmp_path / "whole.mp4", np.zeros((25, 96, 96), np.uint8))
     (tmp_path / "truncated.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:300])
     with av.open(str(tmp_path / "audio.mp4"), "w") as out:
@@ -235,6 +236,7 @@ def test_invalid_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
         for name, message in (
             ("missing.mp4", "does not exist|No such file"),
             ("text.mp4", "cannot be read as a video"),
+            ("pointer.mp4", "is a Git LFS pointer, not the file itself; run `git lfs pull`"),
             ("truncated.mp4", "cannot be read as a video"),
             ("audio.mp4", "has no video track"),
         ):

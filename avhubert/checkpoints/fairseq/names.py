@@ -11,6 +11,7 @@ from avhubert.errors import list_names
 ENCODER = "encoder.w2v_model."  # prefix of the encoder's names in a fine-tuned checkpoint
 RESNET = "feature_extractor_video.resnet."
 
+WRAPPERS = ("module", "_orig_mod")  # no published name has one of these parts
 NOT_LEARNED = ("decoder.version", "decoder.embed_positions._float_tensor")  # constants, ignored in a recognizer
 PRETRAINING_ONLY = ("mask_emb", "label_embs_concat", "final_proj.weight", "final_proj.bias")  # ignored in a recognizer
 
@@ -18,6 +19,11 @@ PRETRAINING_ONLY = ("mask_emb", "label_embs_concat", "final_proj.weight", "final
 def printable_names(names: Iterable[object]) -> str:
     """The first names of a list out of a file, for a message, and how many more there are."""
     return list_names([printable(name, 120) for name in names])
+
+
+def without_wrappers(name: str) -> str:
+    """A tensor's name without the parts that DistributedDataParallel and torch.compile add."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def module_names(config: ModelConfig, decoder: DecoderConfig | None) -> dict[str, str]:

@@ -23,6 +23,7 @@ from avhubert.checkpoints.fairseq.names import (
     module_names,
     printable_names,
     published_name,
+    without_wrappers,
 )
 from avhubert.checkpoints.fairseq.objects import read_dictionary, read_tokenizer, to_plain
 from avhubert.checkpoints.pickles import TensorRecord
@@ -98,8 +99,10 @@ def read(path: str | Path) -> Published:
     content = file.content
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(f"{path} is not a published AV-HuBERT checkpoint: it has no state dict under 'model'")
-    records = content["model"]
-    _check_records(records, file)
+    _check_records(content["model"], file)
+    records = {without_wrappers(name): record for name, record in content["model"].items()}
+    if len(records) < len(content["model"]):
+        raise CheckpointError(f"{path}: two tensors have the same name apart from 'module.' and '_orig_mod.'")
     cfg = to_plain(content.get("cfg") or content.get("args") or {}, path)
     if not isinstance(cfg, dict):
         raise CheckpointError(f"{path}: its configuration is not made of keys and values")

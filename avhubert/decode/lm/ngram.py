@@ -12,6 +12,7 @@ from avhubert.constants import BOS, LOG_ZERO, PAD
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.decode.lm.base import Fusion, LanguageModel, missing_extra
 from avhubert.devices import to_device, to_host
+from avhubert.encoding import placeholder_message
 from avhubert.errors import ConfigError
 
 LN10 = math.log(10)
@@ -34,7 +35,8 @@ class NGramModel(LanguageModel):
             self.model = kenlm.Model(str(source), config)
         except (OSError, RuntimeError, ValueError) as error:  # ValueError: KenLM quotes bytes that are no text
             raise ConfigError(
-                f"{source} is neither an ARPA file nor a KenLM binary; make one with `avhubert lm` or KenLM's lmplz"
+                placeholder_message(source)
+                or f"{source} is neither an ARPA file nor a KenLM binary; make one with `avhubert lm` or KenLM's lmplz"
             ) from error
         super().__init__(str(source), tokenizer, self.model)
         self._words = [None if token in (BOS, PAD) else symbol for token, symbol in enumerate(tokenizer.symbols)]
