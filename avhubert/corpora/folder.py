@@ -80,7 +80,7 @@ def find(src: str | Path) -> Listing:
         videos.append(_Video(path, name, pieces or (transcript and transcript.pieces) or None))
         for bad in transcript.bad if transcript else []:
             rejections.append(Rejection(f"{stem}, {bad.where}", bad.reason, bad.kind))
-    reader.report_guesses()
+    reader.report()
     clips = _clips(videos, ids)
     rejections += table.rest()
     return require_clips(clips, rejections, src, "no videos", found.skipped)
@@ -93,8 +93,9 @@ class _Table:
         self._path = find_table(folder)
         self._pieces = read_table(self._path, reader.content(self._path)) if self._path else {}
         self._names: dict[str, list[str]] = {}  # names in the table by how they are compared
+        root = name_key(str(folder.absolute())) + "/"
         for name in self._pieces:
-            self._names.setdefault(name_key(name), []).append(name)
+            self._names.setdefault(name_key(name).removeprefix(root), []).append(name)
 
     def take(self, video: str) -> list[Piece]:
         """The pieces of a video; the table can name it with or without its extension. Empty: it does not name it."""

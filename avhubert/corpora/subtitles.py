@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from avhubert.data.text import normalise_text
 
 MAX_CHARACTERS_PER_SECOND = 30  # nobody speaks faster: the rest of a cue that the video cuts off must not be denser
+NAMED_SHARE = 0.6  # of the cues begin with a name and a colon: they are names of speakers
 ROLLING_SHARE = 0.3  # of the cues begin with the last line of the cue before: captions that scroll up
 
 _TIME = r"(?:(\d+)\s*:\s*)?(\d{1,3})\s*:\s*(\d{1,2})(?:\s*[.,:，]\s*(\d{1,6}))?"
@@ -26,9 +27,10 @@ _LABEL = re.compile(r"(\d+(?:[.,]\d+)?)\t(\d+(?:[.,]\d+)?)(?:\t(.*))?")
 _ASS_TAGS = re.compile(r"\{[^{}]*\}")
 _TAGS = re.compile(r"</?[A-Za-z][^<>]*>|<[\d:.,]+>")
 _ASS_BREAKS = re.compile(r"\\[Nh]")
-_DESCRIPTIONS = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|（[^（）]*）|【[^【】]*】|[♩♪♫♬]")
+_DESCRIPTIONS = re.compile(r"\[[^\[\]]*\]:?|\([^()]*\)|（[^（）]*）|【[^【】]*】|[♩♪♫♬]")
 _LINE_STARTS = re.compile(r"^\s*(?:>>+|[-–—‐]+\s)\s*", re.MULTILINE)
 _SPEAKER = re.compile(r"^\s*[A-Z][A-Z0-9 .'-]{1,30}:\s+(?=.*[a-z])", re.MULTILINE)
+_NAME = re.compile(r"[^\W\d_][\w .'’-]{0,40}:\s+")
 _WORD_TIME = re.compile(r"<[\d:]+\.\d+>")  # in YouTube's automatic captions, which scroll up
 _DIRECTION_MARKS = re.compile("[\u00ad\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
@@ -94,7 +96,7 @@ def parse(content: str) -> Subtitles:
             subtitles.bad.append(BadCue(f"line {number}", reason, "malformed subtitle"))
         else:
             subtitles.cues.append(Cue(start, end, tuple(_without_markup(text))))
-    cues = sorted(set(subtitles.cues), key=lambda cue: (cue.start, cue.end, cue.lines))
+    cues = sorted(set(_without_names(subtitles.cues)), key=lambda cue: (cue.start, cue.end, cue.lines))
     subtitles.cues = _without_repeats(cues, has_word_times=bool(_WORD_TIME.search(content)))
     return subtitles
 
@@ -198,6 +200,15 @@ def spoken(text: str) -> str:
     """The spoken part of a subtitle, normalised: no [descriptions], (descriptions), notes, dashes, SPEAKER: names."""
     text = _DESCRIPTIONS.sub(" ", text)
     return normalise_text(_SPEAKER.sub("", _LINE_STARTS.sub("", text)))
+
+
+def _without_names(cues: list[Cue]) -> list[Cue]:
+    """Minutes of meetings (Zoom) begin each cue with the name of the speaker: `Jane Doe: Hello`."""
+    named = [cue for cue in cues if cue.lines and _NAME.match(cue.lines[0])]
+    if len(named) < max(2, NAMED_SHARE * len(cues)):
+        return cues
+    first_lines = {cue: cue.lines[0].partition(":")[2].strip() for cue in named}
+    return [replace(cue, lines=(first_lines[cue], *cue.lines[1:])) if cue in first_lines else cue for cue in cues]
 
 
 def _without_repeats(cues: list[Cue], has_word_times: bool) -> list[Cue]:

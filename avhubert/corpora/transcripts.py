@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 CUE_GAP_SECONDS = 0.4  # subtitles with a shorter gap between them are joined
 SUBTITLE_SUFFIXES = (".srt", ".vtt", ".sbv", ".ass", ".ssa")
+# files with one of these endings look like transcripts, such as talk.en.vtt or talk.eaf for talk.mp4
+UNREAD_SUFFIXES = frozenset((*SUBTITLE_SUFFIXES, ".ttml", ".sub", ".smi", ".lrc", ".textgrid", ".eaf", ".docx", ".rtf"))
 TABLES = ("transcripts.csv", "transcripts.tsv")
 DELIMITERS = ",;\t|"
 MARKED_UP = {"{\\rtf": "RTF", "<!doctype html": "HTML", "<html": "HTML"}  # by the beginning of a .txt that is not text
@@ -69,6 +71,8 @@ class TranscriptReader:
 
     def __init__(self) -> None:
         self._names: dict[Path, dict[str, Path]] = {}  # of each folder, by `name_key`
+        self._unread: dict[Path, dict[str, Path]] = {}  # of each folder: files of UNREAD_SUFFIXES by stem
+        self._notes: list[str] = []
         self._guessed: dict[str, list[str]] = {}  # file names by encoding
 
     def read(self, video: Path) -> Transcript | None:
@@ -77,11 +81,15 @@ class TranscriptReader:
         Raises:
             DataError: The transcript cannot be read or has no text.
         """
-        for suffix in SUBTITLE_SUFFIXES:
-            if path := self._beside(video, suffix):
-                return self._transcript(path, parse(self.content(path)), video)
         path = self._beside(video, ".txt")
+        for suffix in SUBTITLE_SUFFIXES:
+            subtitle = self._beside(video, suffix)
+            if subtitle is not None:
+                subtitles = parse(self.content(subtitle))
+                if subtitles.cues or subtitles.bad or path is None:
+                    return self._transcript(subtitle, subtitles, video)
         if path is None:
+            self._note_unread(video)
             return None
         content = self.content(path).strip()
         for beginning, form in MARKED_UP.items():
@@ -108,6 +116,17 @@ class TranscriptReader:
         found = names.get(name_key(f"{video.stem}{suffix}")) or names.get(name_key(f"{video.name}{suffix}"))
         return found if found is not None and found.is_file() else None
 
+    def _note_unread(self, video: Path) -> None:
+        """Remember a file that looks like the transcript of a video and is none that is read."""
+        if video.parent not in self._unread:
+            stems: dict[str, Path] = {}
+            for path in self._names[video.parent].values():
+                if path.suffix.lower() in UNREAD_SUFFIXES:
+                    stems |= {name_key(path.stem): path, name_key(Path(path.stem).stem): path}
+            self._unread[video.parent] = stems
+        if unread := self._unread[video.parent].get(name_key(video.stem)):
+            self._notes.append(unread.name)
+
     def content(self, path: Path) -> str:
         """The text of a file; files whose encoding is guessed are counted."""
         decoded = read_text(path, path.name)
@@ -115,8 +134,14 @@ class TranscriptReader:
             self._guessed.setdefault(decoded.encoding, []).append(path.name)
         return decoded.text.replace("\ufeff", "")
 
-    def report_guesses(self) -> None:
-        """Log the files whose encoding was guessed."""
+    def report(self) -> None:
+        """Log the files whose encoding was guessed, and those that look like transcripts and are not read."""
+        if self._notes:
+            _log.warning(
+                "%d videos have no transcript, but a file beside them that is not read (%s); name subtitles as the "
+                "video (talk.srt for talk.mp4), or save other files as .srt, .vtt or .txt",
+                *(len(self._notes), list_names(self._notes)),
+            )
         for encoding, names in sorted(self._guessed.items()):
             _log.warning(
                 "%d transcripts are not UTF-8 and were read as %s (%s); convert them to UTF-8 if their text is wrong",
@@ -166,7 +191,13 @@ def _join(start: float, end: float, cue: Cue) -> bool:
 def find_table(folder: Path) -> Path | None:
     """The table of transcripts in a folder, in any case of letters; None if there is none."""
     paths = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_file()}
-    return next((paths[name] for name in TABLES if name in paths), None)
+    table = next((paths[name] for name in TABLES if name in paths), None)
+    sheets = [
+        path.name for name, path in paths.items() if name.startswith("transcripts.xls") or name == "transcripts.ods"
+    ]
+    if table is None and sheets:
+        _log.warning("%s is not read; save it as transcripts.csv", sheets[0])
+    return table
 
 
 def read_table(path: Path, content: str) -> dict[str, list[Piece]]:

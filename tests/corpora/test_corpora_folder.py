@@ -308,3 +308,28 @@ def test_what_is_no_video_is_named_and_is_no_input(tmp_path: Path) -> None:
     (tmp_path / "a.MTS").unlink()
     with pytest.raises(DataError, match=r"contains no videos; skipped 2 \(an audio file\): a\.wav, b\.mp3; skipped 1"):
         folder.find(tmp_path)
+
+
+def test_absolute_names_in_a_table(tmp_path: Path) -> None:
+    create_files(tmp_path, "day/a.mp4")
+    (tmp_path / "transcripts.csv").write_text(f"file,text\n{tmp_path / 'day' / 'a.mp4'},hello\n")
+    clips, rejections = folder.find(tmp_path)
+    assert [clip.text for clip in clips] == ["hello"]
+    assert not rejections
+
+
+def test_empty_subtitles_beside_a_text(tmp_path: Path) -> None:
+    create_files(tmp_path, "a.mp4", "a.srt")
+    (tmp_path / "a.txt").write_text("hello")
+    assert [clip.text for clip in folder.find(tmp_path)[0]] == ["hello"]
+
+
+def test_files_that_look_like_transcripts_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    create_files(tmp_path, "a.mp4", "a.en.vtt", "b.mp4", "b.TextGrid", "c.mp4", "c.info.json", "Transcripts.xlsx")
+    clips, _ = folder.find(tmp_path)
+    assert [clip.text for clip in clips] == [None, None, None]
+    assert [record.message for record in caplog.records] == [
+        "Transcripts.xlsx is not read; save it as transcripts.csv",
+        "2 videos have no transcript, but a file beside them that is not read (a.en.vtt, b.TextGrid); name subtitles "
+        "as the video (talk.srt for talk.mp4), or save other files as .srt, .vtt or .txt",
+    ]

@@ -171,6 +171,15 @@ def test_a_spoken_repetition_is_kept() -> None:
     assert pieces_of(content) == [(1.0, 5.0, "no. no. yes. fine.")]
 
 
+def test_names_of_speakers_before_each_cue() -> None:
+    cue = "00:00:0{}.000 --> 00:00:0{}.900\n{}\n\n"
+    lines = ("Jane Doe: Hello all.", "John: At last: hi.", "So.", "Zoë O'Neil: Yes.")
+    content = "WEBVTT\n\n" + "".join(cue.format(i, i, line) for i, line in enumerate(lines, 1))
+    assert [cue.text for cue in parse(content).cues] == ["hello all.", "at last: hi.", "so.", "yes."]
+    content = "WEBVTT\n\n" + "".join(cue.format(i, i, line) for i, line in enumerate(("Note: one.", "two", "three"), 1))
+    assert [cue.text for cue in parse(content).cues] == ["note: one.", "two", "three"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -182,6 +191,7 @@ def test_a_spoken_repetition_is_kept() -> None:
         ("5 < 6 and 3-4", "5 < 6 and 3-4"),
         ("（男）你好 【音乐】", "你好"),
         ("(sighs)", ""),
+        ("[SPEAKER_00]: Hello", "hello"),
     ],
 )
 def test_what_is_spoken(text: str, words: str) -> None:
