@@ -150,8 +150,10 @@ def install(python: str, versions: str, wheel: Path, environment: Path) -> dict[
     interpreter = str(executable(environment, "python"))
     pinned = environment / "requirements.txt"
     resolve(versions, "--python", interpreter, "--output-file", str(pinned))
+    uv("pip", "install", "--python", interpreter, "--constraints", str(pinned), str(wheel))
+    with tempfile.TemporaryDirectory() as scratch:  # the core alone
+        command(interpreter, str(ROOT / "tests" / "minimal_install.py"), scratch)
     uv("pip", "install", "--python", interpreter, "--requirement", str(pinned))
-    uv("pip", "install", "--python", interpreter, "--no-deps", str(wheel))
     packages = json.loads(uv("pip", "list", "--python", interpreter, "--format", "json"))
     versions_of = {package["name"].lower(): package["version"] for package in packages}
     versions_of["python"] = command(interpreter, "-c", "import platform; print(platform.python_version())").strip()
@@ -189,7 +191,8 @@ def run_tests(environment: Path, tests: list[str] | None) -> Outcome:
     """The quick tests in a folder without the sources, so that they import the installed wheel."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("tests", "docs"):  # some tests compare the documents with the code
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         report = folder / "report.xml"
         arguments = tests or ["-m", "quick", "-n", "2", "--dist", "loadfile"]
@@ -215,8 +218,8 @@ def read_report(report: Path) -> Outcome:
     failures = []
     for case in failed:
         detail = case.find("failure") if case.find("failure") is not None else case.find("error")
-        message = (detail.get("message") or "").partition("\n")[0] if detail is not None else ""
-        failures.append(f"{case.get('classname')}::{case.get('name')}: {message[:200]}")
+        message = " ".join((detail.get("message") or "").split()) if detail is not None else ""
+        failures.append(f"{case.get('classname')}::{case.get('name')}: {message[:600]}")
     return Outcome(len(cases) - len(failed) - skipped, len(failed), skipped, failures=tuple(failures))
 
 
