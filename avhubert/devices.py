@@ -147,6 +147,20 @@ MISSING_OPERATION = (
 )
 
 
+OUT_OF_MEMORY = (
+    "the memory of this machine or GPU does not suffice; close other programs, give smaller batches, fewer workers or "
+    "shorter recordings, or choose another device"
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; on a CPU only the messages of torch and oneDNN show it."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    messages = ("allocate memory", "could not create a primitive")
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
+
+
 def _cuda_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 

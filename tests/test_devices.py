@@ -10,7 +10,7 @@ import torch
 
 import avhubert
 from avhubert.checkpoints.directory import save_model
-from avhubert.devices import available, resolve, resolve_device, resolve_precision, to_device, to_host
+from avhubert.devices import available, is_out_of_memory, resolve, resolve_device, resolve_precision, to_device, to_host
 from avhubert.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -80,3 +80,14 @@ def test_load_takes_a_device_and_a_number_format(small, batch, tmp_path: Path) -
     assert (rough - exact)[~padding_mask].abs().mean() < 0.1 * exact[~padding_mask].abs().mean()
     with pytest.raises(ConfigError, match="not on this machine"):
         avhubert.load(tmp_path, device=f"cuda:{torch.cuda.device_count()}")
+
+
+def test_errors_of_memory_are_told_from_others() -> None:
+    ran_out = (
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("could not create a primitive"),
+    )
+    assert all(map(is_out_of_memory, ran_out))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(ValueError("can't allocate memory"))

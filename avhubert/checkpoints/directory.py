@@ -6,13 +6,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from avhubert import files
 from avhubert.checkpoints import hashes
 from avhubert.checkpoints.card import card
 from avhubert.checkpoints.config_file import CONFIG, ModelFile, read_config
+from avhubert.checkpoints.writing import write_safetensors
 from avhubert.encoding import placeholder_message
 from avhubert.errors import CheckpointError, ConfigError, list_names
 from avhubert.model.encoder import AVHubert
@@ -51,8 +52,7 @@ def save_model(
     whole = model.state_dict() if weights is None else weights
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
     with files.atomic_path(directory / WEIGHTS) as temporary:
-        save_file(state, temporary, metadata=hashes.header(state, tokenizer))
-        hashes.sort_header(temporary)
+        write_safetensors(state, temporary, hashes.header(state, tokenizer))
     files.write_text(directory / CARD, card(config, sum(p.numel() for p in model.parameters()), name))
     files.write_json(directory / CONFIG, config.to_dict())  # last: a folder with it is a model directory
 

@@ -8,8 +8,6 @@ hashes, of another program or an earlier version, is read as it is. Archives of 
 from __future__ import annotations
 
 import hashlib
-import json
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +16,6 @@ import torch
 from torch import Tensor
 
 TENSORS, TOKENIZER = "sha256", "tokenizer_sha256"  # keys in the metadata of the safetensors header
-_METADATA = "__metadata__"  # its key in the header
 _FORMAT = {"format": "pt"}  # what other readers of safetensors expect
 
 
@@ -28,21 +25,6 @@ def header(state: Mapping[str, Tensor], tokenizer: bytes | None) -> dict[str, st
     if tokenizer is not None:
         metadata[TOKENIZER] = of_bytes(tokenizer)
     return metadata
-
-
-def sort_header(path: Path) -> None:
-    """Put the metadata in the header of a safetensors file in order: the library writes them in a random one.
-
-    Equal weights then give equal files. The length of the header stays, so nothing else moves.
-    """
-    with open(path, "r+b") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-        header = {_METADATA: dict(sorted(header.pop(_METADATA).items())), **header}
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= length, "the header became longer"
-        file.seek(8)
-        file.write(text.ljust(length))
 
 
 def of_tensors(state: Mapping[str, Tensor]) -> str:

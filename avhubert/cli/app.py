@@ -57,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         warn(MISSING_OPERATION)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        from avhubert.devices import OUT_OF_MEMORY, is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        warn(OUT_OF_MEMORY)
+        return 1
     except KeyboardInterrupt:
         warn("interrupted; run the same command again to resume")
         return 130

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from avhubert.config.schema import TrainConfig
 from avhubert.devices import resolve_device, training_precision
-from avhubert.errors import ConfigError
+from avhubert.errors import AvhubertError, ConfigError
 from avhubert.platforms import has_nccl
 
 FP16_FIRST_SCALE = 128.0  # losses are sums over frames, for which the usual 65536 is far too large
@@ -84,6 +85,33 @@ def _leave() -> None:
     """
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+LOST = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "timed out waiting",
+    "nccl",
+    "heartbeat",
+)
+
+
+@contextlib.contextmanager
+def lost_ranks_reported(fabric: Fabric, run_dir: Path) -> Iterator[None]:
+    """A context in which the failure of a collective call because another rank has ended is an AvhubertError."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        lost = isinstance(error, dist.DistError) or any(words in text.lower() for words in LOST)
+        if fabric.world_size == 1 or isinstance(error, NotImplementedError) or not lost:
+            raise
+        first = " ".join(text.split())[:160]
+        raise AvhubertError(
+            f"{run_dir}: rank {fabric.global_rank} stops: another rank has ended or cannot be reached ({first}); "
+            "its own message says why; run the same command again to resume from the last saved state"
+        ) from error
 
 
 def matrix_precision(fabric: Fabric) -> torch.dtype:

@@ -95,8 +95,3 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory; on a CPU only the message shows it."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in str(error)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from avhubert.checkpoints import hashes
+from avhubert.checkpoints.writing import write_archive
 from avhubert.errors import CheckpointError
 from avhubert.files import atomic_path
 from avhubert.train.task import MetricSums
@@ -59,7 +60,7 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int) -> None:
     """Write `state` (all KEYS except the format; tensors and plain values), then delete all but the newest `keep`."""
     (run_dir / "state").mkdir(exist_ok=True)
     with atomic_path(state_path(run_dir, state["step"])) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+        write_archive({"format": FORMAT, **state}, temporary)
     for step in steps_saved(run_dir)[keep:]:
         state_path(run_dir, step).unlink()
 

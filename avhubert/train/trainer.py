@@ -18,7 +18,7 @@ import torch
 
 from avhubert.config.validate import to_dict, write_yaml
 from avhubert.data.collate import Batch
-from avhubert.devices import to_device
+from avhubert.devices import is_out_of_memory, to_device
 from avhubert.errors import AvhubertError, DataError
 from avhubert.model.kernels import reuse_memory
 from avhubert.train import distributed, performance, sharding
@@ -56,12 +56,14 @@ def train(
         bad_limit: number of clips that may be unreadable; each is reported and skipped.
 
     Raises:
-        AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite; memory ran out.
+        AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite; memory ran out;
+            another rank has ended.
         DataError: more than `bad_limit` clips could not be read.
     """
     config, fabric, last = run.config.train, run.fabric, run.config.train.max_steps
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(Signals())  # a signal counts from here on
+        stack.enter_context(distributed.lost_ranks_reported(fabric, run.directory))
         strategy, optimizer, counters = _set_up(run, task, largest)
         bar = stack.enter_context(Bar(task.name, counters.step, last, shown=fabric.is_global_zero))
         clock = time.perf_counter()
@@ -137,8 +139,8 @@ def _check_memory(run: Run, task: Task, strategy: Strategy, batch: Batch) -> Non
             loss, _ = strategy.forward(trial)
         if loss.requires_grad:
             fabric.backward(loss)
-    except RuntimeError as error:
-        if not performance.out_of_memory(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise AvhubertError(
             f"the largest micro-batch ({len(batch.ids)} clips, {batch.inputs.batch_size * batch.inputs.frames} frames) "

@@ -72,7 +72,7 @@ def test_a_killed_save_leaves_the_old_model(small, directory, monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("avhubert.checkpoints.directory.save_file", full)
+    monkeypatch.setattr("avhubert.checkpoints.writing.save_file", full)
     with pytest.raises(OSError, match="no space"):
         save_model(directory, small(encoder_layers=1))
     assert (directory / "model.safetensors").read_bytes() == before

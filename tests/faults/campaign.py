@@ -17,13 +17,14 @@ import sys
 import time
 from pathlib import Path
 
-from tests.faults import flipped_bits, fuzzed_files, killed_commands, scarce_system
+from tests.faults import broken_training, flipped_bits, fuzzed_files, killed_commands, random_batches, scarce_system
 from tests.faults.outcome import Outcome
 from tests.faults.part import Part
 from tests.faults.report import PartResult, write_report
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {part.name: part for part in (fuzzed_files.PART, flipped_bits.PART, killed_commands.PART, scarce_system.PART)}
+MODULES = (fuzzed_files, flipped_bits, killed_commands, scarce_system, broken_training, random_batches)
+PARTS: dict[str, Part] = {module.PART.name: module.PART for module in MODULES}
 
 
 def main() -> int:

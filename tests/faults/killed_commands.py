@@ -11,12 +11,13 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from avhubert.checkpoints.torchfile import TorchFile
 from avhubert.corpora.synthetic.writer import make_corpus
+from avhubert.data.manifest import read_manifest, write_manifest
 from avhubert.train.state import read_state
 from tests.faults.flipped_bits import fingerprint
 from tests.faults.isolate import Fault
@@ -60,7 +61,7 @@ COMMANDS = (
     Command("convert to fairseq", "convert --to-fairseq {world}/recognizer {out}/model.pt"),
     Command("export", "export {world}/pretrained {out}/onnx --modality a"),
     Command("shards", "shards {world}/data {out}/data --shard-mb 1"),
-    Command("pseudo-label", f"pseudo-label {{world}}/recognizer {{world}}/data {{out}}/mixed {_PSEUDO}"),
+    Command("pseudo-label", f"pseudo-label {{world}}/recognizer {{world}}/unlabelled {{out}}/mixed {_PSEUDO}"),
     Command("average", "average {world}/run {out}/mean"),
     Command("features", "features {world}/data --model {world}/pretrained --modality a --device cpu --out {out}/new"),
     Command("lm", "lm {world}/data {out}/lm.arpa --order 2"),
@@ -124,6 +125,10 @@ class Commands:
             for transcript in (folder / "corpus.part").rglob("*.txt"):
                 transcript.unlink()  # those of the layout of LRS3 have word times, which a folder's have not
             (folder / "corpus.part").rename(self.world / "corpus")
+        unlabelled = self.world / "unlabelled"
+        unlabelled.mkdir(exist_ok=True)
+        clips = [replace(clip, id=f"new-{clip.id}") for clip in read_manifest(self.world / "data" / "test.tsv")]
+        write_manifest(unlabelled / "test.tsv", clips, unlabelled)
         self.out = folder / "out"
         self.preload = Preload(folder / "preload", self.out)
         self._references: dict[str, Reference] = {}

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from avhubert.checkpoints.writing import write_safetensors
 from avhubert.errors import CheckpointError
 
 EXTRAS = "published.safetensors"  # in the directory of a converted model
@@ -42,7 +42,7 @@ class Extras:
     def save(self, path: Path) -> None:
         """Write the extras as one safetensors file."""
         described = {"cfg": self.cfg, "dictionaries": self.dictionaries, "words": self.words}
-        save_file(self.tensors, path, metadata={"published": json.dumps(described)})
+        write_safetensors(self.tensors, path, {"published": json.dumps(described)})
 
     @classmethod
     def load(cls, path: Path) -> Extras:

@@ -14,6 +14,7 @@ from avhubert.checkpoints.fairseq.config import finetuning_cfg, pretraining_cfg,
 from avhubert.checkpoints.fairseq.extras import EXTRAS, Dictionary, Extras
 from avhubert.checkpoints.fairseq.names import ENCODER, module_names, printable_names, published_name
 from avhubert.checkpoints.fairseq.objects import PICKLE_MODULE, PickledDictionary, PickledTokenizer
+from avhubert.checkpoints.writing import write_archive
 from avhubert.config.schema import ModelConfig
 from avhubert.constants import SPECIAL_SYMBOLS
 from avhubert.data.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
     content = _content(config, tensors, extras, tokenizer)
     output_directory(Path(path).parent)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary, pickle_module=PICKLE_MODULE)
+        write_archive(content, temporary, PICKLE_MODULE)
     return _notes(config.model, [ours for ours, theirs in published.items() if theirs is None])
 
 
