@@ -101,7 +101,7 @@ def _start_ranks(given: list[str], ranks: int, launcher: bool, log: Path) -> lis
         return [
             subprocess.Popen(
                 [sys.executable, *program],
-                stdout=output, stderr=output, env=environment | {name: str(value) for name, value in each.items()},
+                stdout=output, stderr=output, env=environment | {key: str(value) for key, value in each.items()},
             )
             for each in own
         ]  # fmt: skip
@@ -224,7 +224,7 @@ def make(folder: Path, seed: int) -> Case:
 
 PART = Part(
     "training",
-    "5 % corrupt clips: named, all steps done; a killed rank, under torchrun or without it: the others stop within 30 s "
+    "5 % corrupt clips: named, all steps done; a killed rank, under torchrun or without it: the others stop in 30 s "
     "with the reason, the run resumes; losses that are NaN or infinite: skipped and counted; too little memory: one "
     "sentence. (Loaders are threads: none can die alone.)",
     200,
