@@ -7,7 +7,7 @@ number of pixels. Coordinates are (x, y) in pixels. T frames at 25 fps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from avhubert.prepare.rejection import MAX_FACES, MIN_FACE_SHARE, FrameMonitor
 from avhubert.prepare.speaker import ActiveSpeaker, active_speaker
 from avhubert.prepare.tracking import Track, track_faces
 
+MIN_REPLACEMENT = 25  # frames of another face that replaces the speaker's where that is not seen
 MIN_EYE_DISTANCE = 24.0  # pixels between the eyes' outer corners; below it the mouth is too small to read
 MAX_HEAD_TURN = 0.22  # `head_turn` beyond which the face is in half profile
 STILL_GAP = 0.01  # standard deviation of the lip gap, in eye distances, below which the mouth does not move
@@ -39,6 +40,7 @@ class MouthTrack:
         lip_gap: float [T].
         box: float [T, 4], around the face.
         warnings: Messages for the user about this video.
+        detected: bool [T], frames in which the face was detected; in the others, the values are interpolated.
     """
 
     transforms: np.ndarray
@@ -47,6 +49,7 @@ class MouthTrack:
     lip_gap: np.ndarray
     box: np.ndarray
     warnings: tuple[str, ...]
+    detected: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -167,21 +170,84 @@ def find_mouths(
             )
         stored = stored_track(points[:count])
         tracks = [stored] if stored.frames else []
-    if not tracks:
-        raise MediaError(
-            f"no face was found in any of the {count} frames of {path}", kind="no face was found", path=path
-        )
+    _check_found(tracks, count, path)
     long_tracks = [track for track in tracks if len(track.frames) >= MIN_FACE_SHARE * count]
     if all_faces:
         return [_mouth_track(track, count) for track in long_tracks[:MAX_FACES]]
-    speaker = ActiveSpeaker(tracks[0], False)
-    if audio is not None and len(tracks) > 1:
-        speaker = active_speaker(tracks, audio, count)
+    speaker = _speaker(tracks, audio, count)
     others = [track for track in long_tracks if track is not speaker.track]
     return [
         _mouth_track(speaker.track, count, _several_faces(len(tracks), speaker)),
         *(_mouth_track(track, count) for track in others[: MAX_FACES - 1]),
     ]
+
+
+def follow_mouth(
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    audio: np.ndarray | None = None,
+    streams: StreamChoice = AUTOMATIC,
+    damage: DamageLog | None = None,
+) -> MouthTrack:
+    """Like `find_mouth`, but where the speaker's face is not seen for a second, another face replaces it.
+
+    So a face that leaves and returns at another place is one track, and so is the next person after a cut.
+
+    Args:
+        path: A video file.
+        start: Seconds from the start of the video.
+        end: Seconds from the start of the video; None: until its end.
+        audio: int16 [N] of the same part; selects the speaker among several faces.
+        streams: Which of several streams are read.
+        damage: Records what is damaged.
+    """
+    tracks, count = track_faces(read_frames(path, start, end, streams, damage), default_model())
+    _check_found(tracks, count, path)
+    speaker = _speaker(tracks, audio, count)
+    detected = _detected(speaker.track, count)
+    replacements: list[Track] = []
+    for track in tracks:
+        free = {index: landmarks for index, landmarks in track.frames.items() if not detected[index]}
+        if track is not speaker.track and len(free) >= max(MIN_REPLACEMENT, len(track.frames) // 2):
+            replacements.append(Track(free))
+            detected |= _detected(replacements[-1], count)
+    faces = len(tracks) - len(replacements)
+    mouth = _mouth_track(speaker.track, count, _several_faces(faces, speaker), float(detected.mean()))
+    for replacement in replacements:
+        mouth = _replaced(mouth, _mouth_track(replacement, count), _detected(replacement, count))
+    return replace(mouth, detected=detected)
+
+
+def _replaced(mouth: MouthTrack, other: MouthTrack, where: np.ndarray) -> MouthTrack:
+    """The track with the values of another one in the frames `where`, bool [T]."""
+    return replace(
+        mouth,
+        transforms=np.where(where[:, None, None], other.transforms, mouth.transforms),
+        centres=np.where(where[:, None], other.centres, mouth.centres),
+        lip_gap=np.where(where, other.lip_gap, mouth.lip_gap),
+        box=np.where(where[:, None], other.box, mouth.box),
+    )
+
+
+def _detected(track: Track, frames: int) -> np.ndarray:
+    """Frames in which the face was detected, bool [T]."""
+    detected = np.zeros(frames, bool)
+    detected[list(track.frames)] = True
+    return detected
+
+
+def _check_found(tracks: Sequence[Track], frames: int, path: str | Path) -> None:
+    if not tracks:
+        raise MediaError(
+            f"no face was found in any of the {frames} frames of {path}", kind="no face was found", path=path
+        )
+
+
+def _speaker(tracks: list[Track], audio: np.ndarray | None, frames: int) -> ActiveSpeaker:
+    if audio is not None and len(tracks) > 1:
+        return active_speaker(tracks, audio, frames)
+    return ActiveSpeaker(tracks[0], False)
 
 
 def crops(
@@ -197,7 +263,9 @@ def crops(
         yield crop(frame, transform, centre)
 
 
-def _mouth_track(track: Track, frames: int, more_warnings: Sequence[str] = ()) -> MouthTrack:
+def _mouth_track(
+    track: Track, frames: int, more_warnings: Sequence[str] = (), face_share: float | None = None
+) -> MouthTrack:
     index = np.array(sorted(track.frames))
     known = [track.frames[i] for i in index]
     stable = interpolate(index, np.stack([landmarks.stable for landmarks in known]), frames)
@@ -206,8 +274,9 @@ def _mouth_track(track: Track, frames: int, more_warnings: Sequence[str] = ()) -
     box = interpolate(index, np.stack([landmarks.box for landmarks in known]), frames)
     transforms = stabilise(stable)
     centres = np.einsum("tij,tj->ti", transforms[:, :, :2], mouth) + transforms[:, :, 2]
-    share = len(index) / frames
-    return MouthTrack(transforms, centres, share, gap, box, (*_warnings(share, stable, gap), *more_warnings))
+    share = len(index) / frames if face_share is None else face_share
+    warnings = (*_warnings(share, stable, gap), *more_warnings)
+    return MouthTrack(transforms, centres, share, gap, box, warnings, _detected(track, frames))
 
 
 def _warnings(share: float, stable: np.ndarray, gap: np.ndarray) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import numpy as np
 from avhubert.constants import FRAME_RATE, MODALITIES
 from avhubert.errors import ConfigError, MediaError
 from avhubert.transcription.reader import Chunk
-from avhubert.transcription.segmenter import SILENT, STILL
+from avhubert.transcription.segmenter import SILENT, STILL, Window
 from avhubert.transcription.transcript import clock
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ CHOICES = (AUTO, *MODALITIES)  # what a user can request
 OFF = "off"
 VAD_CHOICES = (AUTO, OFF)  # skip audio without speech, or read all of it
 
-MIN_FACE_SHARE = 0.5  # share of frames with a face, below which lips are not read if there is audio
+MIN_FACE_SHARE = 0.5  # share of a window's frames with a face, below which its lips are not read if there is audio
+HIDDEN_FACE = "no face is visible, or only in few frames"
 DARK = 40.0  # mean gray level of mouth frames, below which the video is dark
 
 # synchrony of audio and lips
@@ -45,11 +47,20 @@ class Selection:
         modality: 'av', 'a' or 'v'; '' if the chunk cannot be read.
         reason: Why these streams are read.
         warnings: Problems of the chunk that the user should know.
+        without_face: Modality and reason for windows in which the face is not visible; None: the same.
     """
 
     modality: str
     reason: str
     warnings: tuple[str, ...] = ()
+    without_face: tuple[str, str] | None = None
+
+    def of_window(self, chunk: Chunk, window: Window) -> tuple[str, str]:
+        """The modality and the reason of one window of the chunk."""
+        if self.without_face is None or chunk.track is None:
+            return self.modality, self.reason
+        share = chunk.track.detected[window.core_start : window.core_end].mean()
+        return self.without_face if share < MIN_FACE_SHARE else (self.modality, self.reason)
 
 
 def check_request(modality: str, media: MediaInfo, recognizer: Recognizer, file: str | Path) -> None:
@@ -104,7 +115,7 @@ def select_streams(
         selection = _select_requested(chunk, requested, supported, file)
     prefix = _time_range(chunk)
     warnings = [*selection.warnings, *_quality_warnings(chunk, selection.modality)]
-    return Selection(selection.modality, selection.reason, tuple(prefix + warning for warning in warnings))
+    return replace(selection, warnings=tuple(prefix + warning for warning in warnings))
 
 
 def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], file: str | Path) -> Selection:
@@ -124,17 +135,22 @@ def _select_requested(chunk: Chunk, requested: str, supported: Sequence[str], fi
 def _select_usable(chunk: Chunk, supported: Sequence[str], file: str | Path, no_video: str) -> Selection:
     if not chunk.streams:
         return Selection("", "", ("there is neither audio nor a face; nothing is transcribed",))
-    face_share = chunk.track.face_share if chunk.track else 0.0
-    modality, reason = choose(supported, chunk.loudness, chunk.movement, face_share, file, no_video, chunk.voiced)
+    seen = None if chunk.movement is None else chunk.movement[chunk.visible]
+    if seen is not None and len(seen) == 0:
+        seen = chunk.movement
+    modality, reason = choose(supported, chunk.loudness, seen, file, no_video, chunk.voiced)
     warnings = () if chunk.problem is None else (f"{chunk.problem.with_path_as('the file')}; only the audio is used",)
-    return Selection(modality, reason, warnings)
+    without_face = None
+    if chunk.track is not None and not chunk.track.detected.all() and "a" in chunk.streams:
+        with contextlib.suppress(ConfigError):  # this model cannot read the audio alone
+            without_face = choose(supported, chunk.loudness, None, file, HIDDEN_FACE, chunk.voiced)
+    return Selection(modality, reason, warnings, without_face)
 
 
 def choose(
     supported: Sequence[str],
     level: np.ndarray | None,
     moved: np.ndarray | None,
-    face_share: float,
     file: str | Path,
     no_video: str = "",
     voiced: np.ndarray | None = None,
@@ -145,7 +161,6 @@ def choose(
         supported: The modalities of the recognizer.
         level: Level of the audio in dB, float [T]; None without audio.
         moved: Movement of the lips, float [T]; None without a face.
-        face_share: Share of the frames in which a face was found.
         file: The file, for messages.
         no_video: Why no video was read; '' if it was.
         voiced: Frames of the audio with speech, bool [T]; None if that is not known.
@@ -154,7 +169,7 @@ def choose(
         ConfigError: The recognizer supports no modality that the file offers.
     """
     available = ("a" if level is not None else "") + ("v" if moved is not None else "")
-    audio_problem, video_problem = _audio_problem(level, voiced), _video_problem(moved, face_share, no_video)
+    audio_problem, video_problem = _audio_problem(level, voiced), _video_problem(moved, no_video)
     usable = ("" if audio_problem else "a") + ("" if video_problem else "v")
     for modality in PREFERENCE[usable]:
         if modality in supported and set(modality) <= set(available):
@@ -171,14 +186,12 @@ def _audio_problem(level: np.ndarray | None, voiced: np.ndarray | None) -> str:
     return "no speech was found in the audio" if voiced is not None and not voiced.any() else ""
 
 
-def _video_problem(moved: np.ndarray | None, face_share: float, no_video: str) -> str:
+def _video_problem(moved: np.ndarray | None, no_video: str) -> str:
     """Why the lips are not usable; '' if they are."""
     if no_video:
         return no_video
     if moved is None:
         return "no face was found"
-    if face_share < MIN_FACE_SHARE:
-        return f"the face is seen in only {100 * face_share:.0f} % of the frames"
     return "the mouth does not move" if np.percentile(moved, 95) < STILL else ""
 
 

@@ -242,6 +242,7 @@ def _cut_track(track: MouthTrack, first: int, last: int) -> MouthTrack:
         centres=track.centres[first:last],
         lip_gap=track.lip_gap[first:last],
         box=track.box[first:last],
+        detected=track.detected[first:last],
     )
 
 
@@ -253,6 +254,7 @@ def _concatenate_tracks(tracks: list[MouthTrack]) -> MouthTrack:
         centres=np.concatenate([track.centres for track in tracks]),
         lip_gap=np.concatenate([track.lip_gap for track in tracks]),
         box=np.concatenate([track.box for track in tracks]),
+        detected=np.concatenate([track.detected for track in tracks]),
         face_share=float(np.average([track.face_share for track in tracks], weights=lengths)),
         warnings=tuple(dict.fromkeys(warning for track in tracks for warning in track.warnings)),
     )

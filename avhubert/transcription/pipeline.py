@@ -5,6 +5,7 @@ Reader → streams that are usable → windows that end in pauses → beam searc
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from avhubert.constants import FRAME_RATE, SAMPLE_RATE
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.errors import MediaError
-from avhubert.transcription.modality import AUTO, check_request, check_vad, no_speech, select_streams
+from avhubert.transcription.modality import AUTO, Selection, check_request, check_vad, no_speech, select_streams
 from avhubert.transcription.plausibility import implausible
 from avhubert.transcription.reader import Chunk, MouthRegions, Reader
 from avhubert.transcription.segmenter import (
@@ -25,9 +26,11 @@ from avhubert.transcription.segmenter import (
     Window,
     active_frames,
     complete_windows,
+    cut_windows,
     find_windows,
     join_segments,
     longest_window,
+    spans,
 )
 from avhubert.transcription.transcript import Segment, Transcript
 
@@ -156,6 +159,7 @@ class Transcription(Iterator[Segment]):
         self._supported: Sequence[str] = recognizer.metadata.supported_modalities()
         self._missing_video = "the video has ended" if media.has_video else "there is no video"
         self._frames_read: Counter[tuple[str, str]] = Counter()  # by modality and reason
+        self._frames_decoded: Counter[tuple[str, str]] = Counter()  # the same, only what became segments
         self._frames_without_speech = 0
         self._frames_of_noise = 0  # loud, but without speech
         self._first_problem: MediaError | None = None
@@ -175,7 +179,7 @@ class Transcription(Iterator[Segment]):
         """The transcript of the whole file, including the segments that the iterator has already returned."""
         for _ in self:
             pass
-        (modality, reason), _ = self._frames_read.most_common(1)[0]
+        modality, reason = _summary(self._frames_decoded or self._frames_read)
         text = " ".join(segment.text for segment in self._segments if segment.text)
         return Transcript(text, list(self._segments), modality, reason, list(self.warnings))
 
@@ -185,9 +189,9 @@ class Transcription(Iterator[Segment]):
         pending: Segment | None = None  # until the window that may overlap it is decoded
         while (chunk := self.reader.read(start)) is not None:
             self._end_seconds = _end_seconds(chunk, self.duration_seconds)
-            modality = self._select_modality(chunk)
-            windows, start = self._cut(chunk, modality)
-            for window, segment in self._decode(chunk, windows, modality, number):
+            selection = self._select_streams(chunk)
+            windows, start = self._cut(chunk, selection)
+            for window, segment in self._decode(chunk, windows, selection, number):
                 if pending is not None:
                     if window.overlaps_previous:
                         cut = (chunk.start + window.core_start) / FRAME_RATE
@@ -224,14 +228,14 @@ class Transcription(Iterator[Segment]):
             self.warnings.append(f"{self._frames_without_speech / FRAME_RATE:.0f} s without speech were not read")
 
     # ----------------------------------------------------------------------- one chunk
-    def _select_modality(self, chunk: Chunk) -> str:
-        """The streams of the chunk to read; '' if it cannot be read. Records the warnings."""
+    def _select_streams(self, chunk: Chunk) -> Selection:
+        """The streams of the chunk to read. Records the warnings."""
         from avhubert.transcription.speech_activity import voiced_frames
 
         if self._detect_speech and chunk.samples is not None:
             chunk.voiced = voiced_frames(chunk.samples, chunk.frames)
         if chunk.track is not None:
-            self.mouths.append(_mouth_regions(chunk))
+            self.mouths += _mouth_regions(chunk)
         if chunk.problem is not None:
             self._first_problem = self._first_problem or chunk.problem
         no_video = "" if self.reader.use_video else self._missing_video
@@ -239,11 +243,15 @@ class Transcription(Iterator[Segment]):
         self.warnings += selection.warnings
         if selection.modality:
             self._frames_read[selection.modality, selection.reason] += chunk.frames
-        return selection.modality
+        return selection
 
-    def _cut(self, chunk: Chunk, modality: str) -> tuple[list[Window], int]:
+    def _cut(self, chunk: Chunk, selection: Selection) -> tuple[list[Window], int]:
         """The windows of the chunk that have speech, and the first frame of the next chunk."""
+        modality = selection.modality
         windows = self._windows(chunk, modality) if modality else []
+        if chunk.visible is not None and selection.without_face and selection.without_face[0] != modality:
+            changes = np.flatnonzero(np.diff(chunk.visible)) + 1
+            windows = cut_windows(windows, changes.tolist(), self._longest_window())
         end = chunk.frames
         if not chunk.final and chunk.frames == self.reader.chunk_frames:
             windows, end = complete_windows(windows, chunk.frames)
@@ -262,14 +270,31 @@ class Transcription(Iterator[Segment]):
         return longest_window(self._decoder.recognizer.metadata.longest_frames)
 
     def _decode(
-        self, chunk: Chunk, windows: list[Window], modality: str, number: int
+        self, chunk: Chunk, windows: list[Window], selection: Selection, number: int
     ) -> Iterator[tuple[Window, Segment]]:
         from avhubert.transcription.decoding import batches
 
-        for batch in batches(windows):
-            yield from zip(batch, self._decoder.segments(chunk, batch, modality, number), strict=True)
-            number += len(batch)
-            self.position_seconds = (chunk.start + batch[-1].core_end) / FRAME_RATE
+        for (modality, reason), group in itertools.groupby(windows, lambda window: selection.of_window(chunk, window)):
+            for batch in batches(list(group)):
+                self._frames_decoded[modality, reason] += sum(window.core_frames for window in batch)
+                yield from zip(batch, self._decoder.segments(chunk, batch, modality, number), strict=True)
+                number += len(batch)
+                self.position_seconds = (chunk.start + batch[-1].core_end) / FRAME_RATE
+
+
+def _summary(frames: Counter[tuple[str, str]]) -> tuple[str, str]:
+    """The modality that most was read from and the reason; the reason also tells what else was read and why."""
+    modalities: Counter[str] = Counter()
+    for (modality, _), count in frames.items():
+        modalities[modality] += count
+    ((main, _),) = modalities.most_common(1)
+    reasons = {modality: reason for (modality, reason), _ in reversed(frames.most_common())}
+    others = [
+        f"{count / FRAME_RATE:.0f} s from {modality}: {reasons[modality]}"
+        for modality, count in modalities.most_common()
+        if modality != main and count >= FRAME_RATE
+    ]
+    return main, "; ".join([reasons[main], *others])
 
 
 def _end_seconds(chunk: Chunk, header_seconds: float) -> float:
@@ -294,9 +319,14 @@ def _activity(chunk: Chunk, modality: str) -> tuple[np.ndarray | None, np.ndarra
     return level, chunk.movement if "v" in modality else None, voiced
 
 
-def _mouth_regions(chunk: Chunk) -> MouthRegions:
+def _mouth_regions(chunk: Chunk) -> list[MouthRegions]:
+    """Where the mouth is, for each stretch in which the face is visible."""
     from avhubert.prepare.geometry import window_corners
 
     assert chunk.track is not None
-    corners = window_corners(chunk.track.transforms, chunk.track.centres)
-    return MouthRegions(chunk.start, chunk.track.box.astype(np.float32), corners.astype(np.float32))
+    assert chunk.visible is not None
+    corners = window_corners(chunk.track.transforms, chunk.track.centres).astype(np.float32)
+    return [
+        MouthRegions(chunk.start + start, chunk.track.box[start:end].astype(np.float32), corners[start:end])
+        for start, end in spans(chunk.visible)
+    ]

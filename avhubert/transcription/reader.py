@@ -11,7 +11,7 @@ import numpy as np
 from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.errors import MediaError
-from avhubert.transcription.segmenter import loudness, movement
+from avhubert.transcription.segmenter import loudness, movement, visible_stretches
 
 if TYPE_CHECKING:
     from avhubert.prepare.mouth import MouthTrack
@@ -33,7 +33,8 @@ class Chunk:
         track: Position of the speaker's face and mouth in each frame; None without a face.
         problem: Why there are no mouth frames although the file has video.
         loudness: Level of the audio in dB, float [T]; None without audio.
-        movement: Movement of the lips, float [T]; None without a face.
+        visible: Stretches in which the face is visible, bool [T], without short gaps; None without a face.
+        movement: Movement of the lips, float [T], 0 where the face is not visible; None without a face.
         voiced: Frames of the audio with speech, bool [T]; None without audio, and where all of it is read.
     """
 
@@ -45,6 +46,7 @@ class Chunk:
     track: MouthTrack | None = None
     problem: MediaError | None = None
     loudness: np.ndarray | None = field(init=False, default=None)
+    visible: np.ndarray | None = field(init=False, default=None)
     movement: np.ndarray | None = field(init=False, default=None)
     voiced: np.ndarray | None = field(init=False, default=None)
 
@@ -53,7 +55,8 @@ class Chunk:
             self.loudness = loudness(self.samples, self.frames)
         if self.track is not None:
             face_height = float(np.median(np.ptp(self.track.box[:, 1::2], 1)))
-            self.movement = movement(self.track.lip_gap, face_height)
+            self.visible = visible_stretches(self.track.detected)
+            self.movement = np.where(self.visible, movement(self.track.lip_gap, face_height), 0.0)
 
     @property
     def streams(self) -> str:
@@ -141,9 +144,9 @@ class Reader:
             return None
 
     def _read_mouth(self, begin: float, end: float, samples: np.ndarray | None) -> tuple[MouthTrack, np.ndarray]:
-        from avhubert.prepare.mouth import crops, find_mouth
+        from avhubert.prepare.mouth import crops, follow_mouth
 
-        track = find_mouth(self.file, begin, end, audio=samples, streams=self.streams, damage=self.damage)
+        track = follow_mouth(self.file, begin, end, samples, self.streams, self.damage)
         return track, np.stack(list(crops(self.file, track, begin, end, self.streams)))
 
     def _video_continues(self, seconds: float) -> bool:

@@ -85,6 +85,16 @@ def movement(lip_gap: np.ndarray, face_height: float) -> np.ndarray:
     return _moving_average(np.abs(np.gradient(lip_gap / max(face_height, 1.0))), SMOOTHING)
 
 
+def visible_stretches(detected: np.ndarray) -> np.ndarray:
+    """Stretches in which a face is visible, bool [T], from the frames in which it was detected; both last 2 s."""
+    visible: np.ndarray = detected.copy()
+    for value in (True, False):  # first closes the gaps, then removes what is short
+        for start, end in spans(visible != value):
+            if end - start < EMPTY and (value or end - start < len(visible)):
+                visible[start:end] = value
+    return visible
+
+
 def audible_speech(level: np.ndarray) -> np.ndarray | None:
     """Frames that are loud enough for speech, bool [T]; None if the level varies too little (steady noise, music)."""
     quiet, loud = np.percentile(level, [3, 95])
@@ -268,6 +278,26 @@ def _overlapping(start: int, end: int, activity: np.ndarray, longest: int) -> li
         Window(a - overlap if a > start else a, b + overlap if b < end else b, a, b)
         for a, b in itertools.pairwise(cuts)
     ]
+
+
+def cut_windows(windows: list[Window], cuts: Sequence[int], longest: int = LONGEST) -> list[Window]:
+    """Cuts windows with speech at given frames; the parts overlap, so that no word is lost.
+
+    Args:
+        windows: Windows of consecutive frames.
+        cuts: Frames, in order.
+        longest: Limit of a window's length in frames.
+    """
+    overlap = min(OVERLAP, longest // 8)
+    result: list[Window] = []
+    for window in windows:
+        rest = window
+        for cut in cuts:
+            if rest.speech and rest.core_start + EMPTY <= cut <= rest.core_end - EMPTY:
+                result.append(replace(rest, end=min(rest.end, cut + overlap), core_end=cut))
+                rest = replace(rest, start=max(rest.start, cut - overlap), core_start=cut)
+        result.append(rest)
+    return result
 
 
 def complete_windows(windows: list[Window], chunk_frames: int) -> tuple[list[Window], int]:

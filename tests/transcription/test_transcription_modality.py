@@ -16,33 +16,32 @@ TALKING, STILL = np.full(100, 0.01), np.zeros(100)
 
 
 @pytest.mark.parametrize(
-    ("known", "level", "moved", "share", "expected", "reason"),
+    ("known", "level", "moved", "expected", "reason"),
     [
-        (EVERY, SPEECH, TALKING, 1.0, "av", "audio and lips are both there"),
-        (EVERY, SPEECH, None, 0.0, "a", "without the lips: no face was found"),
-        (EVERY, SPEECH, TALKING, 0.3, "a", "without the lips: the face is seen in only 30 % of the frames"),
-        (EVERY, SPEECH, STILL, 1.0, "a", "without the lips: the mouth does not move"),
-        (EVERY, SILENCE, TALKING, 1.0, "v", "without the audio: the audio is silent"),
-        (EVERY, None, TALKING, 1.0, "v", "without the audio: there is no audio"),
-        (EVERY, SILENCE, STILL, 1.0, "av", "both streams are there"),
-        (("av",), SPEECH, STILL, 1.0, "av", "this model reads audio and lips only together"),
-        (("v",), SPEECH, TALKING, 1.0, "v", "without the audio: this model does not read both"),
-        (("a",), SPEECH, TALKING, 1.0, "a", "without the lips: this model does not read both"),
-        (("v", "av"), SPEECH, STILL, 1.0, "av", "both streams are there"),
+        (EVERY, SPEECH, TALKING, "av", "audio and lips are both there"),
+        (EVERY, SPEECH, None, "a", "without the lips: no face was found"),
+        (EVERY, SPEECH, STILL, "a", "without the lips: the mouth does not move"),
+        (EVERY, SILENCE, TALKING, "v", "without the audio: the audio is silent"),
+        (EVERY, None, TALKING, "v", "without the audio: there is no audio"),
+        (EVERY, SILENCE, STILL, "av", "both streams are there"),
+        (("av",), SPEECH, STILL, "av", "this model reads audio and lips only together"),
+        (("v",), SPEECH, TALKING, "v", "without the audio: this model does not read both"),
+        (("a",), SPEECH, TALKING, "a", "without the lips: this model does not read both"),
+        (("v", "av"), SPEECH, STILL, "av", "both streams are there"),
     ],
 )
-def test_what_is_there_and_good_is_read(known, level, moved, share, expected, reason) -> None:
-    assert choose(known, level, moved, share, "x.mp4") == (expected, reason)
+def test_what_is_there_and_good_is_read(known, level, moved, expected, reason) -> None:
+    assert choose(known, level, moved, "x.mp4") == (expected, reason)
 
 
 def test_a_sound_file_has_no_face_to_look_for() -> None:
     for why in ("there is no video", "the video has ended"):
-        assert choose(EVERY, SPEECH, None, 0.0, "x.wav", no_video=why) == ("a", f"without the lips: {why}")
+        assert choose(EVERY, SPEECH, None, "x.wav", no_video=why) == ("a", f"without the lips: {why}")
 
 
 def test_a_model_that_reads_nothing_of_it_is_told() -> None:
     with pytest.raises(ConfigError, match=r"this model reads v, av, but x.wav only offers 'a'"):
-        choose(("v", "av"), SPEECH, None, 0.0, "x.wav")
+        choose(("v", "av"), SPEECH, None, "x.wav")
 
 
 def test_dark_pictures() -> None:

@@ -112,6 +112,35 @@ def test_a_face_that_goes_is_told_and_the_sound_read(
     assert any("there is no face; the other stream is read alone" in warning for warning in asked.warnings)
 
 
+def test_video_is_read_wherever_the_face_is_visible(talk: Talk, recognizer: Recognizer, tmp_path: Path) -> None:
+    pictures, sound = talk
+    wall = np.full_like(pictures, 90)
+    seconds = len(pictures) / 25
+
+    late = tmp_path / "late.mp4"
+    write_video(late, [*wall, *wall, *wall, *pictures], audio=np.tile(sound, 4))
+    running = Transcription(late, recognizer)
+    found = running.transcript()
+    assert {segment.modality for segment in found.segments if segment.end <= 3 * seconds + 0.1} == {"a"}
+    assert {segment.modality for segment in found.segments if segment.start >= 3 * seconds - 0.1} == {"av"}
+    assert found.segments[-1].start == pytest.approx(3 * seconds, abs=0.5)
+    assert found.modality == "a"
+    hidden, both = "without the lips: no face is visible, or only in few frames", "audio and lips are both there"
+    assert found.reason == f"{hidden}; {seconds:.0f} s from av: {both}"
+    assert running.mouths[0].start == pytest.approx(3 * len(pictures), abs=5)
+
+    returns = tmp_path / "returns.mp4"
+    left, right = np.concatenate([pictures, wall], axis=2), np.concatenate([wall, pictures], axis=2)
+    nobody = np.concatenate([wall, wall], axis=2)
+    write_video(returns, [*left, *left, *nobody, *nobody[:40], *right], audio=np.tile(sound, 5)[: 640 * 280])
+    found = transcribe(returns, recognizer)
+    modalities = [(segment.modality, segment.start) for segment in found.segments]
+    assert [modality for modality, _ in itertools.groupby(modalities, lambda pair: pair[0])] == ["av", "a", "av"]
+    assert found.modality == "av"
+    assert found.reason.startswith(f"{both}; 4 s from a: {hidden}")
+    assert [word.segment for word in found.words] == sorted(word.segment for word in found.words)
+
+
 def test_sound_that_outlasts_the_picture_and_the_other_way_round(
     talk: Talk, recognizer: Recognizer, tmp_path: Path
 ) -> None:

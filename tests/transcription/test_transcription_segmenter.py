@@ -13,10 +13,13 @@ from avhubert.transcription.segmenter import (
     EMPTY,
     LONGEST,
     PAUSE,
+    Window,
+    cut_windows,
     find_windows,
     join_words,
     loudness,
     movement,
+    visible_stretches,
 )
 from avhubert.transcription.transcript import Word
 
@@ -82,6 +85,21 @@ def test_a_moving_mouth_in_silence_is_speech_and_a_still_one_is_not() -> None:
 
 def test_steady_noise_hides_pauses_so_that_nothing_is_left_out() -> None:
     assert all(window.speech for window in find_windows(level((-30.0, 400)), None))
+
+
+def test_short_gaps_and_short_appearances_of_a_face() -> None:
+    seen = np.repeat([True, False, True, False, True], [60, EMPTY - 1, 30, 70, 20])
+    expected = np.repeat([True, False], [60 + EMPTY - 1 + 30, 90])
+    assert visible_stretches(seen).tolist() == expected.tolist()
+    assert visible_stretches(np.ones(10, bool)).all()
+    assert visible_stretches(np.arange(30) < 10).all()
+
+
+def test_windows_are_cut_with_an_overlap_where_a_face_appears() -> None:
+    silent, spoken = Window(0, 100, 0, 100, False), Window(100, 400, 100, 400)
+    found = cut_windows([silent, spoken], [50, 120, 250, 390])
+    assert found == [silent, Window(100, 275, 100, 250), Window(225, 400, 250, 400)]
+    assert cut_windows([spoken], []) == [spoken]
 
 
 def test_loudness_is_relative_to_full_scale_and_silent_beyond_the_sound() -> None:
