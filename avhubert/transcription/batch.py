@@ -290,7 +290,7 @@ def _run(transcription: Transcription, start_progress: StartProgress) -> Transcr
 
 def _write_captioned(transcription: Transcription, result: FileResult, target: Path) -> None:
     try:
-        burn_in(
+        result.warnings += burn_in(
             transcription.file,
             result.transcripts[0].transcript,
             transcription.mouths,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from avhubert.constants import FRAME_RATE
 from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import MediaError
 from avhubert.transcription.captions import Caption, captions
+from avhubert.transcription.fonts import caption_font, font_warnings
 from avhubert.transcription.reader import MouthRegions
 from avhubert.transcription.transcript import Transcript
 
@@ -32,8 +34,11 @@ def burn_in(
     mouths: Sequence[MouthRegions],
     out: str | Path,
     streams: StreamChoice = AUTOMATIC,
-) -> None:
+) -> list[str]:
     """Writes `out`, an mp4 at 25 fps: the video with captions and, where a mouth was read, its bounding box.
+
+    Returns:
+        Warnings about characters that cannot be drawn.
 
     Raises:
         MediaError: The file has no video.
@@ -45,7 +50,9 @@ def burn_in(
     if not media.has_video:
         raise MediaError(f"{video} has no video to draw captions into", path=video)
     samples = read_audio(video, streams=streams) if media.has_audio else None
-    write_video(out, _captioned_frames(video, captions(transcript.segments), mouths, streams), audio=samples)
+    lines = captions(transcript.segments)
+    write_video(out, _captioned_frames(video, lines, mouths, streams), audio=samples)
+    return [f"{out}: {warning}" for warning in font_warnings(line.text for line in lines)]
 
 
 def _captioned_frames(
@@ -74,7 +81,7 @@ def _draw_box(draw: ImageDraw, index: int, mouths: Sequence[MouthRegions], heigh
 
 
 def _draw_text(draw: ImageDraw, text: str, height: int, width: int) -> None:
-    font = _font(max(10, round(TEXT_SHARE * height)))
+    font = _font(_caption_font(text), max(10, round(TEXT_SHARE * height)))
     draw.multiline_text(
         (width / 2, 0.97 * height), _lines(text, font, LINE_SHARE * width), TEXT_COLOUR, font, "md", align="center",
         stroke_width=max(1, height // 180), stroke_fill=OUTLINE_COLOUR,
@@ -82,20 +89,36 @@ def _draw_text(draw: ImageDraw, text: str, height: int, width: int) -> None:
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> FreeTypeFont:
-    from matplotlib import get_data_path
+def _font(path: Path, size: int) -> FreeTypeFont:
     from PIL import ImageFont
 
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"), size)
+    return ImageFont.truetype(str(path), size)
+
+
+_caption_font = lru_cache(maxsize=8)(caption_font)  # asked for each frame
 
 
 def _lines(text: str, font: FreeTypeFont, width: float) -> str:
-    """The text with line breaks so that lines fit into `width` pixels; a single long word may be wider."""
+    """The text with line breaks so that lines fit into `width` pixels; a word that does not fit is divided."""
     lines = [""]
     for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+        for part in _parts(word, font, width):
+            longer = f"{lines[-1]} {part}".strip()
+            if lines[-1] and font.getlength(longer) > width:
+                lines.append(part)
+            else:
+                lines[-1] = longer
     return "\n".join(lines)
+
+
+def _parts(word: str, font: FreeTypeFont, width: float) -> list[str]:
+    """A word that is wider than `width` pixels, divided between characters, as in text without spaces."""
+    if font.getlength(word) <= width:
+        return [word]
+    parts = [""]
+    for character in word:
+        mark = unicodedata.category(character).startswith("M")  # belongs to the character before it
+        if parts[-1] and not mark and font.getlength(parts[-1] + character) > width:
+            parts.append("")
+        parts[-1] += character
+    return parts
