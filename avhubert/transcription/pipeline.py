@@ -222,7 +222,7 @@ class Transcription(Iterator[Segment]):
         if self._frames_of_noise > EMPTY:
             self.warnings.append(
                 f"{self._frames_of_noise / FRAME_RATE:.0f} s of music or noise without speech were not read; "
-                "if somebody speaks there, read all with vad=off"
+                "if somebody speaks there, read all (--vad off)"
             )
         elif segments and self._frames_without_speech > self.reader.chunk_frames:
             self.warnings.append(f"{self._frames_without_speech / FRAME_RATE:.0f} s without speech were not read")

@@ -140,7 +140,7 @@ def test_music_is_not_read_and_a_warning_says_why(recognizer: Recognizer, tmp_pa
     assert (found.text, found.segments) == ("", [])
     assert found.warnings == [
         "no speech was found in the audio",
-        f"{SECONDS} s of music or noise without speech were not read; if somebody speaks there, read all with vad=off",
+        f"{SECONDS} s of music or noise without speech were not read; if somebody speaks there, read all (--vad off)",
     ]
     assert transcribe(tmp_path / "music.wav", recognizer, vad="off").segments
 
