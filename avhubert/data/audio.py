@@ -19,6 +19,7 @@ from avhubert.constants import SAMPLE_RATE
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.mixing import PhaseCorrection
 from avhubert.data.packets import NothingDecodedError, StreamDecoder, TimedFrame
+from avhubert.data.stored_lengths import read_wav_header
 from avhubert.data.streams import selector
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
@@ -77,6 +78,9 @@ def read_audio(
 def _read_plain_wav(path: Path) -> np.ndarray | None:
     """Samples int16 [N] of a 16 kHz mono 16-bit wav; None for any other file. Ten times faster than FFmpeg."""
     if path.suffix != ".wav":
+        return None
+    header = read_wav_header(path)
+    if header is None or header.too_short:
         return None
     try:
         with wave.open(str(path), "rb") as file:

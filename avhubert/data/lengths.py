@@ -11,10 +11,11 @@ import av
 from av.error import FFmpegError
 
 from avhubert.data.media import MAX_FAILURES, DamageLog, FileIdentity, file_identity, file_start, open_container
+from avhubert.data.stored_lengths import avi_seconds, mp3_seconds, read_wav_header
 
 TOLERANCE_SECONDS = Fraction(1)  # a smaller difference between header and content is usual
 # FFmpeg's names of formats whose header has the length; of the others it is estimated from the size of the file
-STORED_LENGTH = frozenset(("aiff", "asf", "avi", "caf", "flac", "flv", "matroska", "mov", "mxf", "w64", "wav"))
+STORED_LENGTH = frozenset(("aiff", "asf", "caf", "flac", "flv", "matroska", "mov", "mxf", "w64"))
 
 
 def compare_lengths(path: str | Path, container: av.container.InputContainer, end: Fraction, damage: DamageLog) -> None:
@@ -26,8 +27,8 @@ def compare_lengths(path: str | Path, container: av.container.InputContainer, en
         end: Seconds after the start of the file at which a stream ended.
         damage: Gets the message.
     """
-    header = Fraction(container.duration or 0, av.time_base)
-    if not header or not STORED_LENGTH & set(container.format.name.split(",")):
+    header = _stored_seconds(path, container)
+    if header is None:
         return
     if end > header + TOLERANCE_SECONDS:
         damage.note(f"the header of the file says {float(header):.1f} s, but it has {float(end):.1f} s")
@@ -38,6 +39,21 @@ def compare_lengths(path: str | Path, container: av.container.InputContainer, en
                 f"the header of the file says {float(header):.1f} s, but it ends after {float(read):.1f} s: the "
                 "download or the recording stopped before its end"
             )
+
+
+def _stored_seconds(path: str | Path, container: av.container.InputContainer) -> Fraction | None:
+    """Length by the header of the file; None if it has none."""
+    formats = set(container.format.name.split(","))
+    if "wav" in formats:
+        header = read_wav_header(path)
+        return None if header is None else header.seconds
+    if "avi" in formats:
+        return avi_seconds(path)
+    if "mp3" in formats:
+        return mp3_seconds(path, container.streams.audio[0].rate or 0)
+    if container.duration and formats & STORED_LENGTH:
+        return Fraction(container.duration, av.time_base)
+    return None
 
 
 def content_seconds(path: str | Path) -> float:

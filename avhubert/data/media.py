@@ -15,6 +15,8 @@ from typing import Any, Literal, cast
 
 import av
 
+from avhubert.data.stored_lengths import read_wav_header
+
 NEIGHBOUR_SECONDS = 1.0  # damaged packets that are closer than this are reported in one sentence
 
 PRIMING_SECONDS = Fraction(3, 10)  # encoders put less than this before time 0, which players do not play
@@ -134,8 +136,10 @@ def open_container(path: str | Path, options: Mapping[str, str] | None = None) -
     """
     if Path(path).exists() and not Path(path).is_file():
         raise FileNotFoundError(errno.ENOENT, "it is not a file", str(path))  # reading a pipe could wait for ever
+    header = read_wav_header(path)
+    lies = {"ignore_length": "1"} if header is not None and header.too_short else {}
     # with "file:", FFmpeg does not take the part of a name before a colon as a protocol
-    container = av.open(f"file:{path}", mode="r", options={**SAFE_OPTIONS, **(options or {})}, **_ANY_METADATA)
+    container = av.open(f"file:{path}", mode="r", options={**SAFE_OPTIONS, **lies, **(options or {})}, **_ANY_METADATA)
     return cast(av.container.InputContainer, container)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from avhubert.constants import CROP_SIZE, FRAME_RATE, SAMPLE_RATE
 from avhubert.data.deinterlacing import progressive
+from avhubert.data.lengths import content_seconds
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice, open_container
 from avhubert.data.orientation import Orientation, display_size, stretched_width
 from avhubert.data.packets import NothingDecodedError, StreamDecoder
@@ -42,7 +43,7 @@ class MediaInfo:
         width: pixels as shown: rotated, and with square pixels; 0 without video.
         height: the same.
         fps: average frame rate; 0 without video or if unknown.
-        duration_seconds: of the container; 0 if unknown.
+        duration_seconds: by the header, or of the packets if the header does not have it; 0 if unknown.
     """
 
     has_video: bool
@@ -100,7 +101,8 @@ def probe(path: str | Path, streams: StreamChoice = AUTOMATIC, damage: DamageLog
             video: Any = container.streams.video[select_stream(container, path, "video", streams, damage)]
             fps = float(video.average_rate or 0)
             width, height = _display_size(container, video)
-        return MediaInfo(has_video, has_audio, width, height, fps, (container.duration or 0) / av.time_base)
+        seconds = (container.duration or 0) / av.time_base or content_seconds(path)
+        return MediaInfo(has_video, has_audio, width, height, fps, seconds)
 
 
 def _display_size(container: av.container.InputContainer, stream: Any) -> tuple[int, int]:
