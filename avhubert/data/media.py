@@ -51,13 +51,13 @@ AUTOMATIC = StreamChoice()
 
 @dataclass(frozen=True)
 class Damage:
-    """Consecutive packets of a stream that could not be decoded.
+    """A part of a stream that is lost: packets that could not be decoded, or that are missing.
 
     Attributes:
         stream: 'audio' or 'video'.
         start: Seconds after the start of the file.
         seconds: Length of what is lost.
-        packets: Number of packets.
+        packets: Number of packets that could not be decoded; 0: there are none in this part.
         reason: FFmpeg's message.
     """
 
@@ -72,7 +72,14 @@ class Damage:
         """Seconds after the start of the file at which the stream continues."""
         return self.start + self.seconds
 
+    def is_neighbour(self, later: Damage) -> bool:
+        """Whether the next damage of the file belongs to the same stretch of damaged packets."""
+        packets = self.packets > 0 and later.packets > 0
+        return packets and self.stream == later.stream and later.start <= self.end + NEIGHBOUR_SECONDS
+
     def __str__(self) -> str:
+        if self.packets == 0:
+            return f"the {self.stream} has nothing from {self.start:.1f} s to {self.end:.1f} s"
         packets = "1 damaged packet" if self.packets == 1 else f"{self.packets} damaged packets"
         was = "was" if self.packets == 1 else "were"
         return f"{packets} of the {self.stream} {was} skipped at {self.start:.1f} s ({self.seconds:.2f} s lost)"
@@ -85,12 +92,12 @@ class DamageLog:
     """
 
     def __init__(self) -> None:
-        self._packets: dict[tuple[StreamKind, int], Damage] = {}
+        self._parts: dict[tuple[StreamKind, int, bool], Damage] = {}
         self._notes: dict[str, None] = {}
 
     def add(self, damage: Damage) -> None:
-        """Record a damaged packet."""
-        self._packets.setdefault((damage.stream, round(1000 * damage.start)), damage)
+        """Record a damaged packet or a gap."""
+        self._parts.setdefault((damage.stream, round(1000 * damage.start), damage.packets == 0), damage)
 
     def note(self, sentence: str) -> None:
         """Record another message for the user, such as which of several streams is read."""
@@ -98,7 +105,7 @@ class DamageLog:
 
     def merge(self, other: DamageLog) -> None:
         """Record the entries of another log."""
-        for damage in other._packets.values():
+        for damage in other._parts.values():
             self.add(damage)
         for sentence in other._notes:
             self.note(sentence)
@@ -106,9 +113,9 @@ class DamageLog:
     def damages(self) -> list[Damage]:
         """The damage of each stream in order of time; neighbouring packets are one entry."""
         merged: list[Damage] = []
-        for damage in sorted(self._packets.values(), key=lambda damage: (damage.stream, damage.start)):
+        for damage in sorted(self._parts.values(), key=lambda damage: (damage.stream, damage.start)):
             last = merged[-1] if merged else None
-            if last is None or last.stream != damage.stream or damage.start > last.end + NEIGHBOUR_SECONDS:
+            if last is None or not last.is_neighbour(damage):
                 merged.append(damage)
             else:
                 seconds, packets = last.seconds + damage.seconds, last.packets + damage.packets
@@ -120,7 +127,7 @@ class DamageLog:
         return (*self._notes, *map(str, self.damages()))
 
     def __bool__(self) -> bool:
-        return bool(self._packets or self._notes)
+        return bool(self._parts or self._notes)
 
 
 def open_container(path: str | Path, options: Mapping[str, str] | None = None) -> av.container.InputContainer:

@@ -15,6 +15,7 @@ from avhubert.constants import FRAME_RATE
 from avhubert.data.lengths import compare_lengths
 from avhubert.data.media import (
     MAX_FAILURES,
+    MAX_PIXELS,
     Damage,
     DamageLog,
     FileIdentity,
@@ -23,10 +24,14 @@ from avhubert.data.media import (
     file_start,
     open_container,
 )
+from avhubert.errors import MediaError
 
 SEEK_SECONDS = (1, 10)  # decoding starts this much before the requested part; after a seek, first frames are inexact
 LONGEST_FRAME_SECONDS = 3600  # a longer last frame has a wrong timestamp
 JUMP_SECONDS = 10  # a larger jump between two frames is checked with the next frame
+LARGE_PIXELS = 4_000_000  # each thread keeps frames, so that larger frames get few threads
+LARGE_FRAME_THREADS = 4
+GAP_SECONDS = 1  # without a frame, which is reported
 KNOWN_ENDS = 256  # streams whose end is remembered
 
 Frame = TypeVar("Frame", av.AudioFrame, av.VideoFrame)
@@ -45,6 +50,17 @@ class TimedFrame(Generic[Frame]):
 
     frame: Frame
     time: Fraction | None
+
+
+def check_size(path: str | Path, stream: Any) -> None:
+    """MediaError if the frames of a video stream are too large to be read."""
+    if stream.width * stream.height > MAX_PIXELS:
+        raise MediaError(
+            f"the frames of {path} have {stream.width} × {stream.height} pixels, more than the {MAX_PIXELS / 1e6:.0f} "
+            "million that are read; scale the video down",
+            kind="frames too large",
+            path=path,
+        )
 
 
 class _FlushError(Exception):
@@ -203,7 +219,11 @@ class StreamDecoder(Generic[Frame]):
             self.stream = stream
             self._begin = file_start(container)
             if self.kind == "video":
+                check_size(self.path, stream)
                 stream.thread_type = "AUTO"
+                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+                if stream.width * stream.height > LARGE_PIXELS:
+                    stream.codec_context.thread_count = LARGE_FRAME_THREADS
             if threads:
                 stream.codec_context.thread_count = threads
             if seek is not None:
@@ -219,11 +239,13 @@ class StreamDecoder(Generic[Frame]):
         self._end = Fraction(0)
         clock: _Clock[Frame] = _Clock()
         known = not after_seek  # after a seek, frames without a timestamp are somewhere
+        complete = False  # no packet was skipped since the last frame
         for packet in self._packets(container):
             try:
                 frames = packet.decode()
             except (FFmpegError, OSError) as error:
                 self._record(packet, start, known, error)
+                complete = False
                 if packet.size == 0 and self.kind == "video" and self.stream.codec_context.thread_count != 1:
                     raise _FlushError from error
                 continue
@@ -233,8 +255,11 @@ class StreamDecoder(Generic[Frame]):
                 if known:
                     for timed in clock.add(TimedFrame(frame, time), self._duration(frame)):
                         self._stamp(timed)
+                        if complete:
+                            self._record_gap(timed, start)
+                        self._end = max(self._end, clock.end)
+                        complete = True
                         yield timed
-                    self._end = max(self._end, clock.end)
         for timed in clock.flush():
             self._stamp(timed)
             yield timed
@@ -270,6 +295,14 @@ class StreamDecoder(Generic[Frame]):
         if self.kind == "audio":
             return Fraction(frame.samples, frame.sample_rate)
         return (frame.duration or 0) * (frame.time_base or Fraction(0)) or Fraction(1, FRAME_RATE)
+
+    def _record_gap(self, timed: TimedFrame[Frame], start: Fraction) -> None:
+        """Record that packets before a frame are missing, which a damaged container skips without an error."""
+        if self.damage is None or timed.time is None or timed.time < start:
+            return
+        gap = timed.time - self._end
+        if gap > GAP_SECONDS:
+            self.damage.add(Damage(self.kind, float(self._end), float(gap), packets=0))
 
     def _record(self, packet: Any, start: Fraction, known: bool, error: FFmpegError | OSError) -> None:
         """Record a damaged packet that belongs to the requested part."""

@@ -23,7 +23,7 @@ from avhubert.data.deinterlacing import progressive
 from avhubert.data.lengths import content_seconds
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice, open_container
 from avhubert.data.orientation import Orientation, display_size, stretched_width
-from avhubert.data.packets import NothingDecodedError, StreamDecoder
+from avhubert.data.packets import NothingDecodedError, StreamDecoder, check_size
 from avhubert.data.streams import candidates, select_stream, selector
 from avhubert.encoding import placeholder_message
 from avhubert.errors import MediaError
@@ -99,6 +99,7 @@ def probe(path: str | Path, streams: StreamChoice = AUTOMATIC, damage: DamageLog
         fps = 0.0
         if has_video:
             video: Any = container.streams.video[select_stream(container, path, "video", streams, damage)]
+            check_size(path, video)
             fps = float(video.average_rate or 0)
             width, height = _display_size(container, video)
         seconds = (container.duration or 0) / av.time_base or content_seconds(path)

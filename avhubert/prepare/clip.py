@@ -13,6 +13,7 @@ from avhubert.config.command_defaults import MAX_CLIP_SECONDS
 from avhubert.constants import FRAME_RATE, MOUTH_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora.sources import Rejection, SourceClip
 from avhubert.data.audio import read_audio, write_wav
+from avhubert.data.lengths import content_seconds
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.video import MediaInfo, probe, read_frames, rgb_to_gray, write_video
 from avhubert.errors import MediaError
@@ -89,6 +90,8 @@ def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float) -> Pat
     if not audio_path.is_file():
         raise MediaError("no audio track", kind="no audio track")
     length = (media.duration_seconds if clip.end is None else clip.end) - clip.start
+    if clip.end is None and length > max_seconds + MAX_LENGTH_DIFFERENCE:  # the header may be wrong
+        length = content_seconds(clip.path) - clip.start
     if length > max_seconds + MAX_LENGTH_DIFFERENCE:
         raise too_long(max_seconds)
     return audio_path

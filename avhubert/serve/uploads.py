@@ -16,6 +16,7 @@ import av
 
 from avhubert import platforms
 from avhubert.data.media import open_container
+from avhubert.data.streams import candidates
 from avhubert.errors import AvhubertError, CheckpointError, MediaError
 from avhubert.serve.limits import CHECK_MEMORY, DURATION_TOLERANCE, MAX_FPS, MAX_PIXELS, RequestError, too_long
 
@@ -29,7 +30,6 @@ FORMATS = (
 )  # fmt: skip
 OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 POLL_SECONDS = 0.1
-COVER = av.stream.Disposition.attached_pic  # the cover image of an audio file
 FILE_NAME = "the file"  # in messages: clients do not learn where uploads are stored
 
 
@@ -118,8 +118,8 @@ def check(path: Path, max_seconds: float) -> None:
     """
     try:
         with open_container(path, OPTIONS) as container:
-            videos = [stream for stream in container.streams.video if not stream.disposition & COVER][:1]
-            streams = [*videos, *container.streams.audio[:1]]
+            videos = [container.streams.video[index] for index in candidates(container, "video")]
+            streams = [*videos, *(container.streams.audio[index] for index in candidates(container, "audio"))]
             if not streams:
                 raise MediaError(f"{path} has neither a video nor an audio track", path=path)
             _check_header(container, streams, max_seconds)
