@@ -103,7 +103,7 @@ def test_a_fragmented_file_that_is_cut_in_its_last_packet_is_read(tmp_path: Path
 def test_a_stream_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path) -> None:
     path = audio_file(tmp_path / "a.m4a", speech(2), "aac")
     break_packets(path)
-    with pytest.raises(MediaError, match=r"cannot read the audio of .*a\.m4a: Invalid data"):
+    with pytest.raises(MediaError, match=r"cannot read the audio of .*a\.m4a: "):
         read_audio(path)
     with Recording(tmp_path / "v.mov") as recording:
         recording.write_video(recording.video_stream("mjpeg"), [moving(index) for index in range(5)])
@@ -262,10 +262,10 @@ def test_frames_that_are_too_large_are_an_error(tmp_path: Path) -> None:
         recording.write_video(recording.video_stream("rawvideo"), [moving(0)])
     content = bytearray((tmp_path / "small.avi").read_bytes())
     form = content.index(b"strf") + 8
-    content[form + 4 : form + 12] = struct.pack("<ii", 30_000, 30_000)
+    content[form + 4 : form + 12] = struct.pack("<ii", 10_000, 10_000)
     (tmp_path / "huge.avi").write_bytes(content)
     with pytest.raises(
-        MediaError, match=r"the frames of .*huge\.avi have 30000 × 30000 pixels, more than the 50 million"
+        MediaError, match=r"the frames of .*huge\.avi have 10000 × 10000 pixels, more than the 50 million"
     ):
         probe(tmp_path / "huge.avi")
     with pytest.raises(MediaError, match="scale the video down"):
