@@ -15,7 +15,7 @@ pytestmark = pytest.mark.quick
 PACKAGE = Path(avhubert.__file__).parent
 
 # may be imported by all; they import nothing but each other
-COMMON = {"constants", "errors", "platforms", "encoding", "files", "report", "config", "devices"}
+COMMON = {"constants", "errors", "platforms", "encoding", "files", "processes", "report", "config", "devices"}
 LIGHT_COMMON = COMMON - {"devices"}  # devices needs torch
 LIGHT_MODULES = {"serve.limits"}  # defaults of options that belong to another package
 # what the common modules may use from outside

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from avhubert.cli.arguments import (
+    MODALITY_CHOICES,
     add_seed,
     add_streams,
     add_workers,
@@ -97,6 +98,20 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"reject longer clips (default {defaults.MAX_CLIP_SECONDS:g})",
     )
+    parser.add_argument(
+        "--streams",
+        choices=(*MODALITY_CHOICES, "any"),
+        default="av",
+        help="streams of every clip: av (default), a or v; any: a recording without audio or without a face becomes a "
+        "clip with the stream that it has",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=defaults.STALL_SECONDS,
+        metavar="S",
+        help=f"reject a clip if nothing of it is decoded for so many seconds (default {defaults.STALL_SECONDS:g})",
+    )
     parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
     parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
     parser.add_argument(
@@ -126,6 +141,8 @@ def _prepare(options: argparse.Namespace) -> None:
         landmarks=options.landmarks,
         executor=options.executor,
         streams=stream_choice(options),
+        stall_seconds=options.timeout,
+        modality=options.streams,
     )
     show(summary)
 

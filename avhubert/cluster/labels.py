@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ from avhubert.cluster.label_report import label_report
 from avhubert.cluster.split_labels import SplitFeatures, write_split_labels
 from avhubert.constants import SPLITS
 from avhubert.data.labels import LabelInfo, write_label_info
-from avhubert.data.manifest import read_manifest
+from avhubert.data.manifest import Clip, read_manifest
 from avhubert.devices import AUTO, resolve_device
-from avhubert.errors import ConfigError, DataError
+from avhubert.errors import ConfigError, DataError, list_names
 from avhubert.features.extractors import Extractor, make_extractor
-from avhubert.features.shards import write_shards
+from avhubert.features.shards import Shards, write_shards
 from avhubert.features.specification import MFCC, parse
 from avhubert.files import atomic_directory, lock_directory, output_directory, read_json_object, write_json
+
+_log = logging.getLogger(__name__)
 
 METRICS_FILE = "quality.json"
 
@@ -69,7 +72,8 @@ def cluster(
     Raises:
         ConfigError: the specification, a number, the device or the precision is impossible, or `out` holds something
             other than labels.
-        DataError: no train.tsv, fewer frames than clusters, over 5 % of the clusters empty.
+        DataError: no train.tsv, no training clip has audio (MFCC), fewer frames than clusters, over 5 % of the clusters
+            empty.
     """
     spec = parse(features)
     if clusters < 2:
@@ -150,8 +154,29 @@ def _features(data_dir: Path, extractor: Extractor, out: str | Path, splits: Seq
     work = output_directory(out.parent / f".{out.name}.features")
     with lock_directory(work):
         shards = {split: write_shards(work / split, clips, extractor, split) for split, clips in manifests.items()}
+        _report_clips_without_features(manifests, shards)
         yield SplitFeatures(data_dir, manifests, shards)
     shutil.rmtree(work)
+
+
+def _report_clips_without_features(manifests: Mapping[str, Sequence[Clip]], shards: Mapping[str, Shards]) -> None:
+    """Name the clips without audio, which have no MFCC and get no labels; DataError if there is no other clip."""
+    lengths = {split: shards[split].frames for split in manifests}
+    without = [
+        clip.id
+        for split, clips in manifests.items()
+        for clip, frames in zip(clips, lengths[split], strict=True)
+        if not frames
+    ]
+    if without and not any(lengths.get("train", [1])):
+        raise DataError("no training clip has audio, so there are no MFCC; cluster a layer of a model instead")
+    if without:
+        _log.warning(
+            "%d clips have no audio, so no MFCC and no labels: %s; pre-training leaves them out until labels are made "
+            "from a layer of a model",
+            len(without),
+            list_names(without),
+        )
 
 
 def _write_labels(

@@ -6,6 +6,7 @@ from __future__ import annotations
 VOCAB_SIZE = 1000  # symbols of the tokenizer
 MAX_REJECTED = 0.5  # share of the inputs; more means that the corpus or the way it is read is wrong
 MAX_CLIP_SECONDS = 120.0
+STALL_SECONDS = 120.0  # without a decoded frame: then a decoder hangs; network file systems can pause for a minute
 SHARD_MB = 1000
 SPEAKERS = 4
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import json
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from avhubert.config.command_defaults import STALL_SECONDS
 from avhubert.constants import SAMPLE_RATE
 from avhubert.data.audio import read_audio
 from avhubert.data.video import probe, thumbnails
 from avhubert.errors import ConfigError, MediaError
 from avhubert.files import cache_directory, write_text
+from avhubert.platforms import usable_cores, usable_processes
+from avhubert.processes import Failure, run_in_processes
 from avhubert.report import progress
 
 _log = logging.getLogger(__name__)
@@ -37,31 +39,38 @@ LEVELS_PER_SECOND = 25
 Cut = tuple[float, float | None]  # start and end in seconds; None: until the end of the video
 
 
-def cut_long_videos(videos: Sequence[Path]) -> dict[Path, list[Cut]]:
+def cut_long_videos(videos: Sequence[Path], modality: str = "av") -> dict[Path, list[Cut] | Failure]:
     """`cut` of each long video, several in parallel; cached in the user's cache folder, since it reads whole videos.
 
-    Videos that cannot be read are not in the result: preparation reports the reason.
+    With the modality 'a' or 'any', long recordings without video are cut too; with 'a', only the audio decides.
+
+    Videos that are short or cannot be read are not in the result: preparation reports the reason. A video at which the
+    decoder crashes or hangs has the failure instead.
     """
-    long_videos = [video for video in videos if _is_long(video)]
-    if not long_videos:
+    if not videos:
         return {}
     cuts = {}
-    cut_one = functools.partial(_cached_cut, cache=_cache())
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress() as bar:  # decoding releases the interpreter lock
-        task = bar.add_task("cutting long videos", total=len(long_videos), unit="videos")
-        for video, pieces in zip(long_videos, pool.map(cut_one, long_videos), strict=True):
+    processes = usable_processes(min(usable_cores(), len(videos)))
+    work = partial(cut_if_long, modality=modality, cache=_cache())
+    outcomes = run_in_processes(work, videos, processes, STALL_SECONDS)
+    with contextlib.closing(outcomes), progress() as bar:
+        task = bar.add_task("looking for long videos to cut", total=len(videos), unit="videos")
+        for video, pieces in outcomes:
             bar.advance(task)
             if pieces is not None:
                 cuts[video] = pieces
     return cuts
 
 
-def _is_long(video: Path) -> bool:
+def cut_if_long(video: Path, modality: str = "av", cache: Path | None = None) -> list[Cut] | None:
+    """`cut` of a long video; None for a short one and for one that cannot be read."""
     try:
         media = probe(video)
+        if media.duration_seconds <= LONGEST_SECONDS or not (media.has_video or modality in ("a", "any")):
+            return None
+        return _cached_cut(video, media.has_video and modality != "a", cache)
     except MediaError:
-        return False
-    return media.has_video and media.duration_seconds > LONGEST_SECONDS
+        return None
 
 
 def _cache() -> Path | None:
@@ -73,42 +82,38 @@ def _cache() -> Path | None:
         return None
 
 
-def _cached_cut(video: Path, cache: Path | None) -> list[Cut] | None:
+def _cached_cut(video: Path, use_video: bool, cache: Path | None) -> list[Cut] | None:
     if cache is None:
-        return _cut_or_none(video)
+        return cut(video, use_video)
     try:
         status = video.stat()
     except OSError:
         return None
-    key = f"{CACHE_VERSION} {video.resolve()} {status.st_size} {status.st_mtime_ns}"
+    key = f"{CACHE_VERSION} {video.resolve()} {status.st_size} {status.st_mtime_ns}{'' if use_video else ' audio'}"
     cached = cache / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):  # missing, or damaged
         return [(start, end) for start, end in json.loads(cached.read_text(encoding="utf-8"))]
-    pieces = _cut_or_none(video)
-    if pieces is not None:
-        with contextlib.suppress(OSError):  # a full disk: the next run cuts again
-            write_text(cached, json.dumps(pieces))
+    pieces = cut(video, use_video)
+    with contextlib.suppress(OSError):  # a full disk: the next run cuts again
+        write_text(cached, json.dumps(pieces))
     return pieces
 
 
-def _cut_or_none(video: Path) -> list[Cut] | None:
-    try:
-        return cut(video)
-    except MediaError:
-        return None
-
-
-def cut(video: Path) -> list[Cut]:
+def cut(video: Path, use_video: bool = True) -> list[Cut]:
     """(start, end) in seconds of the pieces of a long video; the end of the last one is None.
 
     A video is cut at every scene change. A scene of more than 15 s is also cut where its audio is quietest, into
     pieces of 5 to 15 s. Memory: a few frames and 25 numbers per second.
 
+    Args:
+        video: The file.
+        use_video: Whether the video is read for scene changes.
+
     Raises:
         MediaError: The video or its audio cannot be read.
     """
     media = probe(video)
-    scenes, length = _scenes(video)
+    scenes, length = _scenes(video) if use_video else ([0.0], media.duration_seconds)
     power = _audio_power(video, max(length, media.duration_seconds)) if media.has_audio else np.zeros(0)
     starts: list[float] = []
     for start, end in itertools.pairwise([*scenes, length]):

@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avhubert.constants import SPLITS
-from avhubert.corpora.cuts import cut_long_videos
+from avhubert.corpora.cuts import Cut, cut_long_videos
 from avhubert.corpora.sources import (
     Listing,
     Rejection,
     SourceClip,
     clip_id,
-    find_videos,
+    find_sources,
     phone_file,
     require_clips,
 )
 from avhubert.corpora.transcripts import Piece, TranscriptReader, find_table, name_key, read_table
 from avhubert.errors import DataError
 from avhubert.files import fitting_name
+from avhubert.processes import Failure
 
 FACE = re.compile(r"_face\d+$")  # the end of the id of another face's clip
 
@@ -53,16 +54,20 @@ class _Ids:
         return name
 
 
-def find(src: str | Path) -> Listing:
-    """All videos below `src`, long ones in pieces, and those whose name or transcript cannot be used.
+def find(src: str | Path, modality: str = "av") -> Listing:
+    """All recordings below `src`, long ones in pieces, and those whose name or transcript cannot be used.
 
     Clips below train/, valid/ or test/ have that split, all others have '' (preparation draws their splits).
+
+    Args:
+        src: The folder.
+        modality: The streams of the clips: audio files are recordings too for 'a' and 'any'.
 
     Raises:
         DataError: `src` is not a folder, or contains no videos; transcripts.csv is malformed.
     """
     src = Path(src)
-    found = find_videos(src)
+    found = find_sources(src, modality)
     reader = TranscriptReader()
     table = _Table(src, reader)
     ids = _Ids()
@@ -81,9 +86,10 @@ def find(src: str | Path) -> Listing:
         for bad in transcript.bad if transcript else []:
             rejections.append(Rejection(f"{stem}, {bad.where}", bad.reason, bad.kind))
     reader.report()
-    clips = _clips(videos, ids)
+    clips = _clips(videos, ids, rejections, modality)
     rejections += table.rest()
-    return require_clips(clips, rejections, src, "no videos", found.skipped)
+    missing = "no videos" if modality in ("av", "v") else "no recordings"
+    return require_clips(clips, rejections, src, missing, found.skipped)
 
 
 class _Table:
@@ -111,11 +117,17 @@ class _Table:
         return [Rejection(clip_id(name), reason, reason) for name in sorted(self._pieces)]
 
 
-def _clips(videos: list[_Video], ids: _Ids) -> list[SourceClip]:
-    cuts = cut_long_videos([video.path for video in videos if video.pieces is None])
+def _clips(videos: list[_Video], ids: _Ids, rejections: list[Rejection], modality: str) -> list[SourceClip]:
+    """The clips of all videos; videos that cannot be cut are added to `rejections`."""
+    cuts = cut_long_videos([video.path for video in videos if video.pieces is None], modality)
     clips = []
     for video in videos:
-        pieces = video.pieces or [Piece(start, end) for start, end in cuts.get(video.path, [(0.0, None)])]
+        whole: list[Cut] = [(0.0, None)]
+        pieces_of_video = cuts.get(video.path, whole)
+        if isinstance(pieces_of_video, Failure):
+            rejections.append(Rejection(ids.unique(video.stem), pieces_of_video.reason, pieces_of_video.kind))
+            continue
+        pieces = video.pieces or [Piece(start, end) for start, end in pieces_of_video]
         top_folder = video.name.split("/")[0]
         split = top_folder if top_folder in SPLITS else ""
         for number, piece in enumerate(pieces):

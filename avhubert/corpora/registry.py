@@ -33,7 +33,9 @@ def check_corpus(corpus: str, valid_list: Path | None, english_ids: Path | None)
             raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
 
 
-def find_clips(corpus: str, src: Path, english_ids: Path | None = None) -> Listing:
-    """The clips of the corpus at `src`. DataError if there are none."""
+def find_clips(corpus: str, src: Path, english_ids: Path | None = None, modality: str = "av") -> Listing:
+    """The clips of the corpus at `src`, for clips with the streams of `modality`. DataError if there are none."""
+    if corpus == "folder":
+        return folder.find(src, modality)
     find = CORPORA[corpus]
     return find(src) if english_ids is None else find(src, english_ids)

@@ -89,12 +89,32 @@ def list_videos(folder: Path) -> list[Path]:
 
 def find_videos(folder: Path) -> Recordings:
     """All video files below `folder`, and what was skipped there. DataError if it is not a folder."""
+    _require_folder(folder)
+    return _without_companions(find_recordings(folder, VIDEO_EXTENSIONS))
+
+
+def find_sources(folder: Path, modality: str) -> Recordings:
+    """The files below `folder` that can become clips of a modality: videos and, for 'a' and 'any', audio files.
+
+    DataError if it is not a folder.
+    """
+    if modality not in ("a", "any"):
+        return find_videos(folder)
+    _require_folder(folder)
+    return _without_companions(find_recordings(folder))
+
+
+def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name the folder that holds the videos", path=folder)
-    videos = find_recordings(folder, VIDEO_EXTENSIONS)
-    names = {path.with_suffix("") for path in videos.files}
-    videos.skipped = [item for item in videos.skipped if not _is_audio_of(item.path, names)]
-    return videos
+
+
+def _without_companions(found: Recordings) -> Recordings:
+    """The same without audio files that are the audio of a video beside them."""
+    videos = {path.with_suffix("") for path in found.files if path.suffix.lower() in VIDEO_EXTENSIONS}
+    found.files = [path for path in found.files if not _is_audio_of(path, videos)]
+    found.skipped = [item for item in found.skipped if not _is_audio_of(item.path, videos)]
+    return found
 
 
 def _is_audio_of(path: Path, videos: set[Path]) -> bool:

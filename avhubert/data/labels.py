@@ -203,13 +203,14 @@ def is_described(path: Path, info: LabelInfo) -> bool:
 
 
 def _check_rate(path: Path, rows: Sequence[np.ndarray], clips: Sequence[Clip], rate: int) -> None:
-    """Raise DataError if the labels and frames of most clips differ in duration."""
+    """Raise DataError if the labels and frames of most clips with labels differ in duration."""
+    labelled = [(clip, row) for clip, row in zip(clips, rows, strict=True) if len(row)]
     drifting = [
         (clip, len(row))
-        for clip, row in zip(clips, rows, strict=True)
+        for clip, row in labelled or zip(clips, rows, strict=True)
         if drift_seconds(clip, len(row), rate) >= DRIFT_SECONDS
     ]
-    if 2 * len(drifting) > len(clips):
+    if 2 * len(drifting) > (len(labelled) or len(clips)):
         clip, count = drifting[0]
         raise DataError(
             f"{path} does not match the manifest: clip '{clip.id}' lasts {clip.frames / FRAME_RATE:.2f} s, its "

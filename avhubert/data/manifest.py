@@ -204,7 +204,7 @@ def select(
         min_frames: shorter clips are left out.
         max_frames: longer clips are left out; None: no limit.
         label_sets: per label set the rows of labels in the order of the clips, and labels per second. A clip is left
-            out if the duration of its labels differs from its own by 0.1 s or more.
+            out if it has no labels, or if their duration differs from its own by 0.1 s or more.
         streams: a clip with none of them is left out.
 
     Returns:
@@ -219,6 +219,8 @@ def select(
             reason = f"shorter than {min_frames} frames"
         elif max_frames is not None and clip.frames > max_frames:
             reason = f"longer than {max_frames} frames"
+        elif not all(len(rows[index]) for rows, _ in label_sets):
+            reason = "without labels"
         elif any(drift_seconds(clip, len(rows[index]), rate) >= DRIFT_SECONDS for rows, rate in label_sets):
             reason = f"labels and frames differ by {DRIFT_SECONDS:g} s or more"
         else:

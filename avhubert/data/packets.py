@@ -25,6 +25,7 @@ from avhubert.data.media import (
     open_container,
 )
 from avhubert.errors import MediaError
+from avhubert.processes import report_progress
 
 SEEK_SECONDS = (1, 10)  # decoding starts this much before the requested part; after a seek, first frames are inexact
 LONGEST_FRAME_SECONDS = 3600  # a longer last frame has a wrong timestamp
@@ -257,6 +258,8 @@ class StreamDecoder(Generic[Frame]):
                         self._stamp(timed)
                         if complete:
                             self._record_gap(timed, start)
+                        if clock.end > self._end:  # frames without an advance in time are no progress
+                            report_progress()
                         self._end = max(self._end, clock.end)
                         complete = True
                         yield timed

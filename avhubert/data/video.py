@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-import torch
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
-from torch import Tensor
 
 from avhubert.constants import CROP_SIZE, FRAME_RATE, SAMPLE_RATE
 from avhubert.data.deinterlacing import progressive
@@ -30,6 +28,9 @@ from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
 PROBED_PACKETS = 50  # after which `probe` takes the size of the header
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MEAN, STD = 0.421, 0.165  # of the gray levels / 255, as published
 
 
@@ -347,6 +348,8 @@ def transform(frames: np.ndarray, top: int | None = None, left: int | None = Non
             f"a {CROP_SIZE}×{CROP_SIZE} crop at ({top}, {left}) does not fit a frame of {height}×{width} pixels"
         )
     crop = frames[:, top : top + CROP_SIZE, left : left + CROP_SIZE]
+    import torch  # here: processes that only decode start faster, and in less memory, without it
+
     return torch.from_numpy(_normalised_levels().take(crop[:, :, ::-1] if flip else crop))
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from avhubert.constants import SAMPLE_RATE
 from avhubert.data.manifest import Clip
 from avhubert.data.shards import clip_samples
-from avhubert.errors import DataError
 from avhubert.features.prefetch import prefetch
 from avhubert.features.specification import MFCC
 
 WINDOW = 400  # samples of an MFCC window
+WIDTH = 39  # values of a feature frame
 INT16_SCALE = 32768
 
 
@@ -51,23 +51,16 @@ mfcc(np.zeros(WINDOW, np.int16))
 
 
 class MfccExtractor:
-    """MFCC of the audio of every clip; see `extractors.Extractor`."""
+    """MFCC of the audio of the clips; see `extractors.Extractor`."""
 
     def __init__(self) -> None:
         self.dtype: type[np.floating[Any]] = np.float32
         self.identity: dict[str, Any] = {"features": MFCC}
 
     def extract(self, clips: Sequence[Clip]) -> Iterator[tuple[int, np.ndarray]]:
-        """Position in `clips` and features [F, 39] of every clip, in order.
+        """Position in `clips` and features [F, 39] of every clip, in order; a clip without audio has F = 0."""
+        yield from enumerate(prefetch(_read, clips))
 
-        Raises:
-            DataError: a clip has no audio.
-        """
-        yield from enumerate(prefetch(self._read, clips))
 
-    def _read(self, clip: Clip) -> np.ndarray:
-        if not clip.audio_samples:
-            raise DataError(
-                f"clip '{clip.id}' has no audio, so no MFCC; take it out of the manifest, or cluster a model's layer"
-            )
-        return mfcc(clip_samples(clip.audio))
+def _read(clip: Clip) -> np.ndarray:
+    return mfcc(clip_samples(clip.audio)) if clip.audio_samples else np.zeros((0, WIDTH), np.float32)

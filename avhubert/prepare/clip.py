@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,29 @@ from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 from avhubert.prepare.detectors.selection import LandmarkSource
 from avhubert.prepare.detectors.stored import Points, landmark_file, read_landmarks
+from avhubert.prepare.log import rejection_of
 from avhubert.prepare.mouth import crops, find_mouths
 from avhubert.prepare.records import ClipResult
-from avhubert.prepare.rejection import MAX_LENGTH_DIFFERENCE, FrameMonitor, check_clip, too_long
+from avhubert.prepare.rejection import (
+    MAX_LENGTH_DIFFERENCE,
+    NO_AUDIO,
+    NO_VIDEO,
+    TOO_LONG,
+    FrameMonitor,
+    check_audio,
+    check_lengths,
+    check_video,
+    too_long,
+)
+from avhubert.processes import failure_of
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Which streams are read: which of several ones, and the modality of the clip."""
+
+    choice: StreamChoice
+    modality: str
 
 
 @dataclass(frozen=True)
@@ -34,12 +54,14 @@ class _Face:
         share: Share of frames in which the face was detected.
         warnings: Messages for the user.
         copy: The frames are exactly those of the input file, which is copied.
+        box: float [T, 4], around the face; None: the face fills the frame.
     """
 
     frames: Iterable[np.ndarray]
     share: float = 1.0
     warnings: tuple[str, ...] = ()
     copy: bool = False
+    box: np.ndarray | None = None
 
 
 def prepare_clip(
@@ -48,53 +70,135 @@ def prepare_clip(
     max_seconds: float = MAX_CLIP_SECONDS,
     landmarks: LandmarkSource | None = None,
     streams: StreamChoice = AUTOMATIC,
+    modality: str = "av",
 ) -> ClipResult:
-    """Write DST/video/ID.mp4 and DST/audio/ID.wav of a clip, or return why it is rejected. Runs in a worker."""
+    """Write DST/video/ID.mp4 and DST/audio/ID.wav of a clip, or return why it is rejected. Runs in a worker.
+
+    Any error rejects only the clip, except those that `failure_of` raises again.
+
+    Args:
+        clip: The source clip.
+        dst: The output folder.
+        max_seconds: Longer clips are rejected.
+        landmarks: Where the landmarks come from; None: the default detector.
+        streams: Which of several streams of the file are read.
+        modality: The streams that the clip gets: 'av', 'a', 'v', or 'any', those that can be used.
+    """
     landmarks = landmarks or LandmarkSource()
-    fingerprint = input_fingerprint(clip, landmarks, streams)
-    damage = DamageLog()
+    fingerprint = ""
     try:
-        media = probe(clip.path, streams, damage)
-        audio_path = _check_header(clip, media, max_seconds)
-        # the header can be wrong: never read more than can be used
-        latest = clip.start + max_seconds + 1 if clip.end is None else clip.end
-        audio_streams = streams if audio_path == clip.path else AUTOMATIC
-        samples = read_audio(audio_path, clip.start, latest, audio_streams, damage)
-        monitor = FrameMonitor(round(max_seconds * FRAME_RATE))
-        if (media.width, media.height) == (MOUTH_SIZE, MOUTH_SIZE):
-            faces = [_existing_mouth_clip(clip, media, monitor, streams, damage)]
-        else:
-            faces = _find_faces(clip, monitor, samples, landmarks, streams, damage)
-        check_clip(monitor, faces[0].share, len(samples) / SAMPLE_RATE)
-        samples = samples[: monitor.frames * SAMPLES_PER_FRAME]
-        for name, face in zip(face_ids(clip.id, len(faces)), faces, strict=True):
-            _write(face, samples, clip.path, *media_paths(dst, name))
+        fingerprint = input_fingerprint(clip, landmarks, streams)
+        result = _prepare(clip, dst, max_seconds, landmarks, _Streams(streams, modality))
+        return replace(result, fingerprint=fingerprint + _one_stream(modality, result))
     except MediaError as error:
-        return ClipResult(clip.id, Rejection.from_error(clip.id, error, clip.path), fingerprint=fingerprint)
+        return ClipResult(
+            clip.id, Rejection.from_error(clip.id, error, clip.path), fingerprint=fingerprint + _one_stream(modality)
+        )
+    except Exception as error:
+        failure = failure_of(error)
+        rejection = rejection_of(clip.id, failure)
+        return ClipResult(
+            clip.id, rejection, fingerprint=fingerprint + _one_stream(modality), traceback=failure.traceback
+        )
+
+
+def _prepare(
+    clip: SourceClip, dst: Path, max_seconds: float, landmarks: LandmarkSource, wanted: _Streams
+) -> ClipResult:
+    damage = DamageLog()
+    media = probe(clip.path, wanted.choice, damage)
+    audio_path = _check_header(clip, media, max_seconds, wanted.modality)
+    samples, without_audio = None, None
+    if audio_path is not None:
+        try:
+            samples = _read_samples(clip, audio_path, max_seconds, wanted.choice, damage)
+        except MediaError as error:
+            if wanted.modality != "any" or not media.has_video:
+                raise
+            without_audio = error
+    monitor = FrameMonitor(round(max_seconds * FRAME_RATE))
+    faces: list[_Face] = []
+    without_video = None
+    if media.has_video and wanted.modality != "a":
+        try:
+            faces = _faces(clip, media, monitor, samples, landmarks, wanted.choice, damage)
+        except MediaError as error:
+            if wanted.modality != "any" or samples is None or error.kind == TOO_LONG:
+                raise
+            without_video = error
+    if not faces and samples is not None:
+        check_audio(len(samples) / SAMPLE_RATE, max_seconds)
+    elif samples is not None:
+        check_lengths(monitor, len(samples) / SAMPLE_RATE)
+        samples = samples[: monitor.frames * SAMPLES_PER_FRAME]
+    written: list[_Face | None] = [*faces] or [None]
+    for name, face in zip(face_ids(clip.id, len(written)), written, strict=True):
+        _write(face, samples, clip.path, *media_paths(dst, name))
+    left_out = [
+        f"without {stream}: {error.with_path_as('the file')}"
+        for stream, error in (("audio", without_audio), ("video", without_video))
+        if error is not None
+    ]
     return ClipResult(
         clip.id,
-        frames=monitor.frames,
-        samples=len(samples),
-        face_share=faces[0].share,
-        warnings=(*damage.sentences(), *faces[0].warnings),
-        fingerprint=fingerprint,
+        frames=monitor.frames if faces else 0,
+        samples=0 if samples is None else len(samples),
+        face_share=faces[0].share if faces else 0.0,
+        warnings=(*damage.sentences(), *left_out, *(faces[0].warnings if faces else ())),
         other_face_shares=tuple(face.share for face in faces[1:]),
     )
 
 
-def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float) -> Path:
-    """Check what is known before anything is decoded; the path of the audio: the video itself or a .wav beside it."""
-    if not media.has_video:
-        raise MediaError("no video track", kind="no video track")
-    audio_path = clip.path if media.has_audio else clip.path.with_suffix(".wav")
-    if not audio_path.is_file():
-        raise MediaError("no audio track", kind="no audio track")
+def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float, modality: str) -> Path | None:
+    """Check what is known before anything is decoded.
+
+    Returns:
+        The path of the audio: the video itself or a .wav beside it; None if the clip gets no audio.
+    """
+    if not media.has_video and "v" in modality:
+        raise MediaError("no video track", kind=NO_VIDEO)
+    audio_path: Path | None = clip.path if media.has_audio else _audio_beside(clip.path)
+    if modality == "v":
+        audio_path = None
+    elif audio_path is None and modality != "any":
+        raise MediaError("no audio track", kind=NO_AUDIO)
     length = (media.duration_seconds if clip.end is None else clip.end) - clip.start
     if clip.end is None and length > max_seconds + MAX_LENGTH_DIFFERENCE:  # the header may be wrong
         length = content_seconds(clip.path) - clip.start
     if length > max_seconds + MAX_LENGTH_DIFFERENCE:
         raise too_long(max_seconds)
     return audio_path
+
+
+def _audio_beside(video: Path) -> Path | None:
+    path = video.with_suffix(".wav")
+    return path if path.is_file() else None
+
+
+def _read_samples(
+    clip: SourceClip, path: Path, max_seconds: float, streams: StreamChoice, damage: DamageLog
+) -> np.ndarray:
+    # the header can be wrong: never read more than can be used
+    latest = clip.start + max_seconds + 1 if clip.end is None else clip.end
+    return read_audio(path, clip.start, latest, streams if path == clip.path else AUTOMATIC, damage)
+
+
+def _faces(
+    clip: SourceClip,
+    media: MediaInfo,
+    monitor: FrameMonitor,
+    samples: np.ndarray | None,
+    landmarks: LandmarkSource,
+    streams: StreamChoice,
+    damage: DamageLog,
+) -> list[_Face]:
+    """The faces, the speaker's first, of a video that is usable."""
+    if (media.width, media.height) == (MOUTH_SIZE, MOUTH_SIZE):
+        faces = [_existing_mouth_clip(clip, media, monitor, streams, damage)]
+    else:
+        faces = _find_faces(clip, monitor, samples, landmarks, streams, damage)
+    check_video(monitor, faces[0].share, [face.box for face in faces if face.box is not None])
+    return faces
 
 
 def _existing_mouth_clip(
@@ -110,7 +214,7 @@ def _existing_mouth_clip(
 def _find_faces(
     clip: SourceClip,
     monitor: FrameMonitor,
-    samples: np.ndarray,
+    samples: np.ndarray | None,
     landmarks: LandmarkSource,
     streams: StreamChoice,
     damage: DamageLog,
@@ -119,7 +223,16 @@ def _find_faces(
     points = _stored_points(clip, landmarks.folder) if landmarks.kind == "stored" else None
     try:
         mouths = find_mouths(
-            clip.path, clip.start, clip.end, landmarks.model(), monitor, samples, points, streams=streams, damage=damage
+            clip.path,
+            clip.start,
+            clip.end,
+            landmarks.model(),
+            monitor,
+            samples,
+            points,
+            streams=streams,
+            damage=damage,
+            every_face=clip.every_face,
         )
     except MediaError as error:
         problem = monitor.problem() if monitor.finished else None
@@ -127,20 +240,23 @@ def _find_faces(
             raise problem from error
         raise
     return [
-        _Face(crops(clip.path, mouth, clip.start, clip.end, streams), mouth.face_share, mouth.warnings)
+        _Face(crops(clip.path, mouth, clip.start, clip.end, streams), mouth.face_share, mouth.warnings, box=mouth.box)
         for mouth in (mouths if clip.every_face else mouths[:1])
     ]
 
 
-def _write(face: _Face, samples: np.ndarray, source: Path, video: Path, audio: Path) -> None:
-    for path in (video, audio):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if face.copy:
-        with atomic_path(video) as temporary:
-            shutil.copyfile(source, temporary)
-    else:
-        write_video(video, face.frames)
-    write_wav(audio, samples)
+def _write(face: _Face | None, samples: np.ndarray | None, source: Path, video: Path, audio: Path) -> None:
+    """Write the streams that the clip has."""
+    if face is not None:
+        video.parent.mkdir(parents=True, exist_ok=True)
+        if face.copy:
+            with atomic_path(video) as temporary:
+                shutil.copyfile(source, temporary)
+        else:
+            write_video(video, face.frames)
+    if samples is not None:
+        audio.parent.mkdir(parents=True, exist_ok=True)
+        write_wav(audio, samples)
 
 
 def face_ids(identifier: str, faces: int) -> list[str]:
@@ -177,3 +293,21 @@ def input_fingerprint(clip: SourceClip, landmarks: LandmarkSource, streams: Stre
     for kind, position in (("a", streams.audio), ("v", streams.video)):
         suffix += "" if position is None else f"-{kind}{position}"
     return "-".join(f"{status.st_size}-{status.st_mtime_ns}" for status in (file.stat() for file in files)) + suffix
+
+
+def is_current(
+    result: ClipResult, clip: SourceClip, landmarks: LandmarkSource, streams: StreamChoice, modality: str
+) -> bool:
+    """Whether a usable clip was made from the inputs as they are, with the streams that the modality asks for."""
+    fingerprint = input_fingerprint(clip, landmarks, streams)
+    possible = {fingerprint + _one_stream(modality)}
+    if modality == "any":
+        possible.add(fingerprint)  # both streams
+    return result.rejection is None and result.fingerprint in possible
+
+
+def _one_stream(modality: str, result: ClipResult | None = None) -> str:
+    """The end of a fingerprint: '' if the clip is the same as of modality 'av'."""
+    if modality == "av" or (modality == "any" and result is not None and result.frames and result.samples):
+        return ""
+    return f"-{modality}"

@@ -50,7 +50,7 @@ def _write_split(directory: Path, split: str, clips: Sequence[PreparedClip], dst
         write_transcripts(directory / f"{split}.wrd", [clip.source.text or "" for clip in clips])
     if all(clip.source.phones for clip in clips):
         rows = [
-            phones_per_frame(clip.source.phones, clip.result.frames, clip.source.start)
+            phones_per_frame(clip.source.phones, clip.result.length, clip.source.start)
             for clip in clips
             if clip.source.phones
         ]

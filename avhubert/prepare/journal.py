@@ -28,8 +28,9 @@ def open_journal(dst: Path, shard: tuple[int, int]) -> Iterator[Callable[[ClipRe
 
 
 def read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, ClipResult]:
-    """The latest result of every clip by id, from the journals of all shards; a rejection never replaces a success.
+    """The latest result of every clip by id, from the journals of all shards.
 
+    A rejection never replaces a success with the same inputs: another shard or an earlier run had the clip.
     A last line that is torn, because the run was killed while writing, is ignored.
     """
     wanted = {clip.id for clip in clips}
@@ -40,8 +41,8 @@ def read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, ClipResul
                 continue
             result = _from_json(entry)
             before = results.get(result.id)
-            succeeded = before is not None and before.rejection is None
-            if result.id in wanted and not (result.rejection is not None and succeeded):
+            kept = before is not None and before.rejection is None and before.fingerprint == result.fingerprint
+            if result.id in wanted and not (result.rejection is not None and kept):
                 results[result.id] = result
     return results
 

@@ -16,16 +16,18 @@ from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.video import read_frames
 from avhubert.errors import MediaError
 from avhubert.prepare.detectors.interface import LandmarkModel
-from avhubert.prepare.detectors.selection import default_model
+from avhubert.prepare.detectors.selection import default_model, thorough_model
 from avhubert.prepare.detectors.stored import stored_track
 from avhubert.prepare.geometry import crop, head_turn, interpolate, stabilise
-from avhubert.prepare.rejection import MAX_FACES, MIN_FACE_SHARE, FrameMonitor
+from avhubert.prepare.rejection import MAX_FACES, MIN_FACE_SHARE, NO_FACE, FrameMonitor
 from avhubert.prepare.speaker import ActiveSpeaker, active_speaker
 from avhubert.prepare.tracking import Track, track_faces
+from avhubert.processes import report_progress
 
 MIN_REPLACEMENT = 25  # frames of another face that replaces the speaker's where that is not seen
 MIN_EYE_DISTANCE = 24.0  # pixels between the eyes' outer corners; below it the mouth is too small to read
 MAX_HEAD_TURN = 0.22  # `head_turn` beyond which the face is in half profile
+MIN_MISSED_SHARE = 0.3  # share of frames from which on a face is looked for in the others too
 STILL_GAP = 0.01  # standard deviation of the lip gap, in eye distances, below which the mouth does not move
 
 
@@ -136,6 +138,7 @@ def find_mouths(
     all_faces: bool = False,
     streams: StreamChoice = AUTOMATIC,
     damage: DamageLog | None = None,
+    every_face: bool = False,
 ) -> list[MouthTrack]:
     """First pass for every face: the speaker's first, then the others, longest and largest first, at most `MAX_FACES`.
 
@@ -153,6 +156,8 @@ def find_mouths(
             other faces.
         streams: Which of several streams are read.
         damage: Records what is damaged.
+        every_face: Every face that is visible throughout becomes a clip: look for the faces of a split screen again
+            where they are detected in too few frames, and select as speaker only a face that is in enough frames.
 
     Raises:
         MediaError: The file is not a video, there is no face in it, or `points` have another number of frames.
@@ -160,21 +165,18 @@ def find_mouths(
     frames = read_frames(path, start, end, streams, damage)
     monitored = frames if monitor is None else monitor.watch(frames)
     if points is None:
-        tracks, count = track_faces(monitored, model or default_model())
+        model = model or default_model()
+        tracks, count = track_faces(monitored, model)
+        thorough = thorough_model(model) if every_face and _missed_one_of_several(tracks, count) else None
+        if thorough is not None:
+            tracks, _ = track_faces(read_frames(path, start, end, streams), thorough)
     else:
-        count = sum(1 for _ in monitored)
-        if abs(count - len(points)) > 1:
-            raise MediaError(
-                f"the landmarks are of {len(points)} frames, the video has {count} (at 25 fps)",
-                kind="landmarks of another number of frames",
-            )
-        stored = stored_track(points[:count])
-        tracks = [stored] if stored.frames else []
+        tracks, count = _stored_tracks(points, sum(1 for _ in monitored))
     _check_found(tracks, count, path)
     long_tracks = [track for track in tracks if len(track.frames) >= MIN_FACE_SHARE * count]
     if all_faces:
         return [_mouth_track(track, count) for track in long_tracks[:MAX_FACES]]
-    speaker = _speaker(tracks, audio, count)
+    speaker = _speaker(long_tracks if every_face and long_tracks else tracks, audio, count)
     others = [track for track in long_tracks if track is not speaker.track]
     return [
         _mouth_track(speaker.track, count, _several_faces(len(tracks), speaker)),
@@ -239,15 +241,30 @@ def _detected(track: Track, frames: int) -> np.ndarray:
 
 def _check_found(tracks: Sequence[Track], frames: int, path: str | Path) -> None:
     if not tracks:
-        raise MediaError(
-            f"no face was found in any of the {frames} frames of {path}", kind="no face was found", path=path
-        )
+        raise MediaError(f"no face was found in any of the {frames} frames of {path}", kind=NO_FACE, path=path)
 
 
 def _speaker(tracks: list[Track], audio: np.ndarray | None, frames: int) -> ActiveSpeaker:
     if audio is not None and len(tracks) > 1:
         return active_speaker(tracks, audio, frames)
     return ActiveSpeaker(tracks[0], False)
+
+
+def _stored_tracks(points: Sequence[np.ndarray | None], frames: int) -> tuple[list[Track], int]:
+    """The track of known landmarks, if there are any, and the number of frames."""
+    if abs(frames - len(points)) > 1:
+        raise MediaError(
+            f"the landmarks are of {len(points)} frames, the video has {frames} (at 25 fps)",
+            kind="landmarks of another number of frames",
+        )
+    stored = stored_track(points[:frames])
+    return [stored] if stored.frames else [], frames
+
+
+def _missed_one_of_several(tracks: list[Track], frames: int) -> bool:
+    """Whether one of several faces is detected in many frames, but in too few for a clip."""
+    share = [len(track.frames) / frames for track in tracks]
+    return len(tracks) > 1 and any(MIN_MISSED_SHARE <= value < MIN_FACE_SHARE for value in share)
 
 
 def crops(
@@ -260,6 +277,7 @@ def crops(
     """Second pass: one uint8 [96, 96] gray image per frame."""
     frames = read_frames(path, start, end, streams)
     for frame, transform, centre in zip(frames, mouth.transforms, mouth.centres, strict=True):
+        report_progress()
         yield crop(frame, transform, centre)
 
 

@@ -7,28 +7,30 @@ tries rejected ones again.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from avhubert.config.command_defaults import MAX_CLIP_SECONDS, MAX_REJECTED, VOCAB_SIZE
+from avhubert.config.command_defaults import MAX_CLIP_SECONDS, MAX_REJECTED, STALL_SECONDS, VOCAB_SIZE
 from avhubert.corpora.registry import check_corpus, find_clips
 from avhubert.corpora.sources import Listing, SourceClip
 from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.files import lock_directory, output_directory
+from avhubert.platforms import usable_cores
 from avhubert.prepare.cleanup import remove_directory_leftovers, remove_leftovers
-from avhubert.prepare.clip import face_ids, input_fingerprint, media_paths, prepare_clip
+from avhubert.prepare.clip import face_ids, input_fingerprint, is_current, media_paths, prepare_clip
 from avhubert.prepare.detectors.selection import LandmarkSource
 from avhubert.prepare.directories import write_directories
 from avhubert.prepare.executors.registry import EXECUTORS
 from avhubert.prepare.journal import open_journal, read_journals
+from avhubert.prepare.log import append_error, rejection_of
 from avhubert.prepare.records import ClipResult, PreparedClip, Summary
-from avhubert.prepare.rejection import MAX_FACES
-from avhubert.prepare.report import count_kinds, write_rejected, write_report
+from avhubert.prepare.rejection import MAX_FACES, NO_AUDIO, NO_FACE, NO_VIDEO
+from avhubert.prepare.report import count_kinds, try_report, write_rejected
 from avhubert.prepare.splits import assign_splits, read_valid_ids
+from avhubert.processes import Failure
 from avhubert.report import progress
 
 
@@ -41,6 +43,8 @@ class _ClipSettings:
     landmarks: LandmarkSource
     max_seconds: float
     streams: StreamChoice
+    stall_seconds: float
+    modality: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class _OutputSettings:
     vocab_size: int
     max_rejected: float
     valid_ids: set[str] | None
+    modality: str
 
 
 def prepare(
@@ -70,11 +75,13 @@ def prepare(
     landmarks: str | Path | None = None,
     executor: str = "local",
     streams: StreamChoice = AUTOMATIC,
+    stall_seconds: float = STALL_SECONDS,
+    modality: str = "av",
 ) -> Summary:
     """Prepare a corpus; a killed run resumes when it is started again.
 
-    The data directories are written last, and do not depend on the number of workers or shards. Rejected inputs are
-    named in DST/rejected.tsv with their reason.
+    The data directories do not depend on the number of workers or shards. Rejected inputs are named in
+    DST/rejected.tsv with their reason, tracebacks of unexpected errors are in DST/errors.log.
 
     Args:
         corpus: `lrs3` writes the data directories DST/30h and DST/433h, `vox2` DST/en and DST/all, `folder` DST.
@@ -92,6 +99,8 @@ def prepare(
             of dlib's model files; default: the built-in detector.
         executor: `local` processes or a `ray` cluster.
         streams: Which of several audio or video streams of a file are read.
+        stall_seconds: A clip is rejected if nothing of it is decoded for so long.
+        modality: The streams of the clips: 'av', 'a', 'v', or 'any', those that a recording has.
 
     Raises:
         ConfigError: `dst` cannot be written or is in use, or a list is for another corpus.
@@ -100,15 +109,17 @@ def prepare(
     check_corpus(corpus, valid_list, english_ids)
     if executor not in EXECUTORS:
         raise ConfigError(one_of("executor", executor, EXECUTORS))
-    clip_settings = _ClipSettings(workers, executor, LandmarkSource.parse(landmarks), max_seconds, streams)
-    listing = find_clips(corpus, Path(src), english_ids)
+    clip_settings = _ClipSettings(
+        workers, executor, LandmarkSource.parse(landmarks), max_seconds, streams, stall_seconds, modality
+    )
+    listing = find_clips(corpus, Path(src), english_ids, modality)
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = output_directory(dst).resolve()
     if dst == Path(src).resolve():
         raise ConfigError(f"{dst} is the corpus itself; choose another output folder", path=dst)
     with _lock_shard(dst, shard):
         _prepare_clips(listing.clips[shard[0] :: shard[1]], dst, shard, clip_settings)
-    output_settings = _OutputSettings(corpus, Path(src), seed, vocab_size, max_rejected, valid_ids)
+    output_settings = _OutputSettings(corpus, Path(src), seed, vocab_size, max_rejected, valid_ids, modality)
     return _write_outputs(listing, read_journals(dst, listing.clips), dst, output_settings)
 
 
@@ -124,12 +135,7 @@ def _lock_shard(dst: Path, shard: tuple[int, int]) -> Iterator[None]:
 
 def _prepare_clips(clips: Sequence[SourceClip], dst: Path, shard: tuple[int, int], settings: _ClipSettings) -> None:
     """Prepare the clips that are not finished, and write their results to the journal."""
-    remove_leftovers(
-        path
-        for clip in clips
-        for name in face_ids(clip.id, MAX_FACES if clip.every_face else 1)
-        for path in media_paths(dst, name)
-    )
+    _remove_leftovers(clips, dst)
     if shard[1] == 1:
         remove_directory_leftovers(dst)
     results = read_journals(dst, clips)
@@ -137,29 +143,56 @@ def _prepare_clips(clips: Sequence[SourceClip], dst: Path, shard: tuple[int, int
     if not todo:
         return
     settings.landmarks.check()
-    workers = min(settings.workers or os.cpu_count() or 1, len(todo))
+    workers = min(settings.workers or usable_cores(), len(todo))
     run = EXECUTORS[settings.executor]
-    with open_journal(dst, shard) as append, progress() as bar:
-        task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
-        for result in run(prepare_clip, todo, workers, dst, settings.max_seconds, settings.landmarks, settings.streams):
-            append(result)
-            bar.advance(task)
+    clip_settings = (dst, settings.max_seconds, settings.landmarks, settings.streams, settings.modality)
+    outcomes = run(prepare_clip, todo, workers, settings.stall_seconds, *clip_settings)
+    try:
+        with open_journal(dst, shard) as append, progress() as bar, contextlib.closing(outcomes):
+            task = bar.add_task("preparing clips", total=len(clips), completed=len(clips) - len(todo), unit="clips")
+            for clip, outcome in outcomes:
+                result = _failed(clip, outcome, settings) if isinstance(outcome, Failure) else outcome
+                if result.traceback:
+                    append_error(dst, f"clip {clip.id}, {clip.path}", result.traceback)
+                append(result)
+                bar.advance(task)
+    finally:
+        _remove_leftovers(todo, dst)  # of processes that were killed
+
+
+def _remove_leftovers(clips: Sequence[SourceClip], dst: Path) -> None:
+    """Remove half-written files of the clips; to be called while no process works on them."""
+    remove_leftovers(
+        path
+        for clip in clips
+        for name in face_ids(clip.id, MAX_FACES if clip.every_face else 1)
+        for path in media_paths(dst, name)
+    )
+
+
+def _failed(clip: SourceClip, failure: Failure, settings: _ClipSettings) -> ClipResult:
+    """The result of a clip whose process crashed, hung or raised an error."""
+    try:
+        fingerprint = input_fingerprint(clip, settings.landmarks, settings.streams)
+    except OSError:  # the file has vanished
+        fingerprint = ""
+    return ClipResult(clip.id, rejection_of(clip.id, failure), fingerprint=fingerprint, traceback=failure.traceback)
 
 
 def _is_finished(clip: SourceClip, result: ClipResult | None, dst: Path, settings: _ClipSettings) -> bool:
     """Whether the clip is usable, its inputs are unchanged, and its files exist."""
-    if result is None or result.rejection is not None:
-        return False
-    if result.fingerprint != input_fingerprint(clip, settings.landmarks, settings.streams):
+    if result is None or not is_current(result, clip, settings.landmarks, settings.streams, settings.modality):
         return False
     names = face_ids(clip.id, 1 + len(result.other_face_shares))
-    return all(path.is_file() for name in names for path in media_paths(dst, name))
+    lengths = (result.frames, result.samples)
+    files = (path for name in names for path, length in zip(media_paths(dst, name), lengths, strict=True) if length)
+    return all(path.is_file() for path in files)
 
 
 def _write_outputs(
     listing: Listing, results: Mapping[str, ClipResult], dst: Path, settings: _OutputSettings
 ) -> Summary:
-    """Write rejected.tsv, the report and the data directories; nothing while clips of other shards are missing."""
+    """Write rejected.tsv, the data directories and the report; nothing while clips of other shards are missing."""
     rejections = {rejection.id: rejection for rejection in listing.rejections}
     rejections |= {result.id: result.rejection for result in results.values() if result.rejection is not None}
     kinds = count_kinds(rejections.values())
@@ -173,6 +206,7 @@ def _write_outputs(
         first = min(inputs, key=lambda rejection: rejection.id)
         raise DataError(
             f"none of the {len(inputs)} clips of {settings.src} can be used; the first, {first.id}: {first.reason}"
+            + "".join(f"; {hint}" for hint in _one_stream_hints(kinds, settings.modality))
         )
     clips = [face for clip in usable for face in _with_other_faces(clip)]
     assignment = assign_splits(settings.corpus, clips, dst, settings.seed, settings.valid_ids)
@@ -180,13 +214,39 @@ def _write_outputs(
     kinds += count_kinds(assignment.rejections)
     clips = [clip for clip in clips if clip.id not in rejections]
     write_rejected(dst, rejections.values())
+    too_many = _too_many_rejections(len(clips), kinds, settings.max_rejected, dst)
+    notes = [*assignment.notes, *_count_streams(clips, settings.modality), *_one_stream_hints(kinds, settings.modality)]
+    if too_many is None:
+        notes += write_directories(assignment.directories, dst, settings.vocab_size)
+    # after the manifests: a report that cannot be made must not cost them
     sources = {clip.id: clip for clip in listing.clips}
-    write_report(dst, settings.corpus, clips, list(rejections.values()), sources)
-    _check_share(len(clips), kinds, settings.max_rejected, dst)
-    notes = [*assignment.notes, *write_directories(assignment.directories, dst, settings.vocab_size)]
     if others := sum(not rejection.is_input for rejection in rejections.values()):
         notes.append(f"{others} files and folders are no videos; rejected.tsv names each with its reason")
+    notes += try_report(dst, settings.corpus, clips, list(rejections.values()), sources)
+    if too_many is not None:
+        raise too_many
     return Summary(len(clips), kinds, tuple(assignment.directories), notes=tuple(notes))
+
+
+def _count_streams(clips: Sequence[PreparedClip], modality: str) -> list[str]:
+    """How many clips lack a stream, for the user who asked for any."""
+    if modality != "any":
+        return []
+    missing = {
+        "audio": sum(not clip.result.samples for clip in clips),
+        "video": sum(not clip.result.frames for clip in clips),
+    }
+    return [f"{count} clips have no {stream}" for stream, count in missing.items() if count]
+
+
+def _one_stream_hints(kinds: Mapping[str, int], modality: str) -> list[str]:
+    """How to use inputs that were rejected because they lack a stream."""
+    count = sum(kinds.get(kind, 0) for kind in (NO_AUDIO, NO_VIDEO, NO_FACE))
+    if modality == "any" or not count:
+        return []
+    return [
+        f"--streams any also takes recordings with audio or video alone, which {count} of the rejected inputs may be"
+    ]
 
 
 def _with_other_faces(clip: PreparedClip) -> list[PreparedClip]:
@@ -203,12 +263,13 @@ def _with_other_faces(clip: PreparedClip) -> list[PreparedClip]:
     return [clip, *others]
 
 
-def _check_share(usable: int, kinds: Counter[str], max_rejected: float, dst: Path) -> None:
-    """DataError if more than the share `max_rejected` of the inputs was rejected."""
+def _too_many_rejections(usable: int, kinds: Counter[str], max_rejected: float, dst: Path) -> DataError | None:
+    """The error if more than the share `max_rejected` of the inputs was rejected."""
     inputs = usable + kinds.total()
-    if kinds.total() > max_rejected * inputs:
-        kind, number = kinds.most_common(1)[0]
-        raise DataError(
-            f"{kinds.total()} of {inputs} inputs were rejected, more than the share {max_rejected:g} that is allowed, "
-            f"most often ({number} times): {kind}; see {dst / 'report.html'}, then fix them or raise --max-rejected"
-        )
+    if kinds.total() <= max_rejected * inputs:
+        return None
+    kind, number = kinds.most_common(1)[0]
+    return DataError(
+        f"{kinds.total()} of {inputs} inputs were rejected, more than the share {max_rejected:g} that is allowed, "
+        f"most often ({number} times): {kind}; see {dst / 'report.html'}, then fix them or raise --max-rejected"
+    )

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from avhubert.constants import SAMPLES_PER_FRAME
 from avhubert.corpora.sources import Rejection, SourceClip
 
 
@@ -16,12 +17,13 @@ class ClipResult:
     Attributes:
         id: Id of the source clip.
         rejection: Why the clip is rejected; None if it is usable.
-        frames: Number of video frames.
-        samples: Number of audio samples.
+        frames: Number of video frames; 0: the clip has no video.
+        samples: Number of audio samples; 0: the clip has no audio.
         face_share: Share of frames in which the speaker's face was detected.
         warnings: Messages for the user about the video.
         fingerprint: Size and time of the input and of its landmark file; if it changes, the clip is prepared again.
         other_face_shares: `face_share` of each other face that became a clip.
+        traceback: Of an unexpected error, for the log; '' if there was none.
     """
 
     id: str
@@ -32,6 +34,12 @@ class ClipResult:
     warnings: tuple[str, ...] = ()
     fingerprint: str = ""
     other_face_shares: tuple[float, ...] = ()
+    traceback: str = ""
+
+    @property
+    def length(self) -> int:
+        """Length in video frames, also of a clip without video."""
+        return self.frames or round(self.samples / SAMPLES_PER_FRAME)
 
 
 @dataclass(frozen=True)

@@ -1,83 +1,170 @@
-"""When a clip is rejected: the limits, and a monitor of the frames with bounded memory."""
+"""When a clip is rejected: the limits, and a monitor of the frames with bounded memory.
+
+The longest clip is an option of the command: its default is `MAX_CLIP_SECONDS` in `avhubert.config.command_defaults`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
 from avhubert.errors import MediaError
+from avhubert.processes import report_progress
+
+# kinds of rejection
+TOO_LONG, NO_AUDIO, NO_VIDEO, NO_FACE = "too long", "no audio track", "no video track", "no face was found"
 
 MIN_FACE_SHARE = 0.8  # share of frames in which the face must be detected
 MAX_FACES = 8  # faces of one video that become clips
 MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of video and audio
 MIN_FRAMES = 5
-MAX_UNUSABLE_SHARE = 0.2  # share of frames that may be black, or in one stretch frozen
-FROZEN_SECONDS = 1.0  # a shorter stretch is a pause
+MAX_BLACK_SHARE = 0.2  # share of frames that may be black
 BLACK_LEVEL = 24  # no pixel of a black frame is brighter; black in video is 0 or, with a wrong range flag, 16
-FROZEN_CHANGE = 0.05  # mean change in gray levels between frames below which nothing moves
+# A camera or stream that hangs repeats the same frame; the encoder may refine it, but most frames stay equal. The face
+# of a person at rest changes in every frame by noise and breath, if only by 0.01 gray levels on average.
+FROZEN_CHANGE = 0.05  # mean change of the face in gray levels between frames below which nothing moves, and …
+EQUAL_SHARE = 0.8  # … share of equal frames from which on a stretch without movement is frozen
+FROZEN_FRAMES = 10  # length of a frozen stretch; fewer are the repetitions of a slow camera
+FROZEN_SECONDS = 1.0  # of all stretches; less is a hitch
+MAX_FROZEN_SHARE = 0.5  # of the clip: strong compression repeats frames of a person who waits before speaking
+GRID = 32  # changes are recorded in cells, so many in each direction of the frame
 STEP = 4  # only every fourth pixel of every fourth row is read
 
 
 @dataclass
 class FrameMonitor:
-    """Counts the frames of a video, black ones, and the longest frozen stretch; stops a video after `max_frames`."""
+    """Counts the frames of a video and black ones, records where frames change; stops a video after `max_frames`."""
 
     max_frames: int
     frames: int = 0
     black: int = 0
-    longest_frozen: int = 0
     finished: bool = False
+    _changes: list[np.ndarray] = field(default_factory=list)  # per frame the mean change in each cell of the grid
+    _size: tuple[int, int] = (1, 1)  # height and width of the frames
 
     def watch(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the same frames, uint8 [H, W, …]. MediaError as soon as there are too many."""
-        previous, frozen = None, 1
+        previous = None
         for frame in frames:
             if self.frames == self.max_frames:
                 raise too_long(self.max_frames / FRAME_RATE)
+            report_progress()
             self.frames += 1
-            sample = frame[::STEP, ::STEP].astype(np.int16)
-            self.black += bool(sample.max() <= BLACK_LEVEL)
-            moved = previous is None or float(np.abs(sample - previous).mean()) >= FROZEN_CHANGE
-            frozen = 1 if moved else frozen + 1
-            self.longest_frozen = max(self.longest_frozen, frozen)
-            previous = sample
+            self.black += bool(frame[::STEP, ::STEP].max() <= BLACK_LEVEL)
+            self._changes.append(_change(previous, frame))
+            self._size = frame.shape[:2]
+            previous = frame
             yield frame
         self.finished = True
 
-    def problem(self) -> MediaError | None:
-        """Why the video is rejected after all its frames have passed; None if it is usable."""
-        if self.black > MAX_UNUSABLE_SHARE * self.frames:
+    def problem(self, boxes: Sequence[np.ndarray] = ()) -> MediaError | None:
+        """Why the video is rejected after all its frames have passed; None if it is usable.
+
+        Args:
+            boxes: Per face float [T, 4]: left, top, right and bottom in each frame; without faces, the whole frame
+                counts.
+        """
+        if self.black > MAX_BLACK_SHARE * self.frames:
             share = 100 * self.black / self.frames
             return _rejected("the video is black", f"in {share:.0f} % of the frames")
-        seconds = self.longest_frozen / FRAME_RATE
-        if seconds >= FROZEN_SECONDS and self.longest_frozen > MAX_UNUSABLE_SHARE * self.frames:
-            return _rejected("the video is frozen", f"for {seconds:.1f} s")
+        frozen = min(map(self._frozen_frames, boxes)) if boxes else self._frozen_frames(None)
+        if frozen >= FROZEN_SECONDS * FRAME_RATE and frozen > MAX_FROZEN_SHARE * self.frames:
+            return _rejected("the video is frozen", f"for {frozen / FRAME_RATE:.1f} s")
         return None
+
+    def _frozen_frames(self, boxes: np.ndarray | None) -> int:
+        """Number of frames in frozen stretches, within the boxes [T, 4] of a face."""
+        changes = [self._change_in(cells, None if boxes is None else boxes[i]) for i, cells in enumerate(self._changes)]
+        frozen = 0
+        starts = [index for index, change in enumerate(changes) if change >= FROZEN_CHANGE]
+        for start, end in itertools.pairwise([*starts, len(changes)]):
+            equal = sum(change == 0 for change in changes[start + 1 : end])
+            if end - start >= FROZEN_FRAMES and equal >= EQUAL_SHARE * (end - start - 1):
+                frozen += end - start
+        return frozen
+
+    def _change_in(self, cells: np.ndarray, box: np.ndarray | None) -> float:
+        """Mean change in the cells that a box covers; None: in all cells."""
+        if box is not None:
+            height, width = self._size
+            left, top = np.clip(np.floor(GRID * box[:2] / (width, height)), 0, GRID - 1).astype(int)
+            right, bottom = np.clip(np.ceil(GRID * box[2:] / (width, height)), 1, GRID).astype(int)
+            cells = cells[top:bottom, left:right]
+        return float(cells.mean(dtype=np.float32)) if cells.size else 0.0
+
+
+def _change(previous: np.ndarray | None, frame: np.ndarray) -> np.ndarray:
+    """Mean change of a frame in gray levels in each cell of the grid: float16 [GRID, GRID], 0 only for equal pixels."""
+    if previous is None or previous.shape != frame.shape:
+        return np.full((GRID, GRID), 255, np.float16)
+    if frame is previous:  # repeated because the source has fewer frames per second
+        return np.zeros((GRID, GRID), np.float16)
+    change = _cell_means(_green(frame)[::STEP, ::STEP], _green(previous)[::STEP, ::STEP])
+    if change.any() or np.array_equal(frame, previous):
+        return change
+    if frame.ndim == 2:
+        return _cell_means(frame, previous)
+    channels: list[np.ndarray] = [_cell_means(frame[..., channel], previous[..., channel]) for channel in range(3)]
+    total: np.ndarray = channels[0] + channels[1] + channels[2]
+    return total
+
+
+def _green(frame: np.ndarray) -> np.ndarray:
+    """Green stands for the gray level of an RGB frame."""
+    return frame if frame.ndim == 2 else frame[..., 1]
+
+
+def _cell_means(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean absolute difference of uint8 [H, W] images in each cell of the grid: float16 [GRID, GRID]."""
+    means: np.ndarray = np.abs(np.subtract(a, b, dtype=np.int16)).astype(np.float32)
+    for axis in (0, 1):
+        starts = np.arange(GRID) * a.shape[axis] // GRID
+        sizes = np.maximum(np.diff(starts, append=a.shape[axis]), 1)
+        means = np.add.reduceat(means, starts, axis) / sizes.reshape((-1, 1) if axis == 0 else (1, -1))
+    return means.astype(np.float16)
 
 
 def too_long(seconds: float) -> MediaError:
     """The error for a clip that is longer than `seconds`."""
-    return _rejected("too long", f"more than {seconds:g} s")
+    return _rejected(TOO_LONG, f"more than {seconds:g} s")
 
 
-def check_clip(monitor: FrameMonitor, face_share: float, audio_seconds: float) -> None:
-    """Check a clip after all its frames have passed.
+def check_video(monitor: FrameMonitor, face_share: float, boxes: Sequence[np.ndarray] = ()) -> None:
+    """Check the video of a clip after all its frames have passed.
+
+    Args:
+        monitor: Has seen the frames.
+        face_share: Share of frames in which the speaker's face was detected.
+        boxes: Per face float [T, 4], see `FrameMonitor.problem`.
 
     Raises:
         MediaError: The clip is rejected.
     """
-    difference = audio_seconds - monitor.frames / FRAME_RATE
     if monitor.frames < MIN_FRAMES:
         raise _rejected("too short", f"{monitor.frames} frames")
-    if problem := monitor.problem():
+    if problem := monitor.problem(boxes):
         raise problem
     if face_share < MIN_FACE_SHARE:
         raise _rejected("face in too few frames", f"{100 * face_share:.0f} %")
+
+
+def check_lengths(monitor: FrameMonitor, audio_seconds: float) -> None:
+    """MediaError if audio and video differ in length."""
+    difference = audio_seconds - monitor.frames / FRAME_RATE
     if abs(difference) > MAX_LENGTH_DIFFERENCE + 1e-6:
         raise _rejected("audio and video differ in length", f"{difference:+.2f} s")
+
+
+def check_audio(seconds: float, max_seconds: float) -> None:
+    """MediaError if the audio of a clip without video is too short or too long."""
+    if round(seconds * FRAME_RATE) < MIN_FRAMES:
+        raise _rejected("too short", f"{seconds:.2f} s of audio")
+    if seconds > max_seconds:
+        raise too_long(max_seconds)
 
 
 def _rejected(kind: str, detail: str) -> MediaError:

@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avhubert.corpora.sources import SourceClip
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import read_frames, read_gray, write_video
+from avhubert.prepare.clip import prepare_clip
+from avhubert.prepare.detectors.blazeface import BlazeFace
+from avhubert.prepare.detectors.interface import Face
+from avhubert.prepare.mouth import find_mouths
 from avhubert.prepare.pipeline import prepare
+from avhubert.prepare.tracking import track_faces
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +77,49 @@ def test_only_the_speaker_gets_the_transcript(videos: Path, tmp_path: Path) -> N
     assert (tmp_path / "dst" / "rejected.tsv").read_text() == (
         "both_face2\tanother face beside the one that says the transcript\n"
     )
+
+
+def test_a_face_that_the_first_detector_finds_late_is_a_clip_of_its_own(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a split screen, the short-range network finds one face in the second half of the video only."""
+    found = BlazeFace.detect
+    calls = []
+
+    def find_late(self: BlazeFace, frame: np.ndarray) -> list[Face]:
+        faces = found(self, frame)
+        calls.append(len(faces))
+        return faces if len(calls) > 2 else [face for face in faces if face.box[0] > frame.shape[1] / 2]
+
+    monkeypatch.setattr(BlazeFace, "detect", find_late)
+    length = len(list(read_frames(videos / "both.mp4")))
+    clip = SourceClip("both", videos / "both.mp4", "", every_face=True)
+    done = prepare_clip(clip, tmp_path)
+    assert done.rejection is None
+    assert (done.frames, done.face_share, done.other_face_shares) == (length, 1.0, (1.0,))
+    # where only the speaker becomes a clip, the first result stands
+    calls.clear()
+    shares = [mouth.face_share for mouth in find_mouths(videos / "both.mp4")]
+    assert shares[0] == 1.0
+    assert len(shares) == 1
+
+
+def test_the_speaker_is_selected_among_faces_that_are_visible_throughout(
+    videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avhubert.prepare.mouth.thorough_model", lambda model: None)
+    late = {"left": 30}
+
+    def track_late(frames, model):
+        tracks, count = track_faces(frames, model)
+        for track in tracks:
+            centre = np.mean([(landmarks.box[0] + landmarks.box[2]) / 2 for landmarks in track.frames.values()])
+            if centre > 224:  # the person who speaks is on the right
+                track.frames = {index: track.frames[index] for index in range(late["left"], count)}
+        return sorted(tracks, key=lambda track: -track.size), count
+
+    monkeypatch.setattr("avhubert.prepare.mouth.track_faces", track_late)
+    audio = read_audio(videos / "both.mp4")
+    speaker = find_mouths(videos / "both.mp4", audio=audio)[0]
+    assert speaker.face_share < 0.8
+    assert find_mouths(videos / "both.mp4", audio=audio, every_face=True)[0].face_share == 1.0

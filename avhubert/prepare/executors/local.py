@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Generator, Sequence
+from functools import partial
 from typing import Any
 
 from avhubert.corpora.sources import SourceClip
-from avhubert.errors import AvhubertError
 from avhubert.platforms import usable_processes
-from avhubert.prepare.executors.worker import Work, start_worker
+from avhubert.prepare.executors.worker import Outcome, Work, start_worker
 from avhubert.prepare.records import ClipResult
+from avhubert.processes import run_in_processes
 
 
-def run_locally(work: Work, clips: Sequence[SourceClip], workers: int, *settings: Any) -> Iterator[ClipResult]:
+def run_locally(
+    work: Work, clips: Sequence[SourceClip], workers: int, stall_seconds: float, *settings: Any
+) -> Generator[Outcome, None, None]:
     """Run `work(clip, *settings)` in processes of this machine; yields results as they finish.
 
-    Raises:
-        AvhubertError: A worker died, for example because memory ran out.
+    A process that dies, or makes no progress for `stall_seconds`, is replaced; its clip is the only one that fails.
     """
-    pool = ProcessPoolExecutor(usable_processes(workers), mp_context=get_context("spawn"), initializer=start_worker)
-    waiting = iter(clips)
-    running: dict[Future[ClipResult], SourceClip] = {}
-    try:
-        while True:
-            for clip in waiting:
-                running[pool.submit(work, clip, *settings)] = clip
-                if len(running) >= 2 * workers:
-                    break
-            if not running:
-                return
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-                del running[future]
-    except BrokenProcessPool as error:
-        names = ", ".join(sorted(clip.id for clip in running.values()))
-        raise AvhubertError(
-            f"a worker died (out of memory, or killed) at one of these clips: {names}; run again to resume"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    processes = usable_processes(workers)
+    return run_in_processes(partial(_call, work, settings), clips, processes, stall_seconds, start_worker)
+
+
+def _call(work: Work, settings: tuple[Any, ...], clip: SourceClip) -> ClipResult:
+    return work(clip, *settings)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from avhubert.corpora.sources import SourceClip
-from avhubert.errors import AvhubertError, ConfigError
-from avhubert.prepare.executors.worker import Work, start_worker
+from avhubert.errors import ConfigError
+from avhubert.prepare.executors.worker import Outcome, Work, start_worker
 from avhubert.prepare.records import ClipResult
+from avhubert.processes import CRASHED, Failure, failure_of, watch_progress
 
-MAX_RETRIES = 3  # of a clip whose Ray worker dies
+MAX_RETRIES = 3  # of a clip whose Ray worker dies: it may be the worker's machine that failed
 
 
-def run_on_ray(work: Work, clips: Sequence[SourceClip], workers: int, *settings: Any) -> Iterator[ClipResult]:
+def run_on_ray(
+    work: Work, clips: Sequence[SourceClip], workers: int, stall_seconds: float, *settings: Any
+) -> Generator[Outcome, None, None]:
     """Run `work(clip, *settings)` on the cluster of RAY_ADDRESS, or on one started here with `workers` cores.
 
-    All nodes must see the output folder. A worker that dies is replaced, and its clip is tried again up to three
-    times.
+    All nodes must see the output folder. A worker that dies, or makes no progress for `stall_seconds`, is replaced, and
+    its clip is tried again up to three times.
 
     Raises:
         ConfigError: Ray is not installed, or its cluster cannot be reached.
-        AvhubertError: Every worker died at the same clip.
     """
     try:
         import ray
@@ -35,9 +38,13 @@ def run_on_ray(work: Work, clips: Sequence[SourceClip], workers: int, *settings:
         _connect(ray, workers)
 
     @ray.remote(num_cpus=1, max_retries=MAX_RETRIES)  # type: ignore[untyped-decorator, unused-ignore]
-    def prepare_remotely(clip: SourceClip) -> ClipResult:
+    def prepare_remotely(clip: SourceClip) -> ClipResult | Failure:
         start_worker()
-        return work(clip, *settings)
+        with _EndWhenStalled(stall_seconds):
+            try:
+                return work(clip, *settings)
+            except Exception as error:
+                return failure_of(error)
 
     try:
         waiting = iter(clips)
@@ -50,18 +57,34 @@ def run_on_ray(work: Work, clips: Sequence[SourceClip], workers: int, *settings:
             if not running:
                 return
             (finished, *_), _ = ray.wait(list(running))
+            clip = running.pop(finished)
             try:
-                yield ray.get(finished)
-            except ray.exceptions.WorkerCrashedError as error:
-                name = running[finished].id
-                raise AvhubertError(
-                    f"every worker that took the clip {name} died (out of memory?); remove it, or run again to resume",
-                    clip_id=name,
-                ) from error
-            del running[finished]
+                yield clip, ray.get(finished)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+                reason = f"{CRASHED}, or made no progress for {stall_seconds:g} s, in {MAX_RETRIES + 1} Ray workers"
+                yield clip, Failure(CRASHED, reason)
     finally:
         if started_here:
             ray.shutdown()
+
+
+class _EndWhenStalled:
+    """Ends this process when `report_progress` is not called for so many seconds; Ray then starts another one."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._restart()
+        watch_progress(self._restart)
+
+    def __exit__(self, *_: object) -> None:
+        watch_progress(None)
+        faulthandler.cancel_dump_traceback_later()
+
+    def _restart(self) -> None:
+        # a thread without the interpreter lock: it also ends a decoder that never gives the lock back
+        faulthandler.dump_traceback_later(self._seconds, exit=True, file=2)
 
 
 def _connect(ray: Any, workers: int) -> None:

@@ -1,0 +1,134 @@
+"""Work in processes that raise, die, hang or run out of memory: only the task of that process fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from avhubert.errors import AvhubertError, ConfigError, MediaError
+from avhubert.processes import CRASHED, NO_PROGRESS, Failure, report_progress, run_in_processes
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+def work(task: str) -> str:
+    """What a decoder can do, by the name of the task."""
+    match task.split()[0]:
+        case "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(7)
+        case "hang":
+            time.sleep(3600)
+        case "slow":
+            for _ in range(12):
+                time.sleep(0.25)
+                report_progress()
+        case "raise":
+            raise MediaError("the file is\ndamaged", kind="damaged", path="x.mp4")
+        case "fail":
+            raise ValueError("not a number")
+        case "config":
+            raise ConfigError("no such model", path="m.tflite")
+        case "full":
+            raise OSError(28, "No space left on device")
+        case "pid":
+            return str(os.getpid())
+    return task.upper()
+
+
+def fail_to_start() -> None:
+    raise SystemExit(3)
+
+
+def test_only_the_guilty_tasks_fail_and_the_pool_goes_on() -> None:
+    tasks = [
+        "a",
+        "segfault",
+        "b",
+        "kill",
+        "hang",
+        "exit",
+        "slow",
+        "raise",
+        "fail",
+        *(f"t{n}" for n in range(20)),
+    ]
+    start = time.monotonic()
+    outcomes = dict(run_in_processes(work, tasks, 2, 1.5))
+    assert sorted(outcomes) == sorted(tasks)
+    failures = {task: outcome for task, outcome in outcomes.items() if isinstance(outcome, Failure)}
+    traceback = failures.pop("fail").traceback
+    assert "ValueError: not a number" in traceback
+    assert failures == {
+        "raise": Failure("damaged", "the file is damaged"),
+        "segfault": Failure(CRASHED, "the decoder crashed (SIGSEGV)"),
+        "kill": Failure(CRASHED, "the decoder crashed (killed; if memory was short, use fewer --workers)"),
+        "exit": Failure(CRASHED, "the decoder crashed (exit code 7)"),
+        "hang": Failure(NO_PROGRESS, "no progress for 1.5 s"),
+    }
+    assert outcomes["slow"] == "SLOW"  # it takes 3 s in all, but says that it goes on
+    assert outcomes["t19"] == "T19"
+    assert time.monotonic() - start < 60
+
+
+def test_one_process_does_all_tasks_in_order() -> None:
+    outcomes = list(run_in_processes(work, ["pid 1", "pid 2", "kill", "pid 3"], 1, 10))
+    pids = [outcome for _, outcome in outcomes]
+    assert [task for task, _ in outcomes] == ["pid 1", "pid 2", "kill", "pid 3"]
+    assert pids[0] == pids[1] != pids[3]
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "words"), [("config", ConfigError, "no such model"), ("full", OSError, "No space left")]
+)
+def test_an_error_of_every_task_ends_the_job_and_all_processes(task: str, error: type[Exception], words: str) -> None:
+    outcomes = run_in_processes(work, ["pid", task, "hang"], 1, 60)
+    _, pid = next(outcomes)
+    with pytest.raises(error, match=words) as caught:
+        next(outcomes)
+    if task == "config":
+        assert caught.value.path == Path("m.tflite")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(str(pid)), 0)
+
+
+def test_a_process_that_cannot_start_is_an_error_of_the_job() -> None:
+    with pytest.raises(AvhubertError, match=r"a worker process could not be started \(exit code 3\)"):
+        list(run_in_processes(work, ["a"], 1, 60, fail_to_start))
+
+
+def test_a_hanging_process_ends_with_its_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from avhubert.processes import run_in_processes\n"
+        "def hang(path):\n"
+        "    open(path, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(3600)\n"
+        "if __name__ == '__main__':\n"
+        "    list(run_in_processes(hang, [sys.argv[1]], 1, 3600))\n"
+    )
+    note = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, str(script), str(note)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    deadline = time.monotonic() + 60
+    while not (note.is_file() and note.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child = int(note.read_text())
+    parent.kill()
+    parent.wait()
+    while time.monotonic() < deadline:
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    pytest.fail("the process outlived its parent")
