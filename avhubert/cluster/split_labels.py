@@ -50,7 +50,7 @@ class SplitLabels:
         share = self.counts[self.counts > 0] / max(1, self.counts.sum())
         metrics: dict[str, float | int] = {
             "frames": int(self.counts.sum()),
-            "entropy": float(-(share * np.log(share)).sum()),
+            "entropy": abs(float((share * np.log(share)).sum())),
             "empty_clusters": int((self.counts == 0).sum()),
         }
         if self.joint is not None and self.joint.counts.sum():

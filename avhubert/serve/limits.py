@@ -19,6 +19,7 @@ MAX_PIXELS = 4096 * 2304  # of a video frame
 MAX_FPS = 250
 DURATION_TOLERANCE = 1.0  # seconds; containers round durations
 CHECK_MEMORY = 1_500_000_000  # bytes that the process that checks uploads may use
+STALL_SECONDS = 30.0  # in which nothing of an upload is decoded, after which it is given up
 PAGE_FILE_SECONDS = 600  # uploads and mouth videos of the page are deleted after this time
 SHUTDOWN_SECONDS = 3  # for running responses when the server stops
 MAX_RETRY_SECONDS = 60  # longest Retry-After

@@ -20,20 +20,18 @@ from fastapi import FastAPI
 
 from avhubert.constants import CROP_SIZE, MOUTH_SIZE, SAMPLES_PER_FRAME
 from avhubert.data.audio import read_audio
-from avhubert.data.noise import mix
-from avhubert.data.video import probe, write_video
+from avhubert.data.video import write_video
+from avhubert.serve.decoding import Decoder, RemoteReader
 from avhubert.serve.limits import PAGE_FILE_SECONDS, RequestError, stopping, timed_out
+from avhubert.serve.noise import NO_NOISE, NOISES, Noise, NoisyReader
 from avhubert.serve.service import Service
 from avhubert.serve.uploads import JobCancelledError
 from avhubert.transcription.modality import AUTO
-from avhubert.transcription.reader import Chunk, Reader
+from avhubert.transcription.reader import Chunk
 from avhubert.transcription.transcript import Transcript
 
 AUTO_CHOICE, ALL_CHOICE = "automatic", "all, side by side"
 NAMES = {"av": "audio and lips", "a": "audio alone", "v": "lips alone"}
-NO_NOISE, WHITE_NOISE, BABBLE = NOISES = ("none", "white noise", "babble of this recording's own voice")
-BABBLE_VOICES = 6
-WHITE_NOISE_LEVEL = 3000  # standard deviation of the samples, before it is scaled to the SNR
 MARGIN = (MOUTH_SIZE - CROP_SIZE) // 2  # pixels at each side of a mouth frame that the model does not see
 SCALE = 3  # of mouth frames on the page
 VIDEO_HEIGHT = 320  # pixels, on the page
@@ -68,34 +66,14 @@ class Reading:
     audio: list[np.ndarray] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Noise:
-    """Noise that is added to the audio: one of NOISES, at a signal-to-noise ratio in dB."""
-
-    kind: str
-    snr: float
-
-    def add(self, samples: np.ndarray) -> np.ndarray:
-        """int16 [N] with the noise."""
-        if self.kind == NO_NOISE or not len(samples):
-            return samples
-        return mix(samples, make_noise(samples, self.kind), self.snr)
-
-
-class PageReader(Reader):
-    """A reader that adds noise to the audio, and keeps the mouth frames and the audio for the page."""
+class PageReader(RemoteReader):
+    """A reader that keeps the mouth frames and the audio, with noise, for the page."""
 
     def __init__(
-        self, reading: Reading, noise: Noise, file: str | Path, use_audio: bool, use_video: bool
+        self, reading: Reading, noise: Noise, decoder: Decoder, file: str | Path, use_audio: bool, use_video: bool
     ) -> None:  # fmt: skip
-        super().__init__(file, use_audio, use_video)
+        super().__init__(decoder, file, use_audio, use_video, partial(NoisyReader, noise))
         self._reading = reading
-        self._noise = noise
-
-    def read_audio(self, begin: float, end: float) -> np.ndarray | None:
-        """Samples between two times in seconds, with noise."""
-        samples = super().read_audio(begin, end)
-        return None if samples is None else self._noise.add(samples)
 
     def read(self, start: int) -> Chunk | None:
         """The chunk that starts at frame `start`; its frames that no earlier chunk had are kept."""
@@ -108,14 +86,6 @@ class PageReader(Reader):
                     samples = chunk.samples[known * SAMPLES_PER_FRAME : chunk.frames * SAMPLES_PER_FRAME]
                     self._reading.audio.append(samples)
         return chunk
-
-
-def make_noise(samples: np.ndarray, kind: str) -> list[np.ndarray]:
-    """Noise for a recording int16 [N]: white noise, or voices: the recording backwards, shifted by several amounts."""
-    rng = np.random.default_rng(0)
-    if kind == WHITE_NOISE:
-        return [(WHITE_NOISE_LEVEL * rng.standard_normal(len(samples))).astype(np.int16)]
-    return [np.roll(samples[::-1], int(shift)) for shift in rng.integers(0, len(samples), BABBLE_VOICES)]
 
 
 # --------------------------------------------------------------------------- the page
@@ -193,7 +163,7 @@ def _transcribe(
     readings = [_read(service, path, modality, noise, stop) for modality in modalities]
     if len(readings) == 1 and readings[0].transcript is None:
         raise RequestError(422, readings[0].problem)
-    return results_html(readings), _mouth_video(readings, path, folder)
+    return results_html(readings), _mouth_video(service.decoder, readings, path, folder)
 
 
 def _read(service: Service, path: Path, modality: str, noise: Noise, stop: threading.Event) -> Reading:
@@ -205,13 +175,13 @@ def _read(service: Service, path: Path, modality: str, noise: Noise, stop: threa
     return reading
 
 
-def _mouth_video(readings: Sequence[Reading], path: Path, folder: Path) -> str | None:
+def _mouth_video(decoder: Decoder, readings: Sequence[Reading], path: Path, folder: Path) -> str | None:
     mouths = next((reading.mouths for reading in readings if reading.transcript and reading.mouths), None)
     if mouths is None:
         return None
     audio = next((reading.audio for reading in readings if reading.transcript and reading.audio), [])
-    if not audio and probe(path).has_audio:
-        audio = [read_audio(path)]
+    if not audio and decoder.probe(path).has_audio:
+        audio = [decoder.call(path, partial(read_audio, path))]
     frames = np.concatenate(mouths)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     enlarged = (np.kron(frame, np.ones((SCALE, SCALE), np.uint8)) for frame in frames)
     samples = np.concatenate(audio)[: len(frames) * SAMPLES_PER_FRAME] if audio else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avhubert.errors import AvhubertError
+from avhubert.serve.decoding import Decoder, RemoteReader
 from avhubert.serve.limits import Limits
 from avhubert.serve.uploads import Checker, JobCancelledError, request_error
 from avhubert.serve.worker import Worker
@@ -49,6 +51,7 @@ class Service:
         worker: The thread that uses the recognizer.
         options: How the recognizer computes.
         checker: Checks uploaded files.
+        decoder: The process that reads them.
     """
 
     recognizer: Recognizer
@@ -57,6 +60,7 @@ class Service:
     worker: Worker
     options: ModelOptions = field(default_factory=ModelOptions)
     checker: Checker = field(default_factory=Checker)
+    decoder: Decoder = field(default_factory=Decoder)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -70,12 +74,10 @@ class Service:
             CheckpointError: The face models are missing and cannot be downloaded.
             ConfigError: An option cannot be used on this machine or with this model.
         """
-        from avhubert.prepare.detectors.selection import default_model
         from avhubert.transcription.decoding import WindowDecoder
 
         WindowDecoder(self.recognizer, self.options.device, self.options.precision, self.options.decode)
-        if any("v" in modality for modality in self.modalities):
-            default_model()
+        self.decoder.start(faces=any("v" in modality for modality in self.modalities))
 
     def check(self, path: Path, stop: threading.Event) -> None:
         """Checks an upload; only for the worker's thread.
@@ -87,7 +89,7 @@ class Service:
         self.checker.check(path, self.limits.max_seconds, stop)
 
     def transcribe(
-        self, path: Path, modality: str, stop: threading.Event, reader: Callable[..., Reader] = Reader
+        self, path: Path, modality: str, stop: threading.Event, reader: Callable[..., Reader] = RemoteReader
     ) -> Transcript:
         """Transcribes an upload that has been checked; only for the worker's thread.
 
@@ -95,7 +97,7 @@ class Service:
             path: The upload; messages do not contain it.
             modality: Streams to read.
             stop: Ends the transcription when it is set.
-            reader: Makes the reader of the file, see `Transcription`.
+            reader: Makes the reader of the file, from the decoder and the arguments that `Transcription` gives.
 
         Raises:
             RequestError: The file cannot be transcribed.
@@ -110,7 +112,8 @@ class Service:
                 precision=self.options.precision,
                 decode=self.options.decode,
                 vad=self.options.vad,
-                reader=reader,
+                reader=partial(reader, self.decoder),
+                read_header=self.decoder.probe,
             )
             for _ in transcription:
                 if stop.is_set():

@@ -17,6 +17,7 @@ import numpy as np
 
 from avhubert.constants import FRAME_RATE, SAMPLE_RATE
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
+from avhubert.data.video import MediaInfo, probe
 from avhubert.errors import MediaError
 from avhubert.transcription.modality import AUTO, Selection, check_request, check_vad, no_speech, select_streams
 from avhubert.transcription.plausibility import implausible
@@ -125,6 +126,7 @@ class Transcription(Iterator[Segment]):
         streams: StreamChoice = AUTOMATIC,
         vad: str = AUTO,
         reader: Callable[[str | Path, bool, bool], Reader] = Reader,
+        read_header: Callable[[Any, StreamChoice, DamageLog], MediaInfo] = probe,
     ) -> None:
         """Opens the file; see `transcribe` for the arguments.
 
@@ -138,12 +140,12 @@ class Transcription(Iterator[Segment]):
             streams: Which of several audio or video streams are read.
             vad: Whether audio without speech is skipped.
             reader: Makes the reader, from the file and whether audio and video are read.
+            read_header: Reads the streams of the file, as `probe`.
         """
-        from avhubert.data.video import probe
         from avhubert.transcription.decoding import WindowDecoder
 
         damage = DamageLog()
-        media = probe(file, streams, damage)
+        media = read_header(file, streams, damage)
         check_request(modality, media, recognizer, file)
         check_vad(vad)
         self.file = file

@@ -108,7 +108,7 @@ def test_the_speaker_is_selected_among_faces_that_are_visible_throughout(
     videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("avhubert.prepare.mouth.thorough_model", lambda model: None)
-    late = {"left": 30}
+    late = {"left": 15}
 
     def track_late(frames, model):
         tracks, count = track_faces(frames, model)

@@ -18,7 +18,7 @@ from avhubert.checkpoints.load import load_recognizer
 from avhubert.data.audio import read_audio, write_wav
 from avhubert.data.noise import mix
 from avhubert.data.video import read_frames, write_video
-from avhubert.serve.page import NOISES, make_noise
+from avhubert.serve.noise import NOISES, make_noise
 from avhubert.transcription.pipeline import transcribe
 from tests.serve.conftest import Server, running
 
