@@ -97,11 +97,7 @@ def pseudo_label(
         DataError: no manifest, or no transcript is confident enough.
         CheckpointError: `model` is not a recognizer.
     """
-    if not min_confidence <= 0:
-        raise ConfigError(
-            f"--min-confidence {min_confidence:g} is a mean log-probability, so at most 0, such as -0.2 "
-            "(0.82 per token)"
-        )
+    _check_confidence(min_confidence)
     data, out, labelled = Path(data), Path(out), None if labelled is None else Path(labelled)
     recognizer = load_recognizer(model)
     _check_request(model, recognizer, modality, inputs=[data, *([labelled] if labelled else [])], out=out)
@@ -117,13 +113,7 @@ def pseudo_label(
             left_out["in the labelled data already"] = [clip.id for clip in clips if clip.id in known]
         candidates = [new[index] for index in chosen]
         labels = _transcribe(decoder, candidates, modality, folder / JOURNAL)
-        accepted = []
-        for clip in candidates:
-            reason = rejection_reason(labels[clip.id], min_confidence)
-            if reason:
-                left_out.setdefault(reason, []).append(clip.id)
-            else:
-                accepted.append((clip, labels[clip.id].text))
+        accepted = _accept(candidates, labels, min_confidence, left_out)
         if not accepted:
             raise _nothing_accepted(data / f"{split}.tsv", len(clips), left_out, list(labels.values()))
         _write_data(folder, accepted, labelled, recognizer.require_tokenizer("used").serialized)
@@ -131,6 +121,20 @@ def pseudo_label(
         write_text(folder / LEFT_OUT, "".join(rows))
     mixed = 0 if labelled is None else len(read_manifest(labelled / "train.tsv"))
     return Summary(folder, mixed, len(accepted), left_out)
+
+
+def _accept(
+    clips: Sequence[Clip], labels: Mapping[str, PseudoLabel], min_confidence: float, left_out: dict[str, list[str]]
+) -> list[tuple[Clip, str]]:
+    """The clips whose transcript is used, with it; the others are added to `left_out` by reason."""
+    accepted = []
+    for clip in clips:
+        reason = rejection_reason(labels[clip.id], min_confidence)
+        if reason:
+            left_out.setdefault(reason, []).append(clip.id)
+        else:
+            accepted.append((clip, labels[clip.id].text))
+    return accepted
 
 
 def rejection_reason(label: PseudoLabel, min_confidence: float) -> str:
@@ -143,6 +147,14 @@ def rejection_reason(label: PseudoLabel, min_confidence: float) -> str:
 
 
 # --------------------------------------------------------------------------- checks
+def _check_confidence(min_confidence: float) -> None:
+    if not min_confidence <= 0:
+        raise ConfigError(
+            f"--min-confidence {min_confidence:g} is a mean log-probability, so at most 0, such as -0.2 "
+            "(0.82 per token)"
+        )
+
+
 def _check_request(model: str | Path, recognizer: Recognizer, modality: str, inputs: Sequence[Path], out: Path) -> None:
     recognizer.require_tokenizer("used")
     check_modality(recognizer, modality)
