@@ -116,7 +116,8 @@ def _list_recordings(src: Path, dst: Path, summary: NoiseSummary) -> list[Path]:
     if not src.is_dir():
         raise DataError(f"{src} is not a folder; name a data directory or a folder of audio files", path=src)
     if any((src / f"{split}.tsv").exists() for split in SPLITS):
-        recordings, skipped = [clip.audio for clip in read_manifest(src / "train.tsv")], []
+        clips = read_manifest(src / "train.tsv")
+        recordings, skipped = [clip.audio for clip in clips if clip.audio_samples], []
     else:
         found = find_recordings(src, AUDIO_EXTENSIONS, without=[dst])
         recordings, skipped = found.files, describe_skipped(found.skipped, src)

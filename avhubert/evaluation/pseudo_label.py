@@ -119,8 +119,7 @@ def pseudo_label(
         _write_data(folder, accepted, labelled, recognizer.require_tokenizer("used").serialized)
         rows = [f"{clip_id}\t{reason}\n" for reason, ids in left_out.items() for clip_id in ids]
         write_text(folder / LEFT_OUT, "".join(rows))
-    mixed = 0 if labelled is None else len(read_manifest(labelled / "train.tsv"))
-    return Summary(folder, mixed, len(accepted), left_out)
+    return Summary(folder, len(read_manifest(labelled / "train.tsv")) if labelled else 0, len(accepted), left_out)
 
 
 def _accept(

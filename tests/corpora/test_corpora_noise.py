@@ -63,6 +63,7 @@ def test_only_the_training_split_of_a_data_directory_is_used(tmp_path) -> None:
     src = recordings(tmp_path / "wav", 30)
     for split, chosen in (("train", range(20)), ("test", range(20, 30))):
         clips = [Clip(str(i), src / f"{i:03}.mp4", src / f"{i:03}.wav", 25, 16000) for i in chosen]
+        clips.append(Clip("silent", src / "silent.mp4", src / "none.wav", 25, 0))  # video alone
         write_manifest(tmp_path / f"{split}.tsv", clips, tmp_path)
     make_noise("babble", tmp_path, tmp_path / "noise")
     used = [pitches(read_audio(path)) for split in SPLITS for path in read_noise_list(tmp_path / "noise", split)]
