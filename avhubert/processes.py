@@ -10,6 +10,7 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
@@ -227,6 +228,42 @@ def _describe_exit(code: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(-code).name
     return f"exit code {code}"
+
+
+class Caller:
+    """Calls functions in one process, which is replaced when it dies or hangs. Only one thread may use it.
+
+    Args:
+        stall_seconds: as in `run_in_processes`.
+    """
+
+    def __init__(self, stall_seconds: float) -> None:
+        self._stall_seconds = stall_seconds
+        self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._outcomes: Generator[tuple[Any, Any], None, None] | None = None
+
+    def call(self, function: Callable[[], R]) -> R | Failure:
+        """The result of a function that can be pickled, or why there is none; errors as in `run_in_processes`."""
+        if self._outcomes is None:  # the first call starts the process
+            self._outcomes = run_in_processes(_call, iter(self._calls.get, None), 1, self._stall_seconds)
+        self._calls.put(function)
+        try:
+            _, outcome = next(self._outcomes)
+        except BaseException:
+            self._outcomes = None  # the process has ended
+            raise
+        result: R | Failure = outcome
+        return result
+
+    def close(self) -> None:
+        """End the process; the next call starts another one."""
+        if self._outcomes is not None:
+            self._outcomes.close()
+            self._outcomes = None
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
 
 
 # --------------------------------------------------------------------------- in the processes

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from avhubert.errors import AvhubertError, ConfigError, MediaError
-from avhubert.processes import CRASHED, NO_PROGRESS, Failure, report_progress, run_in_processes
+from avhubert.processes import CRASHED, NO_PROGRESS, Caller, Failure, report_progress, run_in_processes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -99,6 +100,18 @@ def test_an_error_of_every_task_ends_the_job_and_all_processes(task: str, error:
         assert caught.value.path == Path("m.tflite")
     with pytest.raises(ProcessLookupError):
         os.kill(int(str(pid)), 0)
+
+
+def test_calls_go_to_one_process_until_it_dies() -> None:
+    caller = Caller(10)
+    pids = [caller.call(os.getpid) for _ in range(2)]
+    assert pids[0] == pids[1] != os.getpid()
+    assert caller.call(partial(os._exit, 7)) == Failure(CRASHED, "the decoder crashed (exit code 7)")
+    with pytest.raises(ConfigError, match="no such model"):
+        caller.call(partial(work, "config"))
+    assert caller.call(os.getpid) not in (pids[0], os.getpid())
+    caller.close()
+    caller.close()
 
 
 def test_a_process_that_cannot_start_is_an_error_of_the_job() -> None:

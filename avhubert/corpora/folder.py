@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,12 +69,24 @@ def find(src: str | Path, modality: str = "av") -> Listing:
     """
     src = Path(src)
     found = find_sources(src, modality)
-    reader = TranscriptReader()
-    table = _Table(src, reader)
     ids = _Ids()
-    videos: list[_Video] = []
     rejections: list[Rejection] = []
-    for path in found.files:
+    with TranscriptReader() as reader:
+        table = _Table(src, reader)
+        videos = _videos(src, found.files, reader, table, ids, rejections)
+    reader.report()
+    clips = _clips(videos, ids, rejections, modality)
+    rejections += table.rest()
+    missing = "no videos" if modality in ("av", "v") else "no recordings"
+    return require_clips(clips, rejections, src, missing, found.skipped)
+
+
+def _videos(
+    src: Path, paths: Sequence[Path], reader: TranscriptReader, table: _Table, ids: _Ids, rejections: list[Rejection]
+) -> list[_Video]:
+    """The usable videos with their transcripts; the others, and cues that cannot be used, are added to `rejections`."""
+    videos: list[_Video] = []
+    for path in paths:
         name = path.relative_to(src).as_posix()
         stem = clip_id(name.removesuffix(path.suffix))
         try:
@@ -85,11 +98,7 @@ def find(src: str | Path, modality: str = "av") -> Listing:
         videos.append(_Video(path, name, pieces or (transcript and transcript.pieces) or None))
         for bad in transcript.bad if transcript else []:
             rejections.append(Rejection(f"{stem}, {bad.where}", bad.reason, bad.kind))
-    reader.report()
-    clips = _clips(videos, ids, rejections, modality)
-    rejections += table.rest()
-    missing = "no videos" if modality in ("av", "v") else "no recordings"
-    return require_clips(clips, rejections, src, missing, found.skipped)
+    return videos
 
 
 class _Table:

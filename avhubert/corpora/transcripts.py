@@ -10,14 +10,17 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from avhubert.config.command_defaults import STALL_SECONDS
 from avhubert.corpora.cuts import LONGEST_SECONDS
 from avhubert.corpora.subtitles import BadCue, Cue, Subtitles, clock_seconds, parse, within
 from avhubert.data.text import normalise_text
 from avhubert.data.video import probe
 from avhubert.encoding import read_text
 from avhubert.errors import DataError, MediaError, list_names
+from avhubert.processes import Caller, Failure
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +70,23 @@ def name_key(name: str) -> str:
 
 
 class TranscriptReader:
-    """Reads the transcripts beside videos, and counts files that are not Unicode."""
+    """Reads the transcripts beside videos, and counts files that are not Unicode.
+
+    It is a context manager, because the headers of videos are read in a process of its own.
+    """
 
     def __init__(self) -> None:
+        self._caller = Caller(STALL_SECONDS)
         self._names: dict[Path, dict[str, Path]] = {}  # of each folder, by `name_key`
         self._unread: dict[Path, dict[str, Path]] = {}  # of each folder: files of UNREAD_SUFFIXES by stem
         self._notes: list[str] = []
         self._guessed: dict[str, list[str]] = {}  # file names by encoding
+
+    def __enter__(self) -> TranscriptReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._caller.close()
 
     def read(self, video: Path) -> Transcript | None:
         """The pieces of a video from the transcript beside it; None if there is no transcript.
@@ -149,7 +162,8 @@ class TranscriptReader:
             )
 
     def _transcript(self, path: Path, subtitles: Subtitles, video: Path) -> Transcript:
-        subtitles = within(subtitles, seconds_of(video))
+        seconds = self._caller.call(partial(seconds_of, video))
+        subtitles = within(subtitles, None if isinstance(seconds, Failure) else seconds)
         pieces = joined(subtitles.cues)
         if not pieces:
             if subtitles.bad:

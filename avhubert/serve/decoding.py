@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.video import MediaInfo, probe
 from avhubert.errors import MediaError
-from avhubert.processes import Failure, run_in_processes
+from avhubert.processes import Caller, Failure
 from avhubert.serve.limits import STALL_SECONDS
 from avhubert.transcription.reader import Chunk, Reader
 
@@ -28,9 +27,8 @@ class Decoder:
     """
 
     def __init__(self, stall_seconds: float = STALL_SECONDS) -> None:
-        self._stall_seconds = stall_seconds
-        self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
-        self._outcomes: Generator[tuple[Any, Any], None, None] | None = None
+        self._caller = Caller(stall_seconds)
+        self.close = self._caller.close
 
     def call(self, path: Path, function: Callable[[], R]) -> R:
         """The result of a function that can be pickled and that reads the file `path`.
@@ -39,25 +37,11 @@ class Decoder:
             MediaError: The file cannot be read: the function raised, or its process crashed or hung.
             ConfigError, CheckpointError: The face models cannot be loaded.
         """
-        if self._outcomes is None:
-            self._outcomes = run_in_processes(_call, iter(self._calls.get, None), 1, self._stall_seconds)
-        self._calls.put(function)
-        try:
-            _, outcome = next(self._outcomes)
-        except BaseException:
-            self._outcomes = None  # the process has ended
-            raise
+        outcome = self._caller.call(function)
         if isinstance(outcome, Failure):
             reason = outcome.reason if str(path) in outcome.reason else f"{path} cannot be read: {outcome.reason}"
             raise MediaError(reason, kind=outcome.kind, path=path)
-        result: R = outcome
-        return result
-
-    def close(self) -> None:
-        """Ends the process; the next call starts another one."""
-        if self._outcomes is not None:
-            self._outcomes.close()
-            self._outcomes = None
+        return outcome
 
     def start(self, faces: bool) -> None:
         """Starts the process, and loads the face models in it.
@@ -114,10 +98,6 @@ class _Reading:
 
 
 # --------------------------------------------------------------------------- in the process
-def _call(function: Callable[[], Any]) -> Any:
-    return function()
-
-
 def _do_nothing() -> None:
     """Only starts the process."""
 

@@ -65,7 +65,8 @@ def test_subtitles_become_pieces(tmp_path: Path) -> None:
 def test_subtitles_are_joined_up_to_15_seconds_only(tmp_path: Path) -> None:
     cues = [f"00:{i // 60:02d}:{i % 60:02d}.000 --> 00:{i // 60:02d}:{i % 60:02d}.900\nw{i}\n" for i in range(40)]
     (tmp_path / "a.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
-    transcript = TranscriptReader().read(tmp_path / "a.mp4")
+    with TranscriptReader() as reader:
+        transcript = reader.read(tmp_path / "a.mp4")
     assert transcript is not None
     pieces = transcript.pieces
     assert [(piece.start, piece.end) for piece in pieces] == [(0, 14.9), (15, 29.9), (30, 39.9)]
@@ -293,7 +294,8 @@ def test_long_videos_are_cut_where_the_audio_is_quiet(tmp_path: Path) -> None:
         assert 5 <= after.start - before.start <= 15
     assert 5 <= seconds - long[-1].start <= 15
     (tmp_path / "long.txt").write_text("all that is said")
-    assert TranscriptReader().read(tmp_path / "long.mp4") == Transcript([Piece(0.0, None, "all that is said")])
+    with TranscriptReader() as reader:
+        assert reader.read(tmp_path / "long.mp4") == Transcript([Piece(0.0, None, "all that is said")])
 
 
 def test_what_is_no_video_is_named_and_is_no_input(tmp_path: Path) -> None:
