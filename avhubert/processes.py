@@ -235,17 +235,18 @@ class Caller:
 
     Args:
         stall_seconds: as in `run_in_processes`.
+        initialize: as in `run_in_processes`; to import what the functions need, which takes time of the first call else.
     """
 
-    def __init__(self, stall_seconds: float) -> None:
-        self._stall_seconds = stall_seconds
+    def __init__(self, stall_seconds: float, initialize: Callable[[], None] | None = None) -> None:
+        self._settings = (1, stall_seconds, initialize)
         self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._outcomes: Generator[tuple[Any, Any], None, None] | None = None
 
     def call(self, function: Callable[[], R]) -> R | Failure:
         """The result of a function that can be pickled, or why there is none; errors as in `run_in_processes`."""
         if self._outcomes is None:  # the first call starts the process
-            self._outcomes = run_in_processes(_call, iter(self._calls.get, None), 1, self._stall_seconds)
+            self._outcomes = run_in_processes(_call, iter(self._calls.get, None), *self._settings)
         self._calls.put(function)
         try:
             _, outcome = next(self._outcomes)

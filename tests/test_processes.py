@@ -34,7 +34,7 @@ def work(task: str) -> str:
                 time.sleep(0.25)
                 report_progress()
         case "raise":
-            raise MediaError("the file is\ndamaged", kind="damaged", path="x.mp4")
+            raise MediaError("the file is damaged", kind="damaged", path="x.mp4")
         case "fail":
             raise ValueError("not a number")
         case "config":

@@ -27,7 +27,7 @@ class Decoder:
     """
 
     def __init__(self, stall_seconds: float = STALL_SECONDS) -> None:
-        self._caller = Caller(stall_seconds)
+        self._caller = Caller(stall_seconds, _import_readers)
         self.close = self._caller.close
 
     def call(self, path: Path, function: Callable[[], R]) -> R:
@@ -98,6 +98,10 @@ class _Reading:
 
 
 # --------------------------------------------------------------------------- in the process
+def _import_readers() -> None:
+    import avhubert.prepare.mouth  # noqa: F401
+
+
 def _do_nothing() -> None:
     """Only starts the process."""
 
