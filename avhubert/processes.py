@@ -235,7 +235,7 @@ class Caller:
 
     Args:
         stall_seconds: as in `run_in_processes`.
-        initialize: as in `run_in_processes`; to import what the functions need, which takes time of the first call else.
+        initialize: as in `run_in_processes`; to import what the functions need before the first call.
     """
 
     def __init__(self, stall_seconds: float, initialize: Callable[[], None] | None = None) -> None:
