@@ -41,7 +41,7 @@ def read_journals(dst: Path, clips: Sequence[SourceClip]) -> dict[str, ClipResul
                 continue
             result = _from_json(entry)
             before = results.get(result.id)
-            kept = before is not None and before.rejection is None and before.fingerprint == result.fingerprint
+            kept = before is not None and before.rejection is None and result.fingerprint in ("", before.fingerprint)
             if result.id in wanted and not (result.rejection is not None and kept):
                 results[result.id] = result
     return results
