@@ -65,7 +65,7 @@ def test_latest_result_counts_and_torn_lines_do_not(tmp_path: Path) -> None:
 
 
 def test_rejection_replaces_the_path_of_the_clip_only() -> None:
-    error = MediaError("/x/a.mp4 is damaged\nafter 3 frames", kind="damaged", path="/x/a.mp4")
+    error = MediaError("/x/a.mp4 is damaged after 3 frames", kind="damaged", path="/x/a.mp4")
     assert Rejection.from_error("a", error, Path("/x/a.mp4")) == Rejection(
         "a", "the file is damaged after 3 frames", "damaged"
     )
