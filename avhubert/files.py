@@ -260,3 +260,26 @@ def cache_directory(name: str) -> Path:
     except ConfigError as error:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
         raise ConfigError(f"cannot write to the cache folder {path}: {reason}; {SET_CACHE}", path=path) from error
+
+
+def cache_or_temporary(name: str) -> Path:
+    """`cache_path`; a folder for temporary files if the home folder cannot be written to, which is reported once.
+
+    A folder in $AVHUBERT_CACHE is never replaced.
+    """
+    if os.environ.get("AVHUBERT_CACHE"):
+        return cache_path(name)
+    try:
+        path = cache_path(name)
+        if not (path.is_dir() and any(path.iterdir())):  # what is there can be read without writing
+            cache_directory(name)
+        return path
+    except (ConfigError, OSError) as error:
+        path = Path(tempfile.gettempdir()) / "avhubert" / name
+        _warn_of_temporary(str(error), path)
+        return path
+
+
+@functools.cache
+def _warn_of_temporary(reason: str, path: Path) -> None:
+    _log.warning("%s; until then %s is used", reason, path)

@@ -179,6 +179,26 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         files.cache_directory("cuts")
 
 
+def test_without_a_home_folder_the_cache_is_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("AVHUBERT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    for _ in range(2):
+        assert files.cache_or_temporary("models") == tmp_path / "temporary" / "avhubert" / "models"
+    [record] = caplog.records
+    assert record.message == (
+        f"cannot write to the cache folder {tmp_path}/file/avhubert/models: Not a directory; set AVHUBERT_CACHE to a "
+        f"folder that you can write to; until then {tmp_path}/temporary/avhubert/models is used"
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "avhubert" / "models").mkdir(parents=True)
+    (tmp_path / "avhubert" / "models" / "x").touch()
+    assert files.cache_or_temporary("models") == tmp_path / "avhubert" / "models"
+
+
 def test_cache_directory_is_chosen_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "c"))
     assert files.cache_directory("models") == tmp_path / "c" / "models"

@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -26,10 +27,15 @@ def parser() -> Parser:
     return build_parser(COMMANDS)
 
 
+def _with_folder(arguments: Sequence[str]) -> list[str]:
+    """The arguments; a file whose name begins with a dash, as a shell's * gives it, is no option."""
+    return [f"./{word}" if re.match(r"-.*\.\w+$", word) and os.path.isfile(word) else word for word in arguments]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; an error that a user can cause becomes one sentence on stderr and an exit code."""
     escape_unknown_characters()
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(_with_folder(sys.argv[1:] if arguments is None else arguments))
     if options.version:
         from avhubert import __version__
 

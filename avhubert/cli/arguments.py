@@ -131,7 +131,7 @@ def add_vad(parser: argparse.ArgumentParser) -> None:
         "--vad",
         choices=("auto", "off"),
         default="auto",
-        help="auto (default): audio without speech (music, noise) is not read; off: all audio is read",
+        help="skip audio without speech (auto, default) or read it",
     )
 
 

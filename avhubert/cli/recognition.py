@@ -129,9 +129,7 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=("txt", "srt", "vtt", "json"), default="txt", help="output format (default txt)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write one file per FILE there instead of printing")
-    parser.add_argument(
-        "--burn-in", action="store_true", help="also write the video with captions and the mouth's bounding box"
-    )
+    parser.add_argument("--burn-in", action="store_true", help="also write the video with captions and mouth boxes")
     parser.add_argument("--skip-existing", action="store_true", help="skip files whose transcript is already in DIR")
     parser.add_argument("--people", action="store_true", help="one transcript for each visible person, by lip reading")
     add_streams(parser)

@@ -267,11 +267,7 @@ def _face_runtime() -> Check:
 def _face_models() -> Iterator[Check]:
     from avhubert.prepare.detectors.models import FILES, folder
 
-    try:
-        home = folder()
-    except AvhubertError as error:
-        yield Check("face models", BAD, f"cannot be stored: {error}", files.SET_CACHE, needed=True)
-        return
+    home = folder()
     fix = "avhubert models fetch"
     if os.environ.get("AVHUBERT_MODELS"):
         fix = f"copy it into {home} (AVHUBERT_MODELS), or unset the variable"

@@ -74,6 +74,15 @@ def test_a_file_given_by_name_is_tried(tree: Path, model: list[str], capsys: pyt
     assert "notes.txt" in capsys.readouterr().err
 
 
+def test_a_name_that_begins_with_a_dash(
+    tree: Path, model: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tree)
+    Path("one.wav").rename("-talk.wav")
+    assert main(["transcribe", "-talk.wav", "--model", str(Path(model[1])), "--modality", "a"]) == 0
+    assert "-talk.wav" in capsys.readouterr().err
+
+
 def test_captioned_videos_are_no_inputs_beside_their_originals(tmp_path: Path) -> None:
     for name in ("talk.MP4", "talk.captioned.mp4", "alone.captioned.mp4"):
         (tmp_path / name).touch()

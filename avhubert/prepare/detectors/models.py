@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from avhubert.errors import CheckpointError, one_of
-from avhubert.files import SET_CACHE, atomic_path, cache_path, lock_directory, sha256
+from avhubert.files import SET_CACHE, atomic_path, cache_or_temporary, lock_directory, sha256
 
 WHEEL = "mediapipe==0.10.21"  # the last version that contains the files
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
@@ -45,9 +45,9 @@ FILES = {
 
 
 def folder() -> Path:
-    """The folder of the models: $AVHUBERT_MODELS, else in the user's cache."""
+    """The folder of the models: $AVHUBERT_MODELS, else in the user's cache, else in a folder for temporary files."""
     directory = os.environ.get("AVHUBERT_MODELS")
-    return Path(directory) if directory else cache_path("models")
+    return Path(directory) if directory else cache_or_temporary("models")
 
 
 def path(name: str) -> Path:
