@@ -17,6 +17,7 @@ SCRIPTS = {
     "KATAKANA": "Japanese",
     "HANGUL": "Korean",
     "DEVANAGARI": "Devanagari (Hindi)",
+    "SYMBOLS": "symbols",
 }
 PACKAGES = {"Chinese": "fonts-noto-cjk", "Japanese": "fonts-noto-cjk", "Korean": "fonts-noto-cjk"}
 PACKAGE = "fonts-noto-core"  # Debian package with most other scripts
@@ -72,7 +73,7 @@ def font_warnings(texts: Iterable[str]) -> list[str]:
     return warnings
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def characters_of(font: Path) -> frozenset[int]:
     """Code points of the characters of a font; none if it cannot be read."""
     from matplotlib.ft2font import FT2Font
@@ -103,6 +104,8 @@ def _characters(text: str) -> set[int]:
 
 
 def _script(character: str) -> str:
+    if unicodedata.category(character)[0] not in "LMN":
+        return "SYMBOLS"
     return unicodedata.name(character, "UNKNOWN").split(" ")[0].split("-")[0]
 
 

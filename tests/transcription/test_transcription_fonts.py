@@ -72,6 +72,7 @@ def test_characters_without_a_font_are_reported(tmp_path: Path, monkeypatch: pyt
         "no font of this computer has the characters of Thai: they are boxes in the video; install a Noto font "
         "(https://fonts.google.com/noto; Debian, Ubuntu: fonts-noto-core)"
     )
+    assert "characters of symbols: they are boxes" in font_warnings(["hello 🦔"])[0]
     (warning,) = font_warnings([f"{CHINESE} {HINDI}", "안녕"])
     assert "characters of Chinese, Devanagari (Hindi) and Korean: they are boxes" in warning
     assert "Debian, Ubuntu: fonts-noto-cjk fonts-noto-core)" in warning
