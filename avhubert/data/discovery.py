@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -37,6 +38,21 @@ _OTHER_NAMES = frozenset(("desktop.ini", "license", "makefile", "readme", "thumb
 # folders that operating systems and network drives add, without recordings of the user
 _SYSTEM_FOLDERS = frozenset(("$recycle.bin", "@eadir", "__macosx", "lost+found", "system volume information"))
 
+# the first bytes of recordings, for files without an extension: downloads are often named "videoplayback"
+_SIGNATURES = {
+    rb"....ftyp": ".mp4",
+    rb"\x1a\x45\xdf\xa3": ".mkv",
+    rb"RIFF....AVI ": ".avi",
+    rb"RIFF....WAVE": ".wav",
+    rb"OggS": ".ogg",
+    rb"fLaC": ".flac",
+    rb"FLV": ".flv",
+    rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11": ".asf",
+    rb"\x00\x00\x01\xba": ".mpg",
+    rb"ID3": ".mp3",
+    rb"FORM....AIF": ".aiff",
+    rb"caff": ".caf",
+}
 _MOST_NAMES = 20  # of skipped files in a message
 
 CAPTIONED = ".captioned.mp4"  # the end of the name of a video that `transcribe --burn-in` writes
@@ -73,6 +89,8 @@ def find_recordings(
 ) -> Recordings:
     """All recordings below a folder, by their file extensions in any case of letters.
 
+    A file without an extension is recognised by its first bytes.
+
     Links to folders are followed, each folder is read once. Hidden files and folders (`.name`, so also `._name` and
     temporary files of this package) and folders of the system such as `__MACOSX` are ignored. Folders and files that
     this package wrote, below `folder`, are skipped.
@@ -84,7 +102,7 @@ def find_recordings(
     """
     recordings = Recordings()
     for path in _walk(folder, {os.path.realpath(path) for path in without}, recordings.skipped):
-        extension = path.suffix.lower()
+        extension = path.suffix.lower() or _extension_by_content(path)
         if extension in extensions:
             reason = _unusable(path)
         elif extension in MEDIA_EXTENSIONS:
@@ -172,6 +190,18 @@ def _unusable(path: Path) -> str | None:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return None if is_file else "not a regular file"
+
+
+def _extension_by_content(path: Path) -> str:
+    """The extension that a file without one would have, by its first bytes; '' if it is no recording."""
+    if not path.is_file() or path.name.lower() in _OTHER_NAMES:
+        return ""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError:
+        return ""
+    return next((known for pattern, known in _SIGNATURES.items() if re.match(pattern, start, re.DOTALL)), "")
 
 
 def _unknown(path: Path) -> str:

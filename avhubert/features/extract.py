@@ -81,14 +81,19 @@ def extract_features(
     out = output_directory(out)
     extractor = LayerExtractor(model, layer, modality, device, precision)
     if label_model is not None:
-        model_sha256 = extractor.identity.get("model_sha256")
-        if model_sha256 and label_model.model_sha256 and model_sha256 != label_model.model_sha256:
-            raise ConfigError(f"the units in {units} were made from another model than {model}; give that model")
+        _check_model(label_model, extractor, f"the units in {units} were made from another model than {model}")
     if manifests:
         return _extract_clips(manifests, extractor, out, label_model)
     if recordings:
         return _extract_files(source, recordings, extractor, out, label_model, streams)
     return _extract_file(source, out / source.stem, extractor, label_model, streams)
+
+
+def _check_model(label_model: LabelModel, extractor: LayerExtractor, problem: str) -> None:
+    """ConfigError if the units were made from another model, where that is known."""
+    model_sha256 = extractor.identity.get("model_sha256")
+    if model_sha256 and label_model.model_sha256 and model_sha256 != label_model.model_sha256:
+        raise ConfigError(f"{problem}; give that model")
 
 
 def _layer_of_units(label_model: LabelModel, layer: int | None, units: str | Path | None) -> int:

@@ -7,8 +7,10 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from avhubert.data.audio import write_wav
 from avhubert.data.discovery import (
     AUDIO_EXTENSIONS,
     MEDIA_EXTENSIONS,
@@ -17,6 +19,7 @@ from avhubert.data.discovery import (
     describe_skipped,
     find_recordings,
 )
+from avhubert.data.video import write_video
 
 pytestmark = pytest.mark.quick
 
@@ -61,6 +64,17 @@ def test_what_a_user_may_expect_to_be_read_is_named(tmp_path: Path) -> None:
         "talk.mp4.crdownload": "the extension .crdownload is not one of a recording; name the file to read it",
         "talk.xyz": "the extension .xyz is not one of a recording; name the file to read it",
     }
+
+
+def test_recordings_without_extension_are_recognised_by_content(tmp_path: Path) -> None:
+    write_wav(tmp_path / "sound.wav", np.zeros(400, np.int16))
+    (tmp_path / "sound.wav").rename(tmp_path / "sound")
+    write_video(tmp_path / "video.mp4", [np.zeros((16, 16), np.uint8)])
+    (tmp_path / "video.mp4").rename(tmp_path / "videoplayback")
+    make(tmp_path, "LICENSE", "text", "folder/noending")
+    assert names_of(tmp_path) == ["sound", "videoplayback"]
+    assert names_of(tmp_path, extensions=VIDEO_EXTENSIONS) == ["videoplayback"]
+    assert list(skipped_of(tmp_path)) == ["folder/noending", "text"]
 
 
 def test_hidden_files_and_system_folders_are_ignored(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from avhubert.data.audio import write_wav
+from avhubert.data.discovery import MEDIA_EXTENSIONS
 from avhubert.data.video import write_video
 from avhubert.errors import MediaError
 from avhubert.serve.limits import RequestError
@@ -96,3 +97,32 @@ def test_a_check_can_be_given_up(recording: Path) -> None:
     with pytest.raises(JobCancelledError):
         checker.check(recording, 5, stop)
     assert checker._process is None
+
+
+CONTAINERS = {
+    "mp4": ("mp4", "aac"), "mov": ("mov", "pcm_s16le"), "mkv": ("matroska", "flac"), "avi": ("avi", "pcm_s16le"),
+    "ts": ("mpegts", "mp2"), "mpg": ("mpeg", "mp2"), "flv": ("flv", "aac"), "ogg": ("ogg", "flac"),
+    "flac": ("flac", "flac"),
+    "wav": ("wav", "pcm_s16le"), "aiff": ("aiff", "pcm_s16be"), "caf": ("caf", "pcm_s16le"), "au": ("au", "pcm_s16be"),
+    "ac3": ("ac3", "ac3"), "eac3": ("eac3", "eac3"), "aac": ("adts", "aac"), "mp2": ("mp2", "mp2"),
+    "w64": ("w64", "pcm_s16le"), "wv": ("wv", "wavpack"), "tta": ("tta", "tta"), "wma": ("asf", "wmav2"),
+    "nut": ("nut", "flac"), "voc": ("voc", "pcm_s16le"), "rm": ("rm", "ac3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("extension", CONTAINERS)
+def test_the_formats_of_the_known_extensions_are_accepted(extension: str, tmp_path: Path) -> None:
+    assert f".{extension}" in MEDIA_EXTENSIONS
+    form, codec = CONTAINERS[extension]
+    path = tmp_path / f"talk.{extension}"
+    with av.open(str(path), "w", format=form) as out:
+        stream = out.add_stream(codec, rate=44_100, layout="stereo")
+        stream.bit_rate = 128_000
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 132_300), np.int16), format="s16", layout="stereo")
+        frame.sample_rate, frame.pts = 44_100, 0
+        fifo, resampler = av.AudioFifo(), av.AudioResampler(stream.format, stream.layout, 44_100)
+        for converted in resampler.resample(frame):
+            fifo.write(converted)
+        while samples := fifo.read(stream.codec_context.frame_size or 1024):
+            out.mux(stream.encode(samples))
+    check(path, 10)
