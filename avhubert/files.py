@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import json
 import logging
@@ -90,6 +91,13 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_directory_leftovers(path: str | Path) -> None:
+    """Remove what a killed `atomic_directory(path)` left beside `path`; only while no other process writes it."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

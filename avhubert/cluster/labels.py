@@ -31,7 +31,14 @@ from avhubert.errors import ConfigError, DataError, list_names
 from avhubert.features.extractors import Extractor, make_extractor
 from avhubert.features.shards import Shards, write_shards
 from avhubert.features.specification import MFCC, parse
-from avhubert.files import atomic_directory, lock_directory, output_directory, read_json_object, write_json
+from avhubert.files import (
+    atomic_directory,
+    lock_directory,
+    output_directory,
+    read_json_object,
+    remove_directory_leftovers,
+    write_json,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -153,6 +160,7 @@ def _features(data_dir: Path, extractor: Extractor, out: str | Path, splits: Seq
         raise DataError(f"{data_dir / 'train.tsv'} lists no clips; prepare the data again")
     work = output_directory(out.parent / f".{out.name}.features")
     with lock_directory(work):
+        remove_directory_leftovers(out)
         shards = {split: write_shards(work / split, clips, extractor, split) for split, clips in manifests.items()}
         _report_clips_without_features(manifests, shards)
         yield SplitFeatures(data_dir, manifests, shards)

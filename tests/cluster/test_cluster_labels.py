@@ -157,6 +157,15 @@ def test_another_corpus_gets_the_clusters_of_a_label_model(
         apply(other, f"{tmp_path / 'model'}:1", tmp_path / "layer", tmp_path / "labels2")
 
 
+def test_what_a_killed_run_left_is_removed(data_dir: Path, tmp_path: Path) -> None:
+    leftover, other = tmp_path / ".labels.abcd_123.part", tmp_path / ".labels2.abcd_123.part"
+    for folder in (leftover, other):
+        folder.mkdir()
+        (folder / "train.km").touch()
+    cluster(data_dir, "mfcc", 6, tmp_path / "labels")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "labels"]
+
+
 def test_labels_that_do_not_belong_together_are_an_error(data_dir: Path, labels_dir: Path, tmp_path: Path) -> None:
     clips = {split: read_manifest(data_dir / f"{split}.tsv") for split in ("train", "valid")}
 

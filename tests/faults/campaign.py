@@ -17,13 +17,25 @@ import sys
 import time
 from pathlib import Path
 
-from tests.faults import broken_training, flipped_bits, fuzzed_files, killed_commands, random_batches, scarce_system
+from tests.faults import (
+    broken_training,
+    busy_server,
+    damaged_media,
+    flipped_bits,
+    fuzzed_files,
+    killed_commands,
+    random_batches,
+    scarce_system,
+)
 from tests.faults.outcome import Outcome
-from tests.faults.part import Part
+from tests.faults.part import Case, Part
 from tests.faults.report import PartResult, write_report
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = (fuzzed_files, flipped_bits, killed_commands, scarce_system, broken_training, random_batches)
+MODULES = (
+    *(fuzzed_files, flipped_bits, killed_commands, scarce_system),
+    *(broken_training, random_batches, damaged_media, busy_server),
+)
 PARTS: dict[str, Part] = {module.PART.name: module.PART for module in MODULES}
 
 
@@ -59,6 +71,13 @@ def run_part(part: Part, count: int, options: argparse.Namespace) -> int:
         outcome = case(options.only)
         print(json.dumps(dataclasses.asdict(outcome), indent=1))
         return int(outcome.is_fault)
+    try:
+        return _run_cases(part, case, count, folder, options)
+    finally:
+        getattr(case, "close", lambda: None)()
+
+
+def _run_cases(part: Part, case: Case, count: int, folder: Path, options: argparse.Namespace) -> int:
     journal = folder / f"{part.name}-{options.seed}-{_commit()}.jsonl"
     outcomes = _read(journal)[:count]
     if outcomes:

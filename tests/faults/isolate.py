@@ -14,6 +14,7 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
 import unicodedata
@@ -58,7 +59,9 @@ class Fault(Exception):
         self.verdict = verdict
 
 
-def isolated(case: str, work: Callable[[], int | None], folder: Path, limits: Limits = Limits()) -> Outcome:
+def isolated(
+    case: str, work: Callable[[], int | None], folder: Path, limits: Limits = Limits(), watched: bool = True
+) -> Outcome:
     """Run `work` in a fork.
 
     Args:
@@ -66,13 +69,15 @@ def isolated(case: str, work: Callable[[], int | None], folder: Path, limits: Li
         work: Returns an exit code, or None for success; an AvhubertError is a refusal.
         folder: The only folder in which it may write.
         limits: Of time and memory.
+        watched: Whether programs, connections and writes elsewhere are faults; commands that start processes of their
+            own are not watched.
     """
     log = folder / ".case"
     log.unlink(missing_ok=True)
     started = time.monotonic()
     child = os.fork()
     if child == 0:
-        _run_in_child(work, folder, log)
+        _run_in_child(work, folder, log, watched)
     status, peak = _wait(child, limits, started)
     seconds = time.monotonic() - started
     memory = peak / 1024
@@ -117,7 +122,7 @@ def _wait(child: int, limits: Limits, started: float) -> tuple[int | None, float
         time.sleep(0.002)
 
 
-def _run_in_child(work: Callable[[], int | None], folder: Path, log: Path) -> None:
+def _run_in_child(work: Callable[[], int | None], folder: Path, log: Path, watched: bool) -> None:
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number, name in ((1, "out"), (2, "err")):
@@ -126,7 +131,9 @@ def _run_in_child(work: Callable[[], int | None], folder: Path, log: Path) -> No
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     faulthandler.enable(sys.stderr)
     violations: list[str] = []
-    _watch(folder, violations)
+    tempfile.tempdir = str(folder)
+    if watched:
+        _watch(folder, violations)
     try:
         verdict, message = _judge(work, log)
     except Fault as fault:
