@@ -17,14 +17,14 @@ import numpy as np
 
 from avhubert.constants import SAMPLE_RATE
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
-from avhubert.data.mixing import PhaseCorrection
+from avhubert.data.mixing import PhaseCorrection, is_stereo
 from avhubert.data.packets import NothingDecodedError, StreamDecoder, TimedFrame
 from avhubert.data.stored_lengths import read_wav_header
 from avhubert.data.streams import selector
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
-GAP_SECONDS = 0.02  # a larger jump in the timestamps starts a new segment
+GAP_SECONDS = Fraction(1, 50)  # a larger jump in the timestamps starts a new segment
 LONGEST_HOURS = 24  # longer tracks are an error: after damage to the timestamps the array could exceed the memory
 
 
@@ -154,17 +154,18 @@ class _Part:
 
 def _segments(frames: Iterable[TimedFrame[av.AudioFrame]], part: _Part) -> Iterator[tuple[int, np.ndarray]]:
     """Decoded segments without a jump in their timestamps: (index of the first sample at 16 kHz, int16 [N])."""
-    segment, end = None, -part.start  # without timestamps, the first frame is the start of the file
+    segment, end = None, Fraction(0)  # without timestamps, the first frame is the start of the file
+    latest = None if part.end is None else part.end + GAP_SECONDS
     for timed in frames:
         frame = timed.frame
-        time = end if timed.time is None else timed.time - part.start
-        if part.end is not None and time > part.end - part.start + GAP_SECONDS:
+        time = end if timed.time is None else timed.time
+        if latest is not None and time > latest:
             part.continues = True
             break
         if segment is None or abs(time - end) > GAP_SECONDS or not segment.has_format_of(frame):
             if segment is not None:
                 yield segment.finish()
-            segment, end = _Segment(time, frame, part.correction), time
+            segment, end = _Segment(time - part.start, frame, part.correction), time
         segment.add(frame)
         end += Fraction(frame.samples, frame.sample_rate)
     if segment is not None:
@@ -182,6 +183,7 @@ class _Segment:
 
     def __init__(self, start: Fraction, frame: av.AudioFrame, correction: PhaseCorrection) -> None:
         self.start, self.format, self.correction = start, self._format(frame), correction
+        self.stereo = is_stereo(frame)
         self.resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         self.resampled: list[np.ndarray] = []
 
@@ -194,6 +196,9 @@ class _Segment:
 
     def add(self, frame: av.AudioFrame) -> None:
         """Mix and resample a frame."""
+        if not self.stereo:
+            self._resample(frame)
+            return
         for corrected in self.correction.add(frame):
             self._resample(corrected)
 

@@ -11,13 +11,19 @@ import av
 import numpy as np
 
 BLOCK_SECONDS = 0.5  # for which it is decided at once whether channels cancel
+MEASURED_EVERY = 3  # frames, to save time
 CANCELLED = 0.02  # share of the channels' power that is left in their mean, below which they cancel; uncorrelated: 0.5
 FORMATS = frozenset(("dbl", "dblp", "flt", "fltp", "s16", "s16p", "s32", "s32p", "u8", "u8p"))  # of samples
 AUDIBLE = 1e-7  # mean square of a channel relative to full scale (−70 dB), above which cancelling matters
 
 
+def is_stereo(frame: av.AudioFrame) -> bool:
+    """Whether a frame has two channels, in a format that is known here."""
+    return frame.layout.nb_channels == 2 and frame.format.name in FORMATS
+
+
 class PhaseCorrection:
-    """Inverts the second channel of stereo frames while it cancels the first one; other frames pass unchanged.
+    """Inverts the second channel of stereo frames while it cancels the first one.
 
     Attributes:
         seconds: Length of what was inverted.
@@ -27,17 +33,16 @@ class PhaseCorrection:
         self.seconds = 0.0
         self._frames: list[av.AudioFrame] = []
         self._length = 0.0
+        self._measured = 0  # samples
         self._power = np.zeros(3)  # sums of left², right², left · right
 
     def add(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
-        """The frames that are ready after `frame`."""
-        if frame.layout.nb_channels != 2 or frame.format.name not in FORMATS:
-            yield from self.flush()
-            yield frame
-            return
-        channels = _channels(frame)
-        left, right = channels[0], channels[1]
-        self._power += (np.dot(left, left), np.dot(right, right), np.dot(left, right))
+        """The frames that are ready after `frame`, which is stereo."""
+        if len(self._frames) % MEASURED_EVERY == 0:
+            channels = _channels(frame)
+            left, right = channels[0], channels[1]
+            self._power += (np.dot(left, left), np.dot(right, right), np.dot(left, right))
+            self._measured += frame.samples
         self._frames.append(frame)
         self._length += frame.samples / frame.sample_rate
         if self._length >= BLOCK_SECONDS:
@@ -46,16 +51,16 @@ class PhaseCorrection:
     def flush(self) -> Iterator[av.AudioFrame]:
         """The frames that wait for the rest of their block."""
         frames, self._frames = self._frames, []
-        cancels = bool(frames) and self._cancels(sum(frame.samples for frame in frames))
+        cancels = bool(frames) and self._cancels()
         self.seconds += self._length if cancels else 0.0
-        self._length, self._power = 0.0, np.zeros(3)
+        self._length, self._measured, self._power = 0.0, 0, np.zeros(3)
         for frame in frames:
             if cancels:
                 _invert(frame)
             yield frame
 
-    def _cancels(self, samples: int) -> bool:
-        left, right, product = self._power / max(1, samples)
+    def _cancels(self) -> bool:
+        left, right, product = self._power / max(1, self._measured)
         mean_power, mixed = (left + right) / 2, (left + right + 2 * product) / 4
         return bool(mean_power > AUDIBLE and mixed < CANCELLED * mean_power)
 

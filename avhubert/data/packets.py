@@ -40,7 +40,7 @@ Frame = TypeVar("Frame", av.AudioFrame, av.VideoFrame)
 SelectStream = Callable[[av.container.InputContainer], int]
 
 
-@dataclass(frozen=True)
+@dataclass
 class TimedFrame(Generic[Frame]):
     """A decoded frame.
 
@@ -98,6 +98,14 @@ class _Clock(Generic[Frame]):
             self._held = timed, duration
         else:
             yield self._timed(timed, duration)
+
+    def is_regular(self) -> bool:
+        """Whether a frame shortly after the last one has the right time."""
+        return self._held is None and not self._shift
+
+    def follow(self, timed: TimedFrame[Frame], duration: Fraction) -> None:
+        """Continue after a frame that needed no check."""
+        self._timed(timed, duration)
 
     def flush(self) -> Iterator[TimedFrame[Frame]]:
         """The last frame, if its time is not certain."""
@@ -241,10 +249,14 @@ class StreamDecoder(Generic[Frame]):
         clock: _Clock[Frame] = _Clock()
         known = not after_seek  # after a seek, frames without a timestamp are somewhere
         complete = False  # no packet was skipped since the last frame
+        last_pts = usual_pts = -1
+        regular: TimedFrame[Frame] | None = None  # the last frame, if the clock need not check it
         for packet in self._packets(container):
             try:
                 frames = packet.decode()
             except (FFmpegError, OSError) as error:
+                self._follow(clock, regular)
+                regular = None
                 self._record(packet, start, known, error)
                 complete = False
                 if packet.size == 0 and self.kind == "video" and self.stream.codec_context.thread_count != 1:
@@ -252,6 +264,15 @@ class StreamDecoder(Generic[Frame]):
                 continue
             for frame in frames:
                 time = self.time_of(frame)
+                pts = frame.pts
+                if complete and pts is not None and 0 < pts - last_pts <= usual_pts:
+                    last_pts = pts
+                    regular = TimedFrame(frame, time)
+                    report_progress()
+                    yield regular
+                    continue
+                self._follow(clock, regular)
+                regular = None
                 known = known or time is not None
                 if known:
                     for timed in clock.add(TimedFrame(frame, time), self._duration(frame)):
@@ -263,6 +284,10 @@ class StreamDecoder(Generic[Frame]):
                         self._end = max(self._end, clock.end)
                         complete = True
                         yield timed
+                    usual_pts = -1
+                    if pts is not None and frame.time_base is not None and clock.is_regular():
+                        last_pts, usual_pts = pts, int(GAP_SECONDS / frame.time_base)
+        self._follow(clock, regular)
         for timed in clock.flush():
             self._stamp(timed)
             yield timed
@@ -274,6 +299,12 @@ class StreamDecoder(Generic[Frame]):
             if len(_ends) >= KNOWN_ENDS:
                 _ends.clear()
             _ends[file_identity(self.path), self.kind, self._index] = self._end
+
+    def _follow(self, clock: _Clock[Frame], regular: TimedFrame[Frame] | None) -> None:
+        """Take note of frames that the clock did not need to check."""
+        if regular is not None:
+            clock.follow(regular, self._duration(regular.frame))
+            self._end = max(self._end, clock.end)
 
     def _stamp(self, timed: TimedFrame[Frame]) -> None:
         """The frame itself also gets its repaired time, which filters pass on."""
