@@ -12,6 +12,7 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -67,6 +68,19 @@ def limit_memory(limit: int) -> bool:
 def stop_signals() -> tuple[signal.Signals, ...]:
     """SIGTERM, SIGINT and, except on Windows, SIGUSR1."""
     return tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Delay Ctrl-C until the end of the block; a process that is started in it never gets it. No effect on Windows."""
+    if is_windows():
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def usable_cores() -> int:

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError
+from avhubert.platforms import is_windows, without_interrupts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -146,7 +147,11 @@ class _Process(Generic[T, R]):
         context = multiprocessing.get_context("spawn")
         self.pipe, other_end = context.Pipe()
         self._process = context.Process(target=_serve, args=(other_end, *self._arguments), daemon=True)
-        with _without_interrupts():
+        if not is_windows():
+            from multiprocessing import resource_tracker
+
+            resource_tracker.ensure_running()  # the first process would start it, which lets Ctrl-C through
+        with without_interrupts():  # Ctrl-C reaches the process too, which its parent ends
             self._process.start()
         other_end.close()
         self.task: T | None = None
@@ -207,19 +212,6 @@ class _Process(Generic[T, R]):
         self._process.join()
         self._process.close()
         self.pipe.close()
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Start a process that ignores Ctrl-C, which reaches it too; its parent ends it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def _describe_exit(code: int) -> str:
@@ -288,7 +280,7 @@ def watch_progress(report: Callable[[], None] | None) -> None:
 
 def _serve(pipe: Connection, work: Callable[[Any], Any], initialize: Callable[[], None] | None) -> None:
     """The main loop of a process: receives tasks; sends (kind, value): 'ready', 'progress', 'result' or 'error'."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as on POSIX from the start, see `_without_interrupts`
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for Windows
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initialize is not None:
         initialize()
