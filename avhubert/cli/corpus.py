@@ -74,7 +74,11 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="process part I of N (for job arrays)")
     parser.add_argument(
-        "--executor", choices=("local", "ray"), default="local", help="local processes (default) or a Ray cluster"
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        metavar="E",
+        help="local (default) or ray (a Ray cluster)",
     )
     add_seed(parser)
     parser.add_argument(
@@ -102,8 +106,8 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--streams",
         choices=(*MODALITY_CHOICES, "any"),
         default="av",
-        help="streams of every clip: av (default), a or v; any: a recording without audio or without a face becomes a "
-        "clip with the stream that it has",
+        metavar="S",
+        help="streams of a clip: av (default), a, v; any: those of av that the recording has",
     )
     parser.add_argument(
         "--timeout",
@@ -117,8 +121,8 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--landmarks",
         metavar="DIR",
-        help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR for the folder of dlib's model files "
-        "(default: the built-in detector)",
+        help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR for dlib's model files (default: the "
+        "built-in detector)",
     )
     add_streams(parser)
 
