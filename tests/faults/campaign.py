@@ -15,6 +15,7 @@ import platform
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from tests.faults import (
@@ -45,7 +46,11 @@ def main() -> int:
     for name in options.part or PARTS:
         part = PARTS[name]
         count = options.cases or max(1, round(part.cases * options.scale))
-        failed += run_part(part, count, options)
+        try:
+            failed += run_part(part, count, options)
+        except Exception:  # the other parts still run
+            print(f"{part.name} cannot run:\n{traceback.format_exc()}", flush=True)
+            failed += 1
     return 1 if failed else 0
 
 
@@ -86,7 +91,10 @@ def _run_cases(part: Part, case: Case, count: int, folder: Path, options: argpar
     with open(journal, "a", encoding="utf-8") as log:
         for number in range(first, count):
             begun = time.monotonic()
-            outcome = case(number)
+            try:
+                outcome = case(number)
+            except Exception:  # of the campaign itself: the other cases still run
+                outcome = Outcome(f"{number}", "case fails", traceback.format_exc()[-600:])
             if not outcome.seconds:
                 outcome = dataclasses.replace(outcome, seconds=time.monotonic() - begun)
             outcomes.append(outcome)
@@ -125,16 +133,20 @@ def _show_progress(name: str, done: int, count: int, first: int, started: float)
 
 
 def _commit() -> str:
-    """The commit, with the time of the newest change if files differ from it."""
+    """The newest commit of code or tests; with the time of the newest change if files differ from it."""
     try:
-        run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+        name = _git("log", "-1", "--format=%h", "--", "avhubert", "tests")
+        changed = _git("status", "--porcelain", "--", "avhubert", "tests")
     except OSError:
         return "unknown"
-    name = run.stdout.strip() or "unknown"
-    if name.endswith("-dirty"):
+    if changed:
         newest = max(path.stat().st_mtime_ns for top in ("avhubert", "tests") for path in (ROOT / top).rglob("*.py"))
-        name += f"-{newest % 10**12}"
-    return name
+        name += f"-changed-{newest % 10**12}"
+    return name or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def _machine() -> str:
