@@ -48,6 +48,8 @@ class WavHeader:
 
 def read_wav_header(path: str | Path) -> WavHeader | None:
     """The header of a wav file; None for any other file, and one whose header cannot be read."""
+    if not Path(path).is_file():  # opening a pipe waits for its writer
+        return None
     try:
         with open(path, "rb") as file:
             if file.read(4) != b"RIFF" or len(file.read(4)) < 4 or file.read(4) != b"WAVE":

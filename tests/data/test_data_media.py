@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import av
@@ -11,6 +13,7 @@ import pytest
 from avhubert.data.audio import read_audio
 from avhubert.data.media import open_container
 from avhubert.data.video import probe
+from avhubert.errors import MediaError
 
 pytestmark = pytest.mark.quick
 
@@ -35,6 +38,42 @@ def test_any_title_and_any_file_name_can_be_opened(tmp_path: Path, name: str) ->
         assert len(container.streams.audio) == 1
     assert len(read_audio(path)) == 8000
     assert probe(path).has_audio
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:{port}/x.ts\n#EXT-X-ENDLIST\n"),
+        ("b.mp4", "ffconcat version 1.0\nfile http://127.0.0.1:{port}/x.ts\n"),
+        ("c.mp4", "ffconcat version 1.0\nfile tcp://127.0.0.1:{port}\n"),
+        ("http://127.0.0.1:{port}/x.mp4", ""),
+    ],
+)
+def test_no_file_makes_a_connection(tmp_path: Path, name: str, content: str) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.setblocking(False)
+        port = str(server.getsockname()[1])
+        path: str | Path = name.replace("{port}", port)
+        if content:
+            path = tmp_path / name
+            path.write_text(content.replace("{port}", port))
+        for read in (probe, read_audio):
+            with pytest.raises(MediaError):
+                read(path)
+        with pytest.raises(BlockingIOError):  # nobody has connected
+            server.accept()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+@pytest.mark.parametrize("name", ["pipe.wav", "pipe.mp4"])
+def test_a_pipe_is_an_error_and_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(MediaError, match="it is not a file"):
+        probe(tmp_path / name)
+    with pytest.raises(MediaError, match="there is no such file"):
+        read_audio(tmp_path / name)
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from avhubert.cli.app import main
 from avhubert.config.schema import DecodeConfig, DecoderConfig, ModelConfig
 from avhubert.data.audio import write_wav
+from avhubert.data.media import StreamChoice
 from avhubert.data.tokenizer import train_tokenizer
 from avhubert.data.video import write_video
 from avhubert.errors import CheckpointError, DataError
@@ -19,6 +20,7 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
 from avhubert.tools.info import describe
+from tests.data.recordings import Recording, audio_file, break_packets, speech
 
 pytestmark = pytest.mark.quick
 
@@ -37,6 +39,18 @@ def recognizer(tmp_path: Path) -> Path:
     model.metadata = ModelMetadata(stage="fine-tuning", step=3, modalities=["av", "v"])
     model.save_pretrained(tmp_path / "recognizer")
     return tmp_path / "recognizer"
+
+
+def test_damage_and_streams_of_a_recording_are_described(tmp_path: Path) -> None:
+    path = audio_file(tmp_path / "talk.m4a", speech(4), "aac")
+    break_packets(path, range(20, 22))
+    assert describe(path)["warning 1"] == "2 damaged packets of the audio were skipped at 1.2 s (0.13 s lost)"
+    with Recording(tmp_path / "two.mkv") as recording:
+        streams = [recording.audio_stream("flac") for _ in range(2)]
+        recording.write_audio(streams[0], 0 * speech(4))
+        recording.write_audio(streams[1], speech(4))
+    assert "stream 1 is read" in str(describe(tmp_path / "two.mkv")["warning 1"])
+    assert "warning 1" not in describe(tmp_path / "two.mkv", StreamChoice(audio=1))
 
 
 def test_a_recognizer(recognizer: Path, capsys: pytest.CaptureFixture) -> None:
