@@ -166,6 +166,7 @@ def _resampled(
     previous_time = 0.0
     index = 0  # of the next output frame
     for frame, time in _timed_frames(decoder, start):
+        show.set_size(frame)
         if previous is not None:
             rgb: np.ndarray | None = None
             while (index / FRAME_RATE - previous_time) <= (time - index / FRAME_RATE) + 1e-6:
@@ -223,11 +224,16 @@ class _Display:
         self._convert = VideoReformatter()
         self._size: tuple[int, int] | None = None  # width and height before rotation
 
-    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """RGB uint8 [H, W, 3]."""
+    def set_size(self, frame: av.VideoFrame) -> None:
+        """Take the size of the first frame, while the file is open: PyAV 19 has no aspect ratio of a closed one."""
         if self._size is None:
             ratio = self._decoder.stream.sample_aspect_ratio
             self._size = stretched_width(frame.width, ratio), frame.height
+
+    def rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """RGB uint8 [H, W, 3]."""
+        self.set_size(frame)
+        assert self._size is not None
         if (frame.width, frame.height) != self._size:
             width, height = self._size
             frame = self._convert.reformat(frame, width, height, format="bgr24", interpolation="BICUBIC")
