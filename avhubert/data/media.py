@@ -146,7 +146,9 @@ def open_container(path: str | Path, options: Mapping[str, str] | None = None) -
     header = read_wav_header(path)
     lies = {"ignore_length": "1"} if header is not None and header.too_short else {}
     # with "file:", FFmpeg does not take the part of a name before a colon as a protocol
-    container = av.open(f"file:{path}", mode="r", options={**SAFE_OPTIONS, **lies, **(options or {})}, **_ANY_METADATA)
+    name = f"file:{path}"
+    # with `options`, PyAV up to 16 crashes at formats that find streams later, such as MPEG program streams
+    container = av.open(name, mode="r", container_options={**SAFE_OPTIONS, **lies, **(options or {})}, **_ANY_METADATA)
     return cast(av.container.InputContainer, container)
 
 

@@ -29,7 +29,7 @@ def tracks(path: Path, *samples: np.ndarray, default: int | None = None) -> Path
     with Recording(path) as recording:
         streams = [recording.audio_stream("flac") for _ in samples]
         for index, stream in enumerate(streams):
-            stream.disposition = Disposition.default if index == default else Disposition(0)
+            stream.disposition = Disposition.default.value if index == default else 0  # PyAV 15 takes no flags
         for stream, each in zip(streams, samples, strict=True):
             recording.write_audio(stream, each)
     return path
@@ -84,7 +84,7 @@ def videos(path: Path, *kinds: str, default: int | None = None) -> Path:
     with Recording(path) as recording:
         streams = [recording.video_stream() for _ in kinds]
         for index, stream in enumerate(streams):
-            stream.disposition = Disposition.default if index == default else Disposition(0)
+            stream.disposition = Disposition.default.value if index == default else 0  # PyAV 15 takes no flags
         for stream, kind in zip(streams, kinds, strict=True):
             recording.write_video(stream, frames[kind])
     return path
@@ -131,7 +131,7 @@ def put_cover_first(path: Path) -> None:
 def test_a_cover_that_comes_first_is_not_the_video(tmp_path: Path) -> None:
     with Recording(tmp_path / "cover.mp4") as recording:
         cover = recording.video_stream("mjpeg", 64, 64)
-        cover.disposition = Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic.value
         video = recording.video_stream()
         recording.write_video(video, [moving(index) for index in range(30)])
         recording.write_video(cover, [still(0, 64, 64)])
