@@ -56,8 +56,7 @@ def train(
         bad_limit: number of clips that may be unreadable; each is reported and skipped.
 
     Raises:
-        AvhubertError: NON_FINITE_LIMIT steps in a row had a loss or gradient that was not finite; memory ran out;
-            another rank has ended.
+        AvhubertError: NON_FINITE_LIMIT steps in a row were not finite; memory ran out; another rank has ended.
         DataError: more than `bad_limit` clips could not be read.
     """
     config, fabric, last = run.config.train, run.fabric, run.config.train.max_steps

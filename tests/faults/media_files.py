@@ -61,7 +61,7 @@ def write(
     first_pts: int = 0,
     options: dict[str, str] | None = None,
 ) -> None:
-    """Write pictures [H, W, 3] and float samples; `first_pts` in frames, which may be negative."""
+    """Write pictures [H, W, 3] and float samples; `first_pts` of the video may be negative."""
     with av.open(str(path), "w", options=options or {}) as container:
         video = container.add_stream(form.video, rate=rate) if form.video and len(pictures) else None
         if video is not None:
@@ -76,7 +76,7 @@ def write(
             container.mux(video.encode(frame))
         if audio is not None:
             frame = av.AudioFrame.from_ndarray(samples, "fltp", "stereo" if len(samples) > 1 else "mono")
-            frame.rate, frame.pts = 16_000, round(first_pts * 16_000 / RATE)
+            frame.rate, frame.pts = 16_000, 0
             resampler = av.AudioResampler(audio.format, audio.layout, audio.rate)
             fifo = av.AudioFifo()
             for part in resampler.resample(frame):
