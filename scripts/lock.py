@@ -21,6 +21,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 LOCKS = ROOT / "requirements"
 OLDEST_PYTHON = "3.10"
 BUILD = ("hatchling", "editables")  # what builds this package
+# uv ignores the upper bound of a release's Requires-Python: from 1.3 on, this one refuses Python 3.11 and later
+BOUNDS = ("backports-strenum<1.3 ; python_version >= '3.11'",)
 # file → the extras of the package that it has
 EXTRAS = {
     "run": ("prepare", "synth"),
@@ -41,11 +43,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         build = Path(scratch) / "build.in"
         build.write_text("\n".join(BUILD), encoding="utf-8", newline="\n")
+        bounds = Path(scratch) / "bounds.txt"
+        bounds.write_text("\n".join(BOUNDS), encoding="utf-8", newline="\n")
         pinned = Path(scratch) / "all.txt"
         if not options.upgrade:
             pinned.write_bytes(CONSTRAINTS.read_bytes())
         every_extra = sorted({extra for extras in EXTRAS.values() for extra in extras} | {"dlib"})
-        resolve(pinned, build, every_extra)
+        resolve(pinned, build, every_extra, "--constraints", str(bounds))
         lines = [line for line in pinned.read_text(encoding="utf-8").splitlines() if "==" in line]
         of_pytorch = [name for line in lines if OF_PYTORCH.match(name := line.partition("==")[0])]
         kept = [line for line in lines if not OF_PYTORCH.match(line) or line.startswith("torch==")]
