@@ -365,9 +365,9 @@ def _normalised_levels() -> np.ndarray:
     return ((np.arange(256) / 255 - MEAN) / STD).astype(np.float32)
 
 
-# for frames as small as mouth clips, x264's AVX-512 code writes different bytes in each run; its SSE2 code, which every
-# x86-64 processor can execute, does not
-_REPRODUCIBLE = {"x264-params": "asm=SSE2"} if platform.machine() in ("x86_64", "AMD64") else {}
+# x264's AVX-512 code reads memory that was never written, so that its bytes differ between runs; its SSE2 code, which
+# every x86-64 processor can execute, does not
+REPRODUCIBLE = {"x264-params": "asm=SSE2"} if platform.machine() in ("x86_64", "AMD64") else {}
 
 
 def write_video(
@@ -397,7 +397,7 @@ def write_video(
         atomic_path(path) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"fflags": "+bitexact"}) as out,
     ):
-        stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1", **_REPRODUCIBLE})
+        stream = out.add_stream("libx264", rate=rate, options={"crf": str(crf), "threads": "1", **REPRODUCIBLE})
         stream.pix_fmt = "yuv420p"
         audio_stream = None
         if audio is not None:

@@ -162,8 +162,9 @@ def test_ctrl_c_ends_the_job_with_its_processes(src: Path, tmp_path: Path) -> No
         time.sleep(0.01)
     os.killpg(job.pid, signal.SIGINT)
     _, errors = job.communicate(timeout=60)
-    assert job.returncode == 130
     assert "interrupted; run the same command again to resume" in errors
+    # Python ends itself by the signal, which shells also call 130, if a string was being executed (in a dataclass)
+    assert job.returncode in (130, -signal.SIGINT)
     assert "Traceback" not in errors
     while time.monotonic() < deadline:  # a helper of multiprocessing ends a moment later
         try:

@@ -20,6 +20,7 @@ from avhubert.corpora.synthetic import extras, voice
 from avhubert.corpora.synthetic import text as texts
 from avhubert.corpora.synthetic.performance import CorpusSettings, perform
 from avhubert.corpora.synthetic.schedule import SMALLEST, ClipSpec, clip_spec
+from avhubert.data.video import REPRODUCIBLE
 from avhubert.errors import ConfigError
 
 SETTINGS_FILE = "corpus.json"
@@ -189,7 +190,7 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], samples: np.ndarray) ->
         video = container.add_stream("libx264", rate=FRAME_RATE)
         video.pix_fmt = "yuv420p"
         video.thread_count = 1
-        video.options = {"crf": "18", "preset": "veryfast", "bf": "0", "flags": "+bitexact"}
+        video.options = {"crf": "18", "preset": "veryfast", "bf": "0", "flags": "+bitexact", **REPRODUCIBLE}
         video.time_base = Fraction(1, FRAME_RATE)
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
         audio.bit_rate = 64000
