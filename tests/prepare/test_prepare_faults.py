@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,8 @@ def test_a_full_disk_ends_the_job(
 
 
 def test_ctrl_c_ends_the_job_with_its_processes(src: Path, tmp_path: Path) -> None:
+    for number in range(60):  # the job must not end before the signal, on a busy machine either
+        shutil.copy(src / "good0.mp4", src / f"copy{number}.mp4")
     dst = tmp_path / "dst"
     command = [sys.executable, "-m", "avhubert.cli", "prepare", "folder", str(src), str(dst), "--workers", "2"]
     job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
