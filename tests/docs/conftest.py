@@ -6,6 +6,7 @@ seconds.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 
 from avhubert.cli import app as cli
@@ -69,6 +71,20 @@ def _run(*arguments: str) -> None:
     assert cli.main(list(arguments)) == 0, arguments
 
 
+def _write_two_audio_streams(source: Path, target: Path) -> None:
+    """A copy of a video with its audio twice."""
+    with contextlib.ExitStack() as files:
+        out = files.enter_context(av.open(str(target), "w"))
+        inputs = [files.enter_context(av.open(str(source))) for _ in range(3)]
+        streams = [inputs[0].streams.video[0], *(file.streams.audio[0] for file in inputs[1:])]
+        copies = [out.add_stream_from_template(stream) for stream in streams]
+        for file, stream, copy in zip(inputs, streams, copies, strict=True):
+            for packet in file.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    out.mux(packet)
+
+
 def _build_world(folder: Path) -> None:
     """Everything that the documents assume, under the names that they use."""
     programs = folder / "bin"
@@ -82,6 +98,7 @@ def _build_world(folder: Path) -> None:
     _run("demo", "--size", "smoke", "--out", "runs/demo")
     videos = sorted((runs / "demo" / "corpus").rglob("*.mp4"))
     shutil.copy(videos[0], folder / "talk.mp4")
+    _write_two_audio_streams(videos[0], folder / "meeting.mkv")
     (folder / "recordings").mkdir()
     for number, video in enumerate(videos[:4]):
         shutil.copy(video, folder / "recordings" / f"{number}.mp4")
