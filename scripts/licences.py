@@ -21,6 +21,7 @@ EXTRAS_FOR_USERS = (
 )
 # licences that the metadata does not name, from the packages' own licence files
 STATED_ELSEWHERE = {
+    "cuda-toolkit": "proprietary (NVIDIA CUDA Toolkit EULA)",
     "espeakng-loader": "not stated; contains espeak-ng, GPL-3.0-or-later",
     "kenlm": "LGPL-2.1-or-later",
 }

@@ -135,4 +135,5 @@ def test_the_page_lists_the_core() -> None:
     core = page.split("## The package itself")[1].split("\n## ")[0]
     missing = [name for name in script("licences").packages("") if f"| {name} |" not in core]
     of_cuda = [name for name in missing if re.match(r"nvidia-|cuda-|triton", name)]
-    assert set(missing) <= {*of_cuda, "exceptiongroup", "async-timeout", "tomli"}, "run `make licences`"
+    of_python_3_10 = {"exceptiongroup", "async-timeout", "tomli", "six"}  # the page is made on a newer one
+    assert set(missing) <= {*of_cuda, *of_python_3_10}, "run `make licences`"
