@@ -138,7 +138,7 @@ def killed_rank(world: Path, work: Path, rng: random.Random) -> Outcome:
     processes = _start_ranks(arguments(world, run, "train.max_steps=5000"), ranks, launcher, log)
     with _ended(processes, run):
         deadline = time.monotonic() + 120
-        while not list(run.glob("state/*.pt")):
+        while not list(run.glob("state/step_*.pt")):
             if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
                 return Outcome(name, "did not start", log.read_text(errors="replace")[-500:])
             time.sleep(0.05)
@@ -156,7 +156,7 @@ def killed_rank(world: Path, work: Path, rng: random.Random) -> Outcome:
         return Outcome(name, "no reason", said[-500:], seconds)
     if "[rank" in said:  # torch's hook of unhandled exceptions
         return Outcome(name, "traceback", said[said.index("[rank") :][:500], seconds)
-    last = max(int(path.stem.removeprefix("step_")) for path in run.glob("state/*.pt"))
+    last = max(int(path.stem.removeprefix("step_")) for path in run.glob("state/step_*.pt"))
     again = [*arguments(world, run), f"train.max_steps={last + 1}"]
     outcome = isolated(name, lambda: main(again), work, Limits(120, 3000))
     return replace(outcome, seconds=seconds) if outcome.verdict == ACCEPTED else replace(outcome, verdict="no resume")

@@ -96,6 +96,12 @@ def test_equal_frames_in_half_of_the_clip_are_frozen() -> None:
         check_video(watched([ASTRONAUT] * 40), 1.0)
 
 
+def test_an_encoder_that_refines_a_frozen_frame_does_not_hide_it() -> None:
+    """Two of three frames are refined, as x264 does with a repeated frame."""
+    frames = [frame for index, frame in enumerate(at_rest(40)) for _ in range(1 + index % 2)]
+    assert str(watched(frames).problem()) == "the video is frozen (for 2.4 s)"
+
+
 def test_only_changes_of_the_face_count() -> None:
     frames = [ASTRONAUT.copy() for _ in range(40)]
     for number, frame in enumerate(frames):
