@@ -49,6 +49,6 @@ def test_a_model_of_english_learns_to_write_russian(
     tokenizer = load_recognizer(tmp_path / "tuned").tokenizer
     assert isinstance(tokenizer, Tokenizer)
     assert [tokenizer.decode(tokenizer.encode(text)) for text in texts] == [text.lower() for text in texts]
-    rows = json.loads((tmp_path / "eval" / "hypotheses-v-clean.json").read_text())
+    rows = json.loads((tmp_path / "eval" / "hypotheses-v-clean.json").read_text(encoding="utf-8"))
     assert rows
     assert not any("a" <= char <= "z" for row in rows for char in row["hypothesis"])

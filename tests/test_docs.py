@@ -24,7 +24,7 @@ from avhubert.cli import app as cli
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-ARCHITECTURE = (DOCS / "architecture.md").read_text()
+ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 COMMAND = re.compile(r"^(?:\$ )?avhubert ([a-z-]+)((?:.*\\\n)*.*)$", re.M)
 
 
@@ -51,7 +51,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted(set(DOCS.rglob("*.md")) - GENERATED)]
 
 def blocks(path: Path) -> list[tuple[str, str]]:
     """Language and text of each block that runs."""
-    return RUNNER.BLOCK.findall(path.read_text())
+    return RUNNER.BLOCK.findall(path.read_text(encoding="utf-8"))
 
 
 def test_each_document_with_blocks_is_run_once() -> None:
@@ -67,7 +67,7 @@ def test_each_reason_for_not_running_a_block_is_used() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_links_and_pictures_lead_somewhere(document: Path) -> None:
-    text = RUNNER.BLOCK.sub("", document.read_text())
+    text = RUNNER.BLOCK.sub("", document.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http://", "https://", "#", "mailto:")):
             path = (document.parent / target.partition("#")[0]).resolve()
@@ -76,7 +76,7 @@ def test_links_and_pictures_lead_somewhere(document: Path) -> None:
 
 def test_every_document_is_in_the_navigation() -> None:
     """mkdocs.yml lists every page once."""
-    pages = Counter(re.findall(r"[\w/-]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    pages = Counter(re.findall(r"[\w/-]+\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M))
     assert pages == Counter(path.relative_to(DOCS).as_posix() for path in {*DOCUMENTS[1:], *GENERATED})
 
 
@@ -88,7 +88,7 @@ def commands() -> dict[str, str]:
 
 
 def test_every_command_is_documented_and_every_option_exists() -> None:
-    text = "\n".join(path.read_text() for path in DOCUMENTS)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     known = commands()
     assert [name for name in known if f"avhubert {name}" not in text] == []
     used = COMMAND.findall(text)
@@ -114,7 +114,7 @@ def test_every_block_is_valid(document: Path) -> None:
 def sentences() -> Iterator[str]:
     """Every string in the package but the docstrings, f-strings with their expressions in braces."""
     for path in (ROOT / "avhubert").rglob("*.py"):
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
@@ -127,7 +127,9 @@ def sentences() -> Iterator[str]:
 
 
 def test_quoted_errors_are_those_of_the_code() -> None:
-    rows = re.findall(r"^\| (`.+`) \| .+ \|$", (DOCS / "how-to" / "troubleshooting.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| (`.+`) \| .+ \|$", (DOCS / "how-to" / "troubleshooting.md").read_text(encoding="utf-8"), re.M
+    )
     assert len(rows) > 25
     known = "\n".join(sentences())
     assert [quoted for row in rows for quoted in re.findall(r"`([^`]+)`", row) if quoted not in known] == []
@@ -136,7 +138,7 @@ def test_quoted_errors_are_those_of_the_code() -> None:
 SYMBOLS = [
     name
     for page in (DOCS / "reference" / "api").glob("*.md")
-    for name in re.findall(r"^::: (.+)$", page.read_text(), re.M)
+    for name in re.findall(r"^::: (.+)$", page.read_text(encoding="utf-8"), re.M)
 ]
 
 
@@ -151,12 +153,12 @@ def test_every_exported_name_is_in_the_api_reference() -> None:
 
 
 def test_the_committed_results_are_those_of_the_file() -> None:
-    assert (DOCS / "results.md").read_text() == GENERATOR.results_page(), "run: python docs/generate.py"
+    assert (DOCS / "results.md").read_text(encoding="utf-8") == GENERATOR.results_page(), "run: python docs/generate.py"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
 def test_files_that_are_named_exist(document: Path) -> None:
-    named = re.findall(r"`((?:avhubert|benchmarks|docs|tests)/[\w./-]+)`", document.read_text())
+    named = re.findall(r"`((?:avhubert|benchmarks|docs|tests)/[\w./-]+)`", document.read_text(encoding="utf-8"))
     assert [name for name in named if not (ROOT / name).exists() and ROOT / name not in GENERATED] == []
 
 
@@ -165,7 +167,7 @@ def test_names_in_the_table_of_the_architecture_exist() -> None:
     assert len(rows) > 40
     for file, name in rows:
         if name:
-            tree = ast.parse((ROOT / file).read_text())
+            tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
             defined = {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
             for node in tree.body:
                 targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
@@ -183,7 +185,9 @@ def test_the_packages_of_the_architecture_are_those_of_the_import_rules() -> Non
 
 
 def test_the_readme_shows_recorded_results() -> None:
-    shown = re.findall(r"<!-- results: ([\w-]+) -->\n(.*?)\n<!-- end -->", (ROOT / "README.md").read_text(), re.S)
+    shown = re.findall(
+        r"<!-- results: ([\w-]+) -->\n(.*?)\n<!-- end -->", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
+    )
     assert shown
     for identifier, table in shown:
         (entry,) = [entry for entry in GENERATOR.results() if entry["id"] == identifier]
@@ -192,7 +196,9 @@ def test_the_readme_shows_recorded_results() -> None:
 
 def test_the_pictures_are_drawn_by_the_code(tmp_path: Path) -> None:
     load_module(DOCS / "pictures" / "draw.py").main(tmp_path)
-    shown = set(re.findall(r"pictures/([a-z-]+\.png)", (DOCS / "explanation" / "how-it-works.md").read_text()))
+    shown = set(
+        re.findall(r"pictures/([a-z-]+\.png)", (DOCS / "explanation" / "how-it-works.md").read_text(encoding="utf-8"))
+    )
     assert shown == {path.name for path in tmp_path.iterdir()}
     for path in tmp_path.iterdir():
         drawn, committed = (matplotlib.image.imread(file) for file in (path, DOCS / "pictures" / path.name))

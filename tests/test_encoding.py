@@ -70,7 +70,9 @@ def test_missing_files_and_pointers(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read the list: No such file") as raised:
         read_text(tmp_path / "a.txt", "the list")
     assert raised.value.kind == "missing"
-    (tmp_path / "a.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    (tmp_path / "a.txt").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", encoding="utf-8"
+    )
     with pytest.raises(DataError, match="is a Git LFS pointer, not the file itself; run `git lfs pull`"):
         read_text(tmp_path / "a.txt")
 

@@ -20,17 +20,17 @@ pytestmark = pytest.mark.quick
 
 def test_atomic_path_keeps_the_old_file_and_leaves_nothing_when_the_block_fails(tmp_path: Path) -> None:
     target = tmp_path / "clip.mp4"
-    target.write_text("old")
+    target.write_text("old", encoding="utf-8")
 
     def half_way() -> None:
         with files.atomic_path(target) as temporary:
             assert temporary.suffix == ".mp4"  # writers choose the format by it
-            temporary.write_text("half")
+            temporary.write_text("half", encoding="utf-8")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         half_way()
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["clip.mp4"]
 
 
@@ -38,7 +38,7 @@ def test_atomic_path_replaces_and_honours_the_umask(tmp_path: Path) -> None:
     files.write_text(tmp_path / "a.txt", "è")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "è"
     plain = tmp_path / "plain"
-    plain.write_text("")
+    plain.write_text("", encoding="utf-8")
     assert (tmp_path / "a.txt").stat().st_mode == plain.stat().st_mode
 
 
@@ -66,13 +66,13 @@ def test_atomic_directory_leaves_nothing_when_the_block_fails(tmp_path: Path) ->
 def test_read_json_names_a_missing_and_a_damaged_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*gone\.json: No such file"):
         files.read_json(tmp_path / "gone.json")
-    (tmp_path / "torn.json").write_text('{"a": ')
+    (tmp_path / "torn.json").write_text('{"a": ', encoding="utf-8")
     with pytest.raises(DataError, match=r"torn\.json is not valid JSON"):
         files.read_json(tmp_path / "torn.json")
 
 
 def test_read_json_refuses_what_would_take_all_memory_or_time(tmp_path: Path) -> None:
-    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "deep.json").write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(DataError, match=r"deep\.json is not valid JSON \(its values are nested too deeply\)"):
         files.read_json(tmp_path / "deep.json")
     with open(tmp_path / "zeros.json", "wb") as handle:
@@ -93,7 +93,7 @@ def test_read_json_refuses_a_pipe(tmp_path: Path) -> None:
 
 
 def test_read_json_object_refuses_other_values(tmp_path: Path) -> None:
-    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(DataError, match=r"list\.json does not hold names and values"):
         files.read_json_object(tmp_path / "list.json")
 

@@ -101,7 +101,9 @@ def without_encoding(path: Path) -> list[str]:
         is_method = isinstance(node.func, ast.Attribute)
         of_files = is_method and isinstance(node.func.value, ast.Name) and node.func.value.id == "files"
         mode = ""
-        if name == "open" and not is_method:
+        if name == "open" and is_method and _is_open_of_a_path(node) and "encoding" not in keywords:
+            wrong.append(f"{node.lineno}: open without encoding")
+        elif name == "open" and not is_method:
             second = node.args[1] if len(node.args) > 1 else keywords.get("mode")
             mode = second.value if isinstance(second, ast.Constant) else "r"
             if "b" not in mode and "encoding" not in keywords:
@@ -118,6 +120,28 @@ def without_encoding(path: Path) -> list[str]:
     return wrong
 
 
+def _is_open_of_a_path(call: ast.Call) -> bool:
+    """Whether a call can be `path.open()` or `path.open("w")`, in text mode."""
+    if not call.args:
+        return {keyword.arg for keyword in call.keywords} <= {"mode", "newline", "errors"}
+    mode = call.args[0].value if len(call.args) == 1 and isinstance(call.args[0], ast.Constant) else None
+    return isinstance(mode, str) and set(mode) <= set("rwaxt+")
+
+
+def test_tests_read_and_write_text_with_an_encoding() -> None:
+    """The line ends that they write, and the encoding of a subprocess, do not matter."""
+    wrong = {}
+    for path in sorted((PROJECT / "tests").rglob("*.py")):
+        found = [
+            line
+            for line in without_encoding(path)
+            if line.endswith(("open without encoding", "_text without encoding"))
+        ]
+        if found and path.parent.name != "parity":  # its files are ASCII
+            wrong[str(path)] = found
+    assert not wrong
+
+
 @pytest.mark.parametrize("folder", ["avhubert", "benchmarks", "docs", "scripts"])
 def test_text_is_read_and_written_with_an_encoding(folder: str) -> None:
     paths = sources(folder)
@@ -130,6 +154,8 @@ def test_text_is_read_and_written_with_an_encoding(folder: str) -> None:
 def test_the_check_of_encodings_finds_what_it_looks_for(tmp_path: Path) -> None:
     lines = (
         "open(p)",
+        "p.open()",
+        "p.open('a')",
         "open(p, 'w', encoding='utf-8')",
         "p.read_text()",
         "p.write_text('x', encoding='utf-8')",
@@ -145,7 +171,10 @@ def test_the_check_of_encodings_finds_what_it_looks_for(tmp_path: Path) -> None:
 
 # --------------------------------------------------------------------------- the functions of avhubert.platforms
 def test_a_lock_is_held_once_and_released_with_the_file(tmp_path: Path) -> None:
-    with open(tmp_path / "lock", "w") as first, open(tmp_path / "lock", "w") as second:
+    with (
+        open(tmp_path / "lock", "w", encoding="utf-8") as first,
+        open(tmp_path / "lock", "w", encoding="utf-8") as second,
+    ):
         platforms.lock_file(first)
         with pytest.raises(OSError):
             platforms.lock_file(second)
@@ -155,8 +184,8 @@ def test_a_lock_is_held_once_and_released_with_the_file(tmp_path: Path) -> None:
 
 def test_a_file_that_windows_holds_for_a_moment_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of Windows cannot be provoked elsewhere."""
-    (tmp_path / "new").write_text("new")
-    (tmp_path / "old").write_text("old")
+    (tmp_path / "new").write_text("new", encoding="utf-8")
+    (tmp_path / "old").write_text("old", encoding="utf-8")
     real, calls = os.replace, []
 
     def held(source: Path, target: Path) -> None:
@@ -171,10 +200,10 @@ def test_a_file_that_windows_holds_for_a_moment_is_replaced(tmp_path: Path, monk
         platforms.replace(tmp_path / "new", tmp_path / "old")
     monkeypatch.setattr(sys, "platform", "win32")
     platforms.replace(tmp_path / "new", tmp_path / "old")
-    assert (tmp_path / "old").read_text() == "new"
+    assert (tmp_path / "old").read_text(encoding="utf-8") == "new"
     calls.clear()
     monkeypatch.setattr(platforms, "REPLACE_SECONDS", 0.0)
-    (tmp_path / "new").write_text("newer")
+    (tmp_path / "new").write_text("newer", encoding="utf-8")
     with pytest.raises(PermissionError):
         platforms.replace(tmp_path / "new", tmp_path / "old")
 

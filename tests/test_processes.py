@@ -128,14 +128,15 @@ def test_a_hanging_process_ends_with_its_killed_parent(tmp_path: Path) -> None:
         "    open(path, 'w').write(str(os.getpid()))\n"
         "    time.sleep(3600)\n"
         "if __name__ == '__main__':\n"
-        "    list(run_in_processes(hang, [sys.argv[1]], 1, 3600))\n"
+        "    list(run_in_processes(hang, [sys.argv[1]], 1, 3600))\n",
+        encoding="utf-8",
     )
     note = tmp_path / "pid"
     parent = subprocess.Popen([sys.executable, str(script), str(note)], env={**os.environ, "PYTHONPATH": os.getcwd()})
     deadline = time.monotonic() + 60
-    while not (note.is_file() and note.read_text()) and time.monotonic() < deadline:
+    while not (note.is_file() and note.read_text(encoding="utf-8")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    child = int(note.read_text())
+    child = int(note.read_text(encoding="utf-8"))
     parent.kill()
     parent.wait()
     while time.monotonic() < deadline:

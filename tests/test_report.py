@@ -42,7 +42,7 @@ def test_a_page_is_self_contained_and_escaped(tmp_path: Path) -> None:
     page.image(np.zeros((3, 3), np.uint8), "black", scale=4)
     page.comparison([("equal", "bin", "bin"), ("substitute", "blue", "red"), ("delete", "at", ""), ("insert", "", "<")])
     page.write(tmp_path / "page.html")
-    html = (tmp_path / "page.html").read_text()
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
     assert "0.1235" in html

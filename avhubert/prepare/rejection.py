@@ -24,7 +24,7 @@ MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of video and audio
 MIN_FRAMES = 5
 MAX_BLACK_SHARE = 0.2  # share of frames that may be black
 BLACK_LEVEL = 24  # no pixel of a black frame is brighter; black in video is 0 or, with a wrong range flag, 16
-# A camera or stream that hangs repeats the same frame. Encoders refine it: measured, 0.3 to 1.0 of the frames stay equal
+# A camera or stream that hangs repeats the same frame. Encoders refine it: measured, 0.3 to 1.0 of the frames are equal
 # with x264 at constant quality. The face of a person at rest changes in every frame by noise and breath, if only by
 # 0.01 gray levels on average: no frames are equal.
 FROZEN_CHANGE = 0.05  # mean change of the face in gray levels between frames below which nothing moves, and …

@@ -41,18 +41,18 @@ def test_round_trip(small, batch, directory):
 
 def test_what_a_model_directory_holds(directory):
     assert sorted(path.name for path in directory.iterdir()) == ["README.md", "config.json", "model.safetensors"]
-    config = json.loads((directory / "config.json").read_text())
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     assert config["format"] == 1
     assert config["metadata"] == {"data": "four | speakers", "steps": 12}
     assert "decoder" not in config
-    card = (directory / "README.md").read_text()
+    card = (directory / "README.md").read_text(encoding="utf-8")
     assert "| data | four / speakers |" in card
     assert "consent" in card
     assert re.search(r"Parameters \| 0\.\d M", card)
 
 
 def test_other_files_stay_and_the_tokenizer_is_written(small, directory):
-    (directory / "metrics.jsonl").write_text("{}")
+    (directory / "metrics.jsonl").write_text("{}", encoding="utf-8")
     save_model(directory, small(), tokenizer=b"pieces")
     assert (directory / "tokenizer.model").read_bytes() == b"pieces"
     assert (directory / "metrics.jsonl").exists()
@@ -131,9 +131,9 @@ def test_half_precision_weights_are_read(directory):
 
 def edit_config(change: Callable[[dict], object]) -> Callable[[Path], None]:
     def edit(directory: Path) -> None:
-        content = json.loads((directory / "config.json").read_text())
+        content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         change(content)
-        (directory / "config.json").write_text(json.dumps(content))
+        (directory / "config.json").write_text(json.dumps(content), encoding="utf-8")
 
     return edit
 
@@ -151,8 +151,8 @@ def edit_weights(change: Callable[[dict], object]) -> Callable[[Path], None]:
     ("damage", "sentence"),
     [
         (lambda d: (d / "config.json").unlink(), "is not a model directory: it has no config.json"),
-        (lambda d: (d / "config.json").write_text("{"), "is not valid JSON"),
-        (lambda d: (d / "config.json").write_text("[]"), "is not of a model directory"),
+        (lambda d: (d / "config.json").write_text("{", encoding="utf-8"), "is not valid JSON"),
+        (lambda d: (d / "config.json").write_text("[]", encoding="utf-8"), "is not of a model directory"),
         (lambda d: (d / "model.safetensors").unlink(), "has a config.json but no model.safetensors"),
         (lambda d: (d / "model.safetensors").write_bytes(b"rubbish" * 9), "model.safetensors is damaged"),
         (edit_config(lambda c: c.update(format=2)), "has format 2, this version reads format 1"),
@@ -179,7 +179,7 @@ def test_wrong_directories_are_named(directory, damage, sentence):
 
 
 def test_a_place_that_cannot_be_written(small, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot write to the output folder"):
         save_model(tmp_path / "file", small())
 
@@ -197,7 +197,7 @@ def test_a_recognizer_comes_back_as_one(small, batch, tmp_path):
     torch.testing.assert_close(loaded.encode(*batch), recognizer.encode(*batch), atol=0, rtol=0)
     for name, tensor in recognizer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
-    assert "1 layers and CTC, 11 tokens" in (tmp_path / "README.md").read_text()
+    assert "1 layers and CTC, 11 tokens" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_decoding_settings_that_came_later_stand_at_their_defaults(small, tmp_path):
@@ -215,11 +215,11 @@ def test_decoding_settings_that_came_later_stand_at_their_defaults(small, tmp_pa
 
 
 def test_one_label_set_as_it_was_written_before_there_could_be_several(directory):
-    content = json.loads((directory / "config.json").read_text())
+    content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     one = {"rate": 25, "clusters": 4, "centroids": "c"}
-    (directory / "config.json").write_text(json.dumps(content | {"metadata": {"labels": one}}))
+    (directory / "config.json").write_text(json.dumps(content | {"metadata": {"labels": one}}), encoding="utf-8")
     assert read_config(directory).metadata.to_dict() == {"labels": [one]}
-    (directory / "config.json").write_text(json.dumps(content | {"metadata": "said"}))
+    (directory / "config.json").write_text(json.dumps(content | {"metadata": "said"}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="'metadata' does not hold names and values"):
         read_config(directory)
 
@@ -232,7 +232,7 @@ def test_the_card_says_what_is_known_and_what_is_not(small, tmp_path):
     labels = {"rate": 25, "clusters": 50, "source": "iter1", "layer": 9, "centroids": "c" * 64}
     metadata = ModelMetadata(license="mit", data="lrs3", results=results, labels=[LabelSet.from_dict(labels)])
     save_model(tmp_path, small(), metadata=metadata)
-    card = (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert card.startswith('---\nlicense: "mit"\nlibrary_name: avhubert\npipeline_tag: feature-extraction\ntags:\n')
     for line in (
         "| data | lrs3 |",
@@ -243,13 +243,13 @@ def test_the_card_says_what_is_known_and_what_is_not(small, tmp_path):
     ):
         assert line in card.splitlines()
     save_model(tmp_path, small(), name="org/name")
-    card = (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert 'license: "unknown"' in card
     assert "| data | unknown |" in card
     assert "Not stated: ask the author of the model" in card
     assert 'avhubert.load("org/name")' in card
     assert "Results" not in card
     save_model(tmp_path, small(), metadata=ModelMetadata(converted_from="base.pt"))
-    card = (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert 'license: "other"' in card
     assert "keep its licence" in card

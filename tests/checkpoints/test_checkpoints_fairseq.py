@@ -250,7 +250,9 @@ def test_what_no_tensor_tells_is_assumed_and_said(content: dict[str, Any], tmp_p
         "layer_norm_first: true, as in every published model",
         "encoder_attention_heads: 1, which the file does not tell",
     ]
-    assert json.loads((tmp_path / "back" / "config.json").read_text())["metadata"]["assumed"] == "; ".join(notes)
+    assert json.loads((tmp_path / "back" / "config.json").read_text(encoding="utf-8"))["metadata"][
+        "assumed"
+    ] == "; ".join(notes)
     assert same(weights(tmp_path / "back"), weights(tmp_path / "pretrained"))
 
 
@@ -427,15 +429,15 @@ def checkpoint(pretrained: Callable[..., Path], tmp_path: Path) -> Path:
 
 def test_convert_writes_over_nothing(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "mine.txt").write_text("mine")
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder" / "mine.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     before = files(tmp_path)
     for target in ("folder", "file"):
         with pytest.raises(ConfigError, match=f"{target} exists already"):
             convert(checkpoint, tmp_path / target)
     assert files(tmp_path) == before
     assert files(tmp_path / "folder") == ["mine.txt"]
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
 def test_to_fairseq_writes_over_nothing(checkpoint: Path, tmp_path: Path) -> None:
@@ -447,7 +449,7 @@ def test_to_fairseq_writes_over_nothing(checkpoint: Path, tmp_path: Path) -> Non
 
 
 def test_places_that_cannot_be_written(checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     for write in (
         lambda target: convert(checkpoint, target),
         lambda target: to_fairseq(tmp_path / "pretrained", target),

@@ -66,7 +66,7 @@ def lay_out(cache: Path, name: str, directory: Path, commit: str = COMMIT, revis
     """What the client leaves of a repository that it fetched."""
     home = cache / f"models--{name.replace('/', '--')}"
     (home / "refs").mkdir(parents=True, exist_ok=True)
-    (home / "refs" / revision).write_text(commit)
+    (home / "refs" / revision).write_text(commit, encoding="utf-8")
     return Path(shutil.copytree(directory, home / "snapshots" / commit))
 
 
@@ -105,9 +105,9 @@ def test_offline_from_the_cache(recognizer: Recognizer, cache: Path, tmp_path: P
     recognizer.save_pretrained(tmp_path / "saved")
     lay_out(cache, "lips/tiny", tmp_path / "saved")
     older = lay_out(cache, "lips/tiny", tmp_path / "saved", OLDER, "v1")
-    content = json.loads((older / "config.json").read_text())
+    content = json.loads((older / "config.json").read_text(encoding="utf-8"))
     content["metadata"]["step"] = 1
-    (older / "config.json").write_text(json.dumps(content))
+    (older / "config.json").write_text(json.dumps(content), encoding="utf-8")
     loaded = avhubert.load("lips/tiny")
     assert isinstance(loaded, Recognizer)
     assert loaded.metadata.step == 7
@@ -128,7 +128,7 @@ def test_offline_and_not_in_the_cache(cache: Path) -> None:
 
 def test_a_model_of_another_kind_is_named_before_its_weights_are_asked_for(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     lay_out(cache, "some/bert", tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"some/bert on the .* is not a model that this version reads") as raised:
         avhubert.load("some/bert")
@@ -279,7 +279,9 @@ def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pushed_and_fetched_again(hub: Hub, recognizer: Recognizer, tmp_path: Path) -> None:
     row = {"modality": "v", "snr": None, "wer": 42.28, "interval": [37.6, 46.6], "clips": 54, "seconds": 1.0}
-    (tmp_path / "results.json").write_text(json.dumps({"results": [row], "data": "/d/433h", "split": "test"}))
+    (tmp_path / "results.json").write_text(
+        json.dumps({"results": [row], "data": "/d/433h", "split": "test"}), encoding="utf-8"
+    )
     address = push_to_hub(
         recognizer, "lips/tiny", license="cc-by-4.0", results=tmp_path / "results.json", private=True, message="First"
     )
@@ -307,13 +309,13 @@ def test_pushed_and_fetched_again(hub: Hub, recognizer: Recognizer, tmp_path: Pa
 def test_the_documents_example(hub: Hub, recognizer: Recognizer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     recognizer.save_pretrained(tmp_path / "runs" / "demo" / "model")
     (tmp_path / "eval").mkdir()
-    (tmp_path / "eval" / "results.json").write_text('{"results": [{"modality": "v", "wer": 40.0}]}')
-    [code] = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (tmp_path / "eval" / "results.json").write_text('{"results": [{"modality": "v", "wer": 40.0}]}', encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(code, str(DOCUMENT), "exec"), {})
     assert capsys.readouterr().out.strip().endswith(COMMIT)
     assert isinstance(avhubert.load(tmp_path / "copy"), Recognizer)
     assert main(["info", "your-org/lips-tiny@main"]) == 0
-    for line in re.findall(r"^avhubert .*", DOCUMENT.read_text(), re.MULTILINE):
+    for line in re.findall(r"^avhubert .*", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE):
         assert "your-org/lips-tiny" in str(vars(parser().parse_args(shlex.split(line)[1:])))
 
 
@@ -373,7 +375,7 @@ def test_no_connection(cache: Path, recognizer: Recognizer, monkeypatch: pytest.
 def test_what_cannot_be_pushed(recognizer: Recognizer, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'\./here' is not a name on the Hugging Face Hub: give org/name"):
         push_to_hub(recognizer, "./here")
-    (tmp_path / "r.json").write_text('{"figures": 1}')
+    (tmp_path / "r.json").write_text('{"figures": 1}', encoding="utf-8")
     with pytest.raises(DataError, match=r"has no word error rates: give the results\.json"):
         push_to_hub(recognizer, "lips/tiny", results=tmp_path / "r.json")
 

@@ -49,8 +49,8 @@ def places(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pa
     recognizer.decode_settings = DecodeConfig(beam=7, lenpen=0.5)
     save_model(folder / "recognizer", recognizer, tokenizer.serialized, ModelMetadata(modalities=["av"], step=3))
     shutil.copytree(folder / "recognizer", folder / "run")
-    (folder / "run" / "resolved.yaml").write_text("seed: 1\n")
-    (folder / "run" / "metrics.jsonl").write_text("{}\n")
+    (folder / "run" / "resolved.yaml").write_text("seed: 1\n", encoding="utf-8")
+    (folder / "run" / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
     (folder / "run" / "state").mkdir()
     (folder / "run" / "state" / "step_3.pt").write_bytes(b"the trainer's, which loading leaves alone")
     to_fairseq(folder / "pretrained", folder / "pretrained.pt")
@@ -171,7 +171,10 @@ NO_MODELS: dict[str, tuple[str, Callable[[Path, Path], Any], str]] = {
     ),
     "a folder of something else": (
         "x",
-        lambda places, target: (target.mkdir(), (target / "config.json").write_text('{"hidden_size": 768}')),
+        lambda places, target: (
+            target.mkdir(),
+            (target / "config.json").write_text('{"hidden_size": 768}', encoding="utf-8"),
+        ),
         "is not of a model directory: it has no 'format'",
     ),
     "no weights": ("x", copied("run", lambda d: (d / "model.safetensors").unlink()), "but no model.safetensors"),
@@ -257,10 +260,10 @@ PAGE = "\n<!DOCTYPE html>\n<html><head><title>Hugging Face</title></head></html>
 
 @pytest.mark.parametrize("name", ["a.pt", "a.bin", "a"])
 def test_files_that_stand_in_for_a_checkpoint_are_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text(POINTER)
+    (tmp_path / name).write_text(POINTER, encoding="utf-8")
     with pytest.raises(CheckpointError, match=f"{name} is a Git LFS pointer, not the file itself; run `git lfs pull`"):
         load(tmp_path / name)
-    (tmp_path / name).write_text(PAGE)
+    (tmp_path / name).write_text(PAGE, encoding="utf-8")
     with pytest.raises(
         CheckpointError, match=rf"{name} is a web page \(HTML\), not the file itself; download it again"
     ):
@@ -270,6 +273,6 @@ def test_files_that_stand_in_for_a_checkpoint_are_named(tmp_path: Path, name: st
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.model", "config.json"])
 def test_a_model_directory_cloned_without_git_lfs(places: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(places / "recognizer", tmp_path / "model")
-    (tmp_path / "model" / name).write_text(POINTER)
+    (tmp_path / "model" / name).write_text(POINTER, encoding="utf-8")
     with pytest.raises(CheckpointError, match=f"{name} is a Git LFS pointer, not the file itself; run `git lfs pull`"):
         load(tmp_path / "model")

@@ -64,7 +64,7 @@ def recognizer() -> Recognizer:
 
 def blocks(kind: str) -> list[str]:
     """What stands in docs/how-to/export-onnx.md between ```kind and ```."""
-    return re.findall(rf"```{kind}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    return re.findall(rf"```{kind}\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +171,9 @@ def test_what_lies_beside_the_graphs(recognizer: Recognizer, exported: Path) -> 
     assert sorted(path.name for path in exported.iterdir()) == [
         *("README.md", *(f"{name}.onnx" for name in names[:3]), "encoder.onnx", "export.json", "tokenizer.model")
     ]
-    about = json.loads((exported / "export.json").read_text())
+    about = json.loads((exported / "export.json").read_text(encoding="utf-8"))
     assert about["symbols"] == recognizer.tokenizer.symbols
-    card = (exported / "README.md").read_text()
+    card = (exported / "README.md").read_text(encoding="utf-8")
     for name in names:
         graph = about["graphs"][name]
         assert 0 <= graph["max_abs_difference"] < 1e-4

@@ -81,7 +81,7 @@ def written(folder: Path, old: dict[str, Any], *changes: tuple[str, Any]) -> Pat
         for group in groups:
             place = place.setdefault(group, {})
         place[leaf] = value
-    (folder / "old.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(old)))
+    (folder / "old.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(old)), encoding="utf-8")
     return folder
 
 
@@ -188,7 +188,7 @@ def test_the_command_warns_once_and_trains(
     assert (tmp_path / "run" / "model.safetensors").exists()
     assert main(["finetune", "--config-dir", str(folder), "--config-name", "old"]) == 2
     shutil.copy(folder / "old.yaml", folder / "new.yaml")
-    (folder / "new.yaml").write_text("seed: 3\nrun_dr: x\n")
+    (folder / "new.yaml").write_text("seed: 3\nrun_dr: x\n", encoding="utf-8")
     assert main(["pretrain", "--config-dir", str(folder), "--config-name", "new"]) == 2
     assert "unknown key 'run_dr'" in capsys.readouterr().err
 

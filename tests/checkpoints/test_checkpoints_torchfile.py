@@ -343,7 +343,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def marker(folder: Path) -> Path:
     """The file that a payload makes if it is run; `import marking` makes it too."""
-    (folder / "marking.py").write_text(touching(folder / "marker"))
+    (folder / "marking.py").write_text(touching(folder / "marker"), encoding="utf-8")
     return folder / "marker"
 
 
@@ -400,7 +400,7 @@ def test_what_is_refused_is_what_would_be_called(name: str, kind: str, told: dic
 @pytest.mark.parametrize("name", CALLS)
 def test_the_payloads_are_live(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the tests above would pass with payloads that do nothing."""
-    (tmp_path / "marking.py").write_text(touching(tmp_path / "marker"))
+    (tmp_path / "marking.py").write_text(touching(tmp_path / "marker"), encoding="utf-8")
     raw = CALLS[name](tmp_path / "marker")
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     monkeypatch.syspath_prepend(tmp_path)

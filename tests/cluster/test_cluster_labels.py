@@ -107,7 +107,7 @@ def test_mfcc_labels(data_dir: Path, labels_dir: Path) -> None:
         assert all(np.array_equal(row, assign(features[i], label_model.centroids)) for i, row in enumerate(rows))
         classes, _ = load_labels(labels_dir, split, clips)
         assert all(row.min() >= 4 and row.max() < 10 for row in classes)
-    figures = json.loads((labels_dir / "quality.json").read_text())
+    figures = json.loads((labels_dir / "quality.json").read_text(encoding="utf-8"))
     assert figures["test_purity"] > 0.6  # four tones and silence: their spectra differ
     assert 0.4 < figures["test_pnmi"] <= 1
     assert (labels_dir / "report.html").stat().st_size > 5000
@@ -120,7 +120,7 @@ def test_the_same_seed_gives_the_same_bytes(data_dir: Path, labels_dir: Path, tm
     for name in ("train.km", "valid.km", "centroids.npy", "labels.json", "dict.km.txt"):
         assert (tmp_path / "again" / name).read_bytes() == (labels_dir / name).read_bytes()
     assert (tmp_path / "other" / "labels.json").read_bytes() != (labels_dir / "labels.json").read_bytes()
-    assert json.loads((tmp_path / "other" / "label_model.json").read_text())["learned_clips"] == 4
+    assert json.loads((tmp_path / "other" / "label_model.json").read_text(encoding="utf-8"))["learned_clips"] == 4
 
 
 def test_labels_of_a_layer_record_their_model(data_dir: Path, model: Path, tmp_path: Path) -> None:
@@ -182,24 +182,26 @@ def test_labels_that_do_not_belong_together_are_an_error(data_dir: Path, labels_
 
     def changed(name: str, **values: object) -> Path:
         folder = copy(name)
-        info = json.loads((folder / "labels.json").read_text())
+        info = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         info.pop("files"), info.pop("sha256")  # as somebody writes it by hand
-        (folder / "labels.json").write_text(json.dumps(info | values))
+        (folder / "labels.json").write_text(json.dumps(info | values), encoding="utf-8")
         return folder
 
     with pytest.raises(DataError, match="at the 25 per second"):
         load_labels(changed("rate", rate=25), "train", clips["train"])
     single = changed("single")
-    lines = (single / "train.km").read_text().splitlines()
-    (single / "train.km").write_text("".join(" ".join("3" for _ in line.split()) + "\n" for line in lines))
+    lines = (single / "train.km").read_text(encoding="utf-8").splitlines()
+    (single / "train.km").write_text(
+        "".join(" ".join("3" for _ in line.split()) + "\n" for line in lines), encoding="utf-8"
+    )
     with pytest.raises(DataError, match="all labels are of one cluster"):
         load_labels(single, "train", clips["train"])
     shifted = copy("shifted")
-    (shifted / "train.km").write_text("\n".join([*lines[1:], lines[0]]) + "\n")
+    (shifted / "train.km").write_text("\n".join([*lines[1:], lines[0]]) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"train\.km is not the file"):
         load_labels(shifted, "train", clips["train"])
     off = changed("off")
-    (off / "dict.km.txt").write_text("".join(f"{k} 1\n" for k in range(1, 7)))
+    (off / "dict.km.txt").write_text("".join(f"{k} 1\n" for k in range(1, 7)), encoding="utf-8")
     with pytest.raises(DataError, match="it must list 0 to 5, each once"):
         load_labels(off, "train", clips["train"])
 
@@ -232,10 +234,10 @@ def test_empty_clusters_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_other_files_is_not_overwritten(data_dir: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("keep me")
+    (tmp_path / "mine.txt").write_text("keep me", encoding="utf-8")
     with pytest.raises(ConfigError, match="something other than labels"):
         cluster(data_dir, "mfcc", 4, tmp_path)
-    assert (tmp_path / "mine.txt").read_text() == "keep me"
+    assert (tmp_path / "mine.txt").read_text(encoding="utf-8") == "keep me"
 
 
 def test_damaged_label_models_are_an_error(labels_dir: Path, tmp_path: Path) -> None:

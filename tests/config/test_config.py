@@ -408,9 +408,9 @@ def test_an_unknown_command_lists_the_known_ones() -> None:
 # --------------------------------------------------------------------------- a user's own presets
 def test_a_users_preset_builds_on_ours_and_chooses_config_groups(tmp_path: Path) -> None:
     (tmp_path / "optimizer").mkdir()
-    (tmp_path / "optimizer" / "slow.yaml").write_text("lr: 1.0e-5\n")
-    (tmp_path / "optimizer" / "fast.yaml").write_text("lr: 0.1\n")
-    (tmp_path / "mine.yaml").write_text("defaults: [tiny_iter1, optimizer: slow, _self_]\nseed: 5\n")
+    (tmp_path / "optimizer" / "slow.yaml").write_text("lr: 1.0e-5\n", encoding="utf-8")
+    (tmp_path / "optimizer" / "fast.yaml").write_text("lr: 0.1\n", encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text("defaults: [tiny_iter1, optimizer: slow, _self_]\nseed: 5\n", encoding="utf-8")
     config = compose("pretrain", "mine", [], tmp_path)
     assert (config.seed, config.optimizer.lr, config.model.encoder_layers) == (5, 1e-5, 4)
     assert compose("pretrain", "mine", ["optimizer=fast", "seed=6"], tmp_path).optimizer.lr == 0.1
@@ -432,7 +432,7 @@ def test_a_users_preset_builds_on_ours_and_chooses_config_groups(tmp_path: Path)
     ],
 )
 def test_a_users_wrong_preset_is_one_sentence(tmp_path: Path, text, words) -> None:
-    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         compose("pretrain", "mine", [], tmp_path)
     assert words in str(error.value)
@@ -447,7 +447,7 @@ def test_no_folder_of_presets(tmp_path: Path) -> None:
 def test_presets_are_found_from_a_folder_with_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "it's a=b, [odd] name"
     folder.mkdir()
-    (folder / "mine.yaml").write_text("defaults: [tiny_iter2, _self_]\n")
+    (folder / "mine.yaml").write_text("defaults: [tiny_iter2, _self_]\n", encoding="utf-8")
     assert compose("pretrain", "mine", [], folder) == compose("pretrain", "tiny_iter2")
 
 

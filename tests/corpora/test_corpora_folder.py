@@ -52,7 +52,7 @@ def create_files(root: Path, *names: str) -> None:
 def test_subtitles_become_pieces(tmp_path: Path) -> None:
     create_files(tmp_path, "a.mp4", "b c/ünï.mkv")
     (tmp_path / "a.srt").write_text(SRT.replace("\n", "\r\n"), encoding="utf-8-sig", newline="")
-    (tmp_path / "b c" / "ünï.vtt").write_text(VTT)
+    (tmp_path / "b c" / "ünï.vtt").write_text(VTT, encoding="utf-8")
     clips, rejections = folder.find(tmp_path)
     assert not rejections
     assert [(clip.id, clip.start, clip.end, clip.text) for clip in clips] == [
@@ -64,7 +64,7 @@ def test_subtitles_become_pieces(tmp_path: Path) -> None:
 
 def test_subtitles_are_joined_up_to_15_seconds_only(tmp_path: Path) -> None:
     cues = [f"00:{i // 60:02d}:{i % 60:02d}.000 --> 00:{i // 60:02d}:{i % 60:02d}.900\nw{i}\n" for i in range(40)]
-    (tmp_path / "a.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
+    (tmp_path / "a.vtt").write_text("WEBVTT\n\n" + "\n".join(cues), encoding="utf-8")
     with TranscriptReader() as reader:
         transcript = reader.read(tmp_path / "a.mp4")
     assert transcript is not None
@@ -76,7 +76,8 @@ def test_subtitles_are_joined_up_to_15_seconds_only(tmp_path: Path) -> None:
 def test_a_table_gives_files_and_pieces(tmp_path: Path) -> None:
     create_files(tmp_path, "train/a b.mp4", "c.mp4", "d.mp4")
     (tmp_path / "transcripts.csv").write_text(
-        'file,text,start,end\ntrain/a b.mp4,"One, two",0,1.5\ntrain/a b.mp4,Three,2,\nc.mp4,Four,,\ngone.mp4,Five,,\n'
+        'file,text,start,end\ntrain/a b.mp4,"One, two",0,1.5\ntrain/a b.mp4,Three,2,\nc.mp4,Four,,\ngone.mp4,Five,,\n',
+        encoding="utf-8",
     )
     clips, rejections = folder.find(tmp_path)
     assert [(clip.id, clip.split, clip.start, clip.end, clip.text) for clip in clips] == [
@@ -112,7 +113,9 @@ def test_tables_as_tools_write_them(tmp_path: Path, content: bytes) -> None:
 
 def test_quotes_in_a_table(tmp_path: Path) -> None:
     create_files(tmp_path, "a.mp4", "b.mp4")
-    (tmp_path / "transcripts.csv").write_text('file,text\na.mp4,"say ""hi"", twice"\nb.mp4,"say \\"hi\\", twice"\n')
+    (tmp_path / "transcripts.csv").write_text(
+        'file,text\na.mp4,"say ""hi"", twice"\nb.mp4,"say \\"hi\\", twice"\n', encoding="utf-8"
+    )
     clips, _ = folder.find(tmp_path)
     assert [clip.text for clip in clips] == 2 * ['say "hi", twice']
 
@@ -121,8 +124,8 @@ def test_names_with_decomposed_accents_and_other_letter_case(tmp_path: Path) -> 
     decomposed = unicodedata.normalize("NFD", "Zoë")
     create_files(tmp_path, f"{decomposed}.mp4", "Zoë 2.mp4", "talk.mp4", "b.MOV")
     (tmp_path / "transcripts.csv").write_text(f"file,text\nZoë.mp4,one\n{decomposed} 2.mp4,two\n", encoding="utf-8")
-    (tmp_path / "talk.TXT").write_text("three")
-    (tmp_path / "b.MOV.srt").write_text(SRT)
+    (tmp_path / "talk.TXT").write_text("three", encoding="utf-8")
+    (tmp_path / "b.MOV.srt").write_text(SRT, encoding="utf-8")
     clips, rejections = folder.find(tmp_path)
     assert not rejections
     texts = {clip.id: clip.text for clip in clips}
@@ -164,7 +167,7 @@ def test_bad_cues_are_named_and_guessed_encodings_reported(tmp_path: Path, caplo
 )
 def test_a_malformed_table_is_an_error(tmp_path: Path, content: str, words: str) -> None:
     create_files(tmp_path, "a.mp4")
-    (tmp_path / "transcripts.csv").write_text(content)
+    (tmp_path / "transcripts.csv").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=words):
         folder.find(tmp_path)
 
@@ -271,7 +274,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path) -> None:
     expected = folder.find(tmp_path)
     [file] = (cache / "cuts").iterdir()
     content = file.read_bytes()
-    file.write_text("[[0")
+    file.write_text("[[0", encoding="utf-8")
     assert folder.find(tmp_path) == expected
     assert file.read_bytes() == content
 
@@ -293,7 +296,7 @@ def test_long_videos_are_cut_where_the_audio_is_quiet(tmp_path: Path) -> None:
         assert min(abs(after.start - pause) for pause in pauses) < 0.2
         assert 5 <= after.start - before.start <= 15
     assert 5 <= seconds - long[-1].start <= 15
-    (tmp_path / "long.txt").write_text("all that is said")
+    (tmp_path / "long.txt").write_text("all that is said", encoding="utf-8")
     with TranscriptReader() as reader:
         assert reader.read(tmp_path / "long.mp4") == Transcript([Piece(0.0, None, "all that is said")])
 
@@ -314,7 +317,7 @@ def test_what_is_no_video_is_named_and_is_no_input(tmp_path: Path) -> None:
 
 def test_absolute_names_in_a_table(tmp_path: Path) -> None:
     create_files(tmp_path, "day/a.mp4")
-    (tmp_path / "transcripts.csv").write_text(f"file,text\n{tmp_path / 'day' / 'a.mp4'},hello\n")
+    (tmp_path / "transcripts.csv").write_text(f"file,text\n{tmp_path / 'day' / 'a.mp4'},hello\n", encoding="utf-8")
     clips, rejections = folder.find(tmp_path)
     assert [clip.text for clip in clips] == ["hello"]
     assert not rejections
@@ -322,7 +325,7 @@ def test_absolute_names_in_a_table(tmp_path: Path) -> None:
 
 def test_empty_subtitles_beside_a_text(tmp_path: Path) -> None:
     create_files(tmp_path, "a.mp4", "a.srt")
-    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "a.txt").write_text("hello", encoding="utf-8")
     assert [clip.text for clip in folder.find(tmp_path)[0]] == ["hello"]
 
 

@@ -70,7 +70,7 @@ def test_has_the_layout_of_lrs3(corpus: Path) -> None:
     videos = sorted(corpus.rglob("*.mp4"))
     assert [video.relative_to(corpus).parts[0] for video in videos] == ["pretrain", "test", "trainval", "trainval"]
     for video in videos:
-        lines = video.with_suffix(".txt").read_text().splitlines()
+        lines = video.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
         assert lines[0].startswith("Text:  ")
         assert lines[1].startswith("Conf:  ")
         assert lines[2:4] == ["", "WORD START END ASDSCORE"]
@@ -95,7 +95,7 @@ def test_video_and_audio_have_the_same_length(corpus: Path) -> None:
             assert video.duration * video.time_base == audio.duration * audio.time_base
             assert 35 <= video.frames <= 80
             seconds = float(video.duration * video.time_base)
-        phones = json.loads(path.with_suffix(".phones.json").read_text())
+        phones = json.loads(path.with_suffix(".phones.json").read_text(encoding="utf-8"))
         assert 0.1 <= phones[0]["start"] <= 0.3
         assert seconds - 0.35 <= phones[-1]["end"] <= seconds - 0.1
 
@@ -103,7 +103,7 @@ def test_video_and_audio_have_the_same_length(corpus: Path) -> None:
 def test_audio_in_the_file_is_synchronous_with_the_phones(corpus: Path) -> None:
     clip = clip_spec(3, 4)
     path = (corpus / clip.stem).with_suffix(".mp4")
-    phones = json.loads(path.with_suffix(".phones.json").read_text())
+    phones = json.loads(path.with_suffix(".phones.json").read_text(encoding="utf-8"))
     with av.open(str(path)) as container:
         audio = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     performance = perform(clip, CorpusSettings(7))
@@ -292,7 +292,7 @@ def test_wrong_arguments_are_errors(tmp_path: Path, arguments: dict, sentence: s
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot write to the output folder"):
         writer.make_corpus(tmp_path / "file" / "corpus", 4)
 
@@ -393,9 +393,9 @@ def test_a_corpus_of_sentences_and_one_in_russian(tmp_path: Path) -> None:
 
 
 def test_a_corpus_without_a_language_setting_is_english(corpus: Path, tmp_path: Path) -> None:
-    settings = json.loads((corpus / "corpus.json").read_text())
+    settings = json.loads((corpus / "corpus.json").read_text(encoding="utf-8"))
     del settings["language"]
-    (tmp_path / "corpus.json").write_text(json.dumps(settings))
+    (tmp_path / "corpus.json").write_text(json.dumps(settings), encoding="utf-8")
     writer._write_settings(tmp_path, CorpusSettings(7, speakers=4))
     with pytest.raises(ConfigError, match="made with language en, not ru"):
         writer._write_settings(tmp_path, CorpusSettings(7, language="ru", speakers=4))

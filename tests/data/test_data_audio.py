@@ -76,7 +76,7 @@ def test_filterbank_computed_in_blocks_equals_one_block() -> None:
 
 
 def test_golden_mixtures(golden) -> None:
-    arrays, draws = np.load(golden("add_noise.npz")), json.loads(golden("add_noise.json").read_text())
+    arrays, draws = np.load(golden("add_noise.npz")), json.loads(golden("add_noise.json").read_text(encoding="utf-8"))
     noises = [arrays["noise_long"], arrays["noise_short"], arrays["noise_eq"]]
     by_name = dict(zip(("long", "short", "eq"), noises, strict=True))
     compared = 0

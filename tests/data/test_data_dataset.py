@@ -256,12 +256,15 @@ def test_more_noises_than_files_is_an_error(clips, noise) -> None:
         noisy(clips, noise, noise_num=6)
 
 
-COLLATER = json.loads((Path(__file__).parent / "golden" / "collater.json").read_text())
+COLLATER = json.loads((Path(__file__).parent / "golden" / "collater.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("case", [name for name in COLLATER if name != "s2s"])
 def test_golden_collation(golden, case: str) -> None:
-    arrays, facts = np.load(golden("collater.npz")), json.loads(golden("collater.json").read_text())[case]
+    arrays, facts = (
+        np.load(golden("collater.npz")),
+        json.loads(golden("collater.json").read_text(encoding="utf-8"))[case],
+    )
     rate = 100 if "rate100" in case else 25
     examples = [
         Example(
@@ -365,7 +368,7 @@ def test_batch_is_moved_to_a_device(clips, tokenizer) -> None:
 
 
 def test_golden_batches(golden) -> None:
-    facts = json.loads(golden("batching.json").read_text())
+    facts = json.loads(golden("batching.json").read_text(encoding="utf-8"))
     for name, expected in facts.items():
         if name.startswith("batches"):
             frames, multiple = map(int, name.removeprefix("batches_max_tokens").split("_mult"))

@@ -132,8 +132,8 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
 def test_outputs_of_this_package_are_no_inputs(tmp_path: Path) -> None:
     make(tmp_path, "talk.mp4", "talk.captioned.mp4", "prepared/journal/0-of-1.jsonl", "prepared/video/talk.mp4")
     make(tmp_path, "noise/babble/train/babble_00000.wav", "common voice/clips/1.mp3")
-    (tmp_path / "noise" / "train.tsv").write_text(f"{tmp_path}/noise/babble/train/babble_00000.wav\n")
-    (tmp_path / "common voice" / "train.tsv").write_text("client_id\tpath\tsentence\n")
+    (tmp_path / "noise" / "train.tsv").write_text(f"{tmp_path}/noise/babble/train/babble_00000.wav\n", encoding="utf-8")
+    (tmp_path / "common voice" / "train.tsv").write_text("client_id\tpath\tsentence\n", encoding="utf-8")
     assert names_of(tmp_path) == ["common voice/clips/1.mp3", "talk.mp4"]
     assert skipped_of(tmp_path) == {
         "noise": "a folder that avhubert wrote; name it to read it",

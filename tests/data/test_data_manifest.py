@@ -60,12 +60,12 @@ def test_manifest_round_trip(ids: list[str], data) -> None:
         path = Path(folder) / "train.tsv"
         write_manifest(path, clips, "/root")
         assert read_manifest(path) == clips
-        assert path.read_text().startswith("/root\n")
+        assert path.read_text(encoding="utf-8").startswith("/root\n")
 
 
 def test_paths_below_the_root_are_written_relative_to_it(tmp_path) -> None:
     write_manifest(tmp_path / "a.tsv", [Clip("x", Path("/r/v/x.mp4"), Path("/elsewhere/x.wav"), 5, 3200)], "/r")
-    assert (tmp_path / "a.tsv").read_text() == "/r\nx\tv/x.mp4\t/elsewhere/x.wav\t5\t3200\n"
+    assert (tmp_path / "a.tsv").read_text(encoding="utf-8") == "/r\nx\tv/x.mp4\t/elsewhere/x.wav\t5\t3200\n"
 
 
 def test_manifest_with_windows_line_ends_is_read(tmp_path) -> None:
@@ -86,7 +86,7 @@ def test_manifest_with_windows_line_ends_is_read(tmp_path) -> None:
     ],
 )
 def test_invalid_manifest_is_an_error(tmp_path, content: str, sentence: str) -> None:
-    (tmp_path / "a.tsv").write_text(content)
+    (tmp_path / "a.tsv").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=sentence):
         read_manifest(tmp_path / "a.tsv")
 
@@ -94,7 +94,7 @@ def test_invalid_manifest_is_an_error(tmp_path, content: str, sentence: str) -> 
 def test_missing_or_unreadable_manifest_is_an_error(tmp_path) -> None:
     with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; give a data directory that"):
         read_manifest(tmp_path / "a.tsv")
-    (tmp_path / "b.tsv").write_text("/\n")
+    (tmp_path / "b.tsv").write_text("/\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"manifest .*a\.tsv is missing; prepare the data again"):
         read_manifest(tmp_path / "a.tsv")
     with pytest.raises(DataError, match=r"cannot read manifest .*: Is a directory"):
@@ -102,7 +102,9 @@ def test_missing_or_unreadable_manifest_is_an_error(tmp_path) -> None:
     (tmp_path / "latin.tsv").write_bytes("/é\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.tsv is not UTF-8 text"):
         read_manifest(tmp_path / "latin.tsv")
-    (tmp_path / "pointer.tsv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    (tmp_path / "pointer.tsv").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", encoding="utf-8"
+    )
     with pytest.raises(DataError, match=r"manifest .*pointer\.tsv is a Git LFS pointer, not the file itself"):
         read_manifest(tmp_path / "pointer.tsv")
 
@@ -125,7 +127,7 @@ def test_files_that_editors_saved_again(tmp_path: Path, encoding: str) -> None:
     assert [row.tolist() for row in read_labels(tmp_path / "train.km")] == [[0, 1, 1], [1]]
     assert read_dictionary(tmp_path / "dict.km.txt") == ["0", "1"]
     assert is_described(tmp_path / "train.km", info)
-    (tmp_path / "train.km").write_text("0 1 1\n0\n")
+    (tmp_path / "train.km").write_text("0 1 1\n0\n", encoding="utf-8")
     assert not is_described(tmp_path / "train.km", info)
 
 
@@ -149,7 +151,7 @@ def test_invalid_clip_is_not_written(tmp_path, wrong: Clip, sentence: str) -> No
 
 
 def test_golden_selection(golden) -> None:
-    expected = json.loads(golden("manifest_filter.json").read_text())
+    expected = json.loads(golden("manifest_filter.json").read_text(encoding="utf-8"))
     lengths = expected["frames_and_labels_at_25hz"]
     clips = [clip(f"u{i}", frames) for i, (frames, _) in enumerate(lengths)]
     labels = [np.zeros(count, np.int32) for _, count in lengths]
@@ -189,7 +191,7 @@ def test_invalid_transcripts_are_an_error(tmp_path) -> None:
         read_transcripts(path, [clip("a"), clip("b")])
     with pytest.raises(DataError, match="contains a line break"):
         write_transcripts(path, ["one\ntwo"])
-    assert path.read_text() == "one\n"
+    assert path.read_text(encoding="utf-8") == "one\n"
 
 
 def test_phones_round_trip_and_invalid_phones(tmp_path) -> None:
@@ -221,7 +223,7 @@ def test_label_round_trip(rows: list[list[int]]) -> None:
     ],
 )
 def test_invalid_labels_are_an_error(tmp_path, line: str, sentence: str) -> None:
-    (tmp_path / "a.km").write_text(f"1 2\n{line}\n")
+    (tmp_path / "a.km").write_text(f"1 2\n{line}\n", encoding="utf-8")
     with pytest.raises(DataError, match=sentence):
         read_labels(tmp_path / "a.km")
 
@@ -305,7 +307,7 @@ def test_label_info_round_trip(tmp_path) -> None:
     ],
 )
 def test_invalid_label_info_is_an_error(tmp_path, content: str, sentence: str) -> None:
-    (tmp_path / "labels.json").write_text(content)
+    (tmp_path / "labels.json").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=sentence):
         read_label_info(tmp_path)
 
@@ -313,7 +315,7 @@ def test_invalid_label_info_is_an_error(tmp_path, content: str, sentence: str) -
 def test_label_info_that_was_changed_is_an_error(tmp_path) -> None:
     write_label_info(tmp_path, LabelInfo(25, 500, "runs/iter1", 9, "00"))
     file = tmp_path / "labels.json"
-    file.write_text(file.read_text().replace('"rate": 25', '"rate": 24'))
+    file.write_text(file.read_text(encoding="utf-8").replace('"rate": 25', '"rate": 24'), encoding="utf-8")
     with pytest.raises(DataError, match=r"labels\.json was changed or damaged after it was written"):
         read_label_info(tmp_path)
 
@@ -338,7 +340,7 @@ def test_dictionary_round_trip(tmp_path) -> None:
     ],
 )
 def test_invalid_dictionary_is_an_error(tmp_path, content: str, sentence: str) -> None:
-    (tmp_path / "dict.km.txt").write_text(content)
+    (tmp_path / "dict.km.txt").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=sentence):
         read_dictionary(tmp_path / "dict.km.txt")
 
@@ -346,7 +348,7 @@ def test_invalid_dictionary_is_an_error(tmp_path, content: str, sentence: str) -
 def test_noise_list_is_read_from_a_file_or_folder(tmp_path) -> None:
     for name in ("a.wav", "b.wav"):
         (tmp_path / name).touch()
-    (tmp_path / "train.tsv").write_text(f"{tmp_path}/a.wav\nb.wav\n")
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}/a.wav\nb.wav\n", encoding="utf-8")
     expected = [tmp_path / "a.wav", tmp_path / "b.wav"]
     assert read_noise_list(tmp_path, "train") == expected
     assert read_noise_list(tmp_path / "train.tsv", "test") == expected
@@ -357,9 +359,9 @@ def test_invalid_noise_list_is_an_error(tmp_path) -> None:
         DataError, match=r"noise list .*test\.tsv is missing; give a folder or list that `avhubert noise` made"
     ):
         read_noise_list(tmp_path, "test")
-    (tmp_path / "test.tsv").write_text("\n")
+    (tmp_path / "test.tsv").write_text("\n", encoding="utf-8")
     with pytest.raises(DataError, match="lists no files; make one with `avhubert noise`"):
         read_noise_list(tmp_path, "test")
-    (tmp_path / "test.tsv").write_text("gone.wav\n")
+    (tmp_path / "test.tsv").write_text("gone.wav\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"lists .*gone\.wav, which does not exist"):
         read_noise_list(tmp_path, "test")

@@ -58,7 +58,7 @@ def test_no_file_makes_a_connection(tmp_path: Path, name: str, content: str) -> 
         path: str | Path = name.replace("{port}", port)
         if content:
             path = tmp_path / name
-            path.write_text(content.replace("{port}", port))
+            path.write_text(content.replace("{port}", port), encoding="utf-8")
         for read in (probe, read_audio):
             with pytest.raises(MediaError):
                 read(path)
@@ -82,6 +82,6 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
 
 
 def test_text_file_is_an_ffmpeg_error(tmp_path: Path) -> None:
-    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "text.mp4").write_text("hello", encoding="utf-8")
     with pytest.raises(av.FFmpegError):
         open_container(tmp_path / "text.mp4")

@@ -115,7 +115,7 @@ def test_interrupted_run_resumes_and_gives_the_same_bytes(
         (lambda tar: tar.unlink(), "cannot read the shard .*: No such file"),
         (lambda tar: tar.write_bytes(tar.read_bytes()[:5000]), "is damaged; make the shards again"),
         (lambda tar: Path(f"{tar}.json").unlink(), "the index .* is missing or damaged"),
-        (lambda tar: Path(f"{tar}.json").write_text("{}"), "the index .* is missing or damaged"),
+        (lambda tar: Path(f"{tar}.json").write_text("{}", encoding="utf-8"), "the index .* is missing or damaged"),
         (lambda tar: tar.write_bytes(bytes(tar.stat().st_size)), "is damaged; make the shards again"),
         (lambda tar: remove_members(Path(f"{tar}.json")), r"has no 000000\.\w+; make the shards again"),
     ],
@@ -132,8 +132,8 @@ def test_damaged_shard_is_an_error(sharded: Path, tmp_path: Path, damage, messag
 
 
 def remove_members(index: Path) -> None:
-    content = json.loads(index.read_text())
-    index.write_text(json.dumps(content | {"members": {}}))
+    content = json.loads(index.read_text(encoding="utf-8"))
+    index.write_text(json.dumps(content | {"members": {}}), encoding="utf-8")
 
 
 def flipped(content: bytes, position: int) -> bytes:
@@ -144,7 +144,7 @@ def test_one_flipped_bit_is_detected_and_repaired(data_dir: Path, sharded: Path,
     folder = Path(shutil.copytree(sharded, tmp_path / "data"))
     tar = folder / "shards" / "train-000000.tar"
     intact = tar.read_bytes()
-    members = json.loads(Path(f"{tar}.json").read_text())["members"]
+    members = json.loads(Path(f"{tar}.json").read_text(encoding="utf-8"))["members"]
     for name, read in (("000000.npy", shards.clip_frames), ("000000.wav", shards.clip_samples)):
         offset, size, _ = members[name]
         tar.write_bytes(flipped(intact, offset + size // 2))
@@ -158,9 +158,9 @@ def test_shards_of_an_earlier_version_are_read(sharded: Path, tmp_path: Path) ->
     """Its index has no checksums."""
     folder = Path(shutil.copytree(sharded / "shards", tmp_path / "shards"))
     tar = folder / "train-000000.tar"
-    index = json.loads(Path(f"{tar}.json").read_text())
+    index = json.loads(Path(f"{tar}.json").read_text(encoding="utf-8"))
     index["members"] = {name: row[:2] for name, row in index["members"].items()}
-    Path(f"{tar}.json").write_text(json.dumps(index))
+    Path(f"{tar}.json").write_text(json.dumps(index), encoding="utf-8")
     expected = shards.clip_frames(sharded / "shards" / tar.name / "000000.npy")
     assert np.array_equal(shards.clip_frames(tar / "000000.npy"), expected)
 
@@ -169,7 +169,7 @@ def test_shards_of_an_earlier_version_are_read(sharded: Path, tmp_path: Path) ->
 def test_an_index_with_impossible_members(sharded: Path, tmp_path: Path, row: object) -> None:
     folder = Path(shutil.copytree(sharded / "shards", tmp_path / "shards"))
     tar = folder / "train-000000.tar"
-    Path(f"{tar}.json").write_text(json.dumps({"members": {"000000.npy": row}}))
+    Path(f"{tar}.json").write_text(json.dumps({"members": {"000000.npy": row}}), encoding="utf-8")
     with pytest.raises(MediaError, match=r"the index .* is missing or damaged"):
         shards.clip_frames(tar / "000000.npy")
 
@@ -179,7 +179,7 @@ def test_missing_manifest_or_unreadable_clip_is_an_error(data_dir: Path, tmp_pat
         shards.make_shards(tmp_path, tmp_path / "out")
     root = tmp_path / "data"
     root.mkdir()
-    (root / "train.tsv").write_text(f"{root}\nlost\tv.mp4\ta.wav\t30\t19200\n")
+    (root / "train.tsv").write_text(f"{root}\nlost\tv.mp4\ta.wav\t30\t19200\n", encoding="utf-8")
     with pytest.raises(MediaError, match=r"clip 'lost': .*v\.mp4 cannot be read"):
         shards.make_shards(root, tmp_path / "out")
     assert not (tmp_path / "out" / "train.tsv").exists()

@@ -57,7 +57,7 @@ def tokenizer() -> Tokenizer:
 
 def test_golden_ids_and_texts(golden) -> None:
     tokenizer = Tokenizer(golden("spm_unigram200.model"))
-    expected = json.loads(golden("tokenizer.json").read_text())
+    expected = json.loads(golden("tokenizer.json").read_text(encoding="utf-8"))
     assert tokenizer.symbols == expected["symbols"]
     assert tokenizer.vocab_size == 200
     assert [expected[name] for name in ("bos", "pad", "eos", "unk")] == [BOS, PAD, EOS, UNK]

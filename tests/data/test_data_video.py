@@ -167,7 +167,7 @@ def test_gray_equals_the_published_decoding(golden) -> None:
 
 def test_transform_equals_the_published_one(golden) -> None:
     arrays = np.load(golden("video_transforms.npz"))
-    facts = json.loads(golden("video_transforms.json").read_text())
+    facts = json.loads(golden("video_transforms.json").read_text(encoding="utf-8"))
     frames = arrays["video_u8"]
     assert np.allclose(transform(frames)[:10], arrays["eval_f32"], atol=1e-6)
     for seed in (0, 5):
@@ -222,8 +222,10 @@ def test_probe(tmp_path: Path) -> None:
 
 
 def test_invalid_files_are_errors_that_name_the_file(tmp_path: Path) -> None:
-    (tmp_path / "text.mp4").write_text("not a video")
-    (tmp_path / "pointer.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    (tmp_path / "text.mp4").write_text("not a video", encoding="utf-8")
+    (tmp_path / "pointer.mp4").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", encoding="utf-8"
+    )
     write_video(tmp_path / "whole.mp4", np.zeros((25, 96, 96), np.uint8))
     (tmp_path / "truncated.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:300])
     with av.open(str(tmp_path / "audio.mp4"), "w") as out:

@@ -127,7 +127,7 @@ def test_the_score_of_a_causal_model_is_that_of_its_softmax(letters: Tokenizer, 
 
 
 def test_errors_name_what_is_no_language_model(letters: Tokenizer, ngram: str, tmp_path, monkeypatch) -> None:
-    (tmp_path / "rubbish.arpa").write_text("nothing")
+    (tmp_path / "rubbish.arpa").write_text("nothing", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     for source, sentence in (
         ("rubbish.arpa", "neither an ARPA file nor a KenLM binary"),

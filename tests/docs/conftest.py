@@ -90,10 +90,10 @@ def _build_world(folder: Path) -> None:
     programs = folder / "bin"
     programs.mkdir(parents=True)
     for name, script in PROGRAMS.items():
-        (programs / name).write_text(f"#!/usr/bin/env bash\nset -e\n{script.strip()}\n")
+        (programs / name).write_text(f"#!/usr/bin/env bash\nset -e\n{script.strip()}\n", encoding="utf-8")
         (programs / name).chmod(0o755)
     extras = importlib.metadata.metadata("avhubert").get_all("Provides-Extra") or []
-    (folder / "extras.txt").write_text("\n".join(["avhubert", *extras]))
+    (folder / "extras.txt").write_text("\n".join(["avhubert", *extras]), encoding="utf-8")
     runs = folder / "runs"
     _run("demo", "--size", "smoke", "--out", "runs/demo")
     videos = sorted((runs / "demo" / "corpus").rglob("*.mp4"))
@@ -111,21 +111,21 @@ def _build_world(folder: Path) -> None:
         target = folder / "corpora" / "vox2" / f"{name}.mp4"
         target.parent.mkdir(parents=True)
         shutil.copy(video, target)
-    (folder / "corpora" / "english.txt").write_text("\n".join(names[:3]))
+    (folder / "corpora" / "english.txt").write_text("\n".join(names[:3]), encoding="utf-8")
     _run("prepare", "lrs3", "corpora/lrs3", "data")
     _run("prepare", "vox2", "corpora/vox2", "data/vox", "--english-ids", "corpora/english.txt")
     labels = ("data.dir=data/433h", "data.labels=runs/demo/labels/iter1")
     _run("pretrain", "--config-name", "tiny_iter1", "run_dir=runs/iter5", *labels, *FEW.split(), *SMALL.split())
     shutil.copytree(runs / "demo" / "model", runs / "tuned")
-    config = json.loads((runs / "tuned" / "config.json").read_text())
+    config = json.loads((runs / "tuned" / "config.json").read_text(encoding="utf-8"))
     # so that the transcript is never empty
     config["decode"] |= {"min_len": 4, "max_len_a": 0.0, "max_len_b": 4, "no_repeat_ngram": 1}
-    (runs / "tuned" / "config.json").write_text(json.dumps(config))
+    (runs / "tuned" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     _run("convert", "runs/demo/model", "base_vox_433h.pt", "--to-fairseq")
     _run("convert", "runs/iter5", "base_vox_iter5.pt", "--to-fairseq")
     cached = folder / "hf" / "hub" / "models--your-org--lips-tiny"
     (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("0" * 40)
+    (cached / "refs" / "main").write_text("0" * 40, encoding="utf-8")
     shutil.copytree(runs / "demo" / "model", cached / "snapshots" / ("0" * 40))
 
 
@@ -135,7 +135,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "world"
     start = os.getcwd()
-    with open(folder.with_suffix(".lock"), "w") as lock:
+    with open(folder.with_suffix(".lock"), "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -157,7 +157,7 @@ def run_document(world: Path, tmp_path: Path) -> Callable[[str], None]:
         here = tmp_path / "here"
         shutil.copytree(world, here)
         for manifest in here.rglob("*.tsv"):  # prepared data name the folder in which they were prepared
-            manifest.write_text(manifest.read_text().replace(str(world), str(here)))
+            manifest.write_text(manifest.read_text(encoding="utf-8").replace(str(world), str(here)), encoding="utf-8")
         environment = {
             **os.environ,
             "PATH": f"{here / 'bin'}:{os.environ['PATH']}",
@@ -168,7 +168,7 @@ def run_document(world: Path, tmp_path: Path) -> Callable[[str], None]:
             "HF_HOME": str(here / "hf"),
             "HF_HUB_OFFLINE": "1",
         }
-        for language, block in BLOCK.findall((ROOT / document).read_text()):
+        for language, block in BLOCK.findall((ROOT / document).read_text(encoding="utf-8")):
             if any(word in block for word in NOT_RUN):
                 continue
             command = ["bash", "-euo", "pipefail", "-c", block] if language == "sh" else [sys.executable, "-c", block]

@@ -21,7 +21,7 @@ spec.loader.exec_module(record)
 def results(tmp_path: Path) -> Path:
     """A copy of the committed results."""
     path = tmp_path / "results.json"
-    path.write_text(record.RESULTS.read_text())
+    path.write_text(record.RESULTS.read_text(encoding="utf-8"), encoding="utf-8")
     return path
 
 
@@ -32,9 +32,9 @@ def test_the_committed_file_is_written_as_it_is(results: Path) -> None:
         assert set(entry) <= {*record.FIELDS, "rows"}
         assert {"id", "group", "title", "command", "hardware", "date", "columns", "rows"} <= set(entry)
         assert all(len(row) == len(entry["columns"]) for row in entry["rows"])
-    before = results.read_text()
+    before = results.read_text(encoding="utf-8")
     record.write(list(entries.values()), results)
-    assert results.read_text() == before
+    assert results.read_text(encoding="utf-8") == before
 
 
 def test_an_entry_is_replaced_and_keeps_its_texts(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,9 @@ def test_evaluations_become_a_table(tmp_path: Path) -> None:
         return row | {"wer": wer, "interval": [wer - 1.04, wer + 2.0]}
 
     path = tmp_path / "results.json"
-    path.write_text(json.dumps({"results": [result("av", 25.0, snr=0), result("a", 24.13), result("av", 21.9)]}))
+    path.write_text(
+        json.dumps({"results": [result("av", 25.0, snr=0), result("a", 24.13), result("av", 21.9)]}), encoding="utf-8"
+    )
     columns, rows = record.evaluation_table([path])
     assert columns == ["", "A", "AV"]
     assert rows == [

@@ -59,10 +59,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_page_refers_to_another_host(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 20
-    foreign = {page.name: found for page in pages if (found := References(page.read_text()).foreign)}
+    foreign = {page.name: found for page in pages if (found := References(page.read_text(encoding="utf-8")).foreign)}
     assert not foreign
     for sheet in site.rglob("*.css"):
-        assert not re.search(r"url\(['\"]?https?:|@import ['\"]?https?:", sheet.read_text()), sheet
+        assert not re.search(r"url\(['\"]?https?:|@import ['\"]?https?:", sheet.read_text(encoding="utf-8")), sheet
 
 
 @pytest.fixture

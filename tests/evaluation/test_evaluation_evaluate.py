@@ -47,7 +47,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     for number in range(3):
         write_wav(folder / f"{number}.wav", rng.normal(0, 900, 40_000).astype(np.int16))
-    (folder / "test.tsv").write_text("".join(f"{number}.wav\n" for number in range(3)))
+    (folder / "test.tsv").write_text("".join(f"{number}.wav\n" for number in range(3)), encoding="utf-8")
     return folder
 
 
@@ -79,7 +79,7 @@ def test_a_sweep_from_the_command_line(model: Path, data_dir: Path, noise: Path,
     ]
     for run in ("first", "second"):
         assert main([*arguments, "--out", str(tmp_path / run)]) == 0
-    results = json.loads((tmp_path / "first" / "results.json").read_text())
+    results = json.loads((tmp_path / "first" / "results.json").read_text(encoding="utf-8"))
     names = [row["condition"] for row in results["results"]]
     assert names == ["av, clean", "av, -5 dB", "av, offset:3", "a, clean", "a, -5 dB", "v, clean", "v, offset:3"]
     for row in results["results"]:
@@ -88,7 +88,7 @@ def test_a_sweep_from_the_command_line(model: Path, data_dir: Path, noise: Path,
             assert np.allclose(row["measured_snr"], row["snr"], atol=0.1)
     assert results["decode"]["nbest"] == 2
     assert len(results["model_sha256"]) == len(results["noise_sha256"]["noise"]) == 64
-    written = json.loads((tmp_path / "first" / "hypotheses-av-clean.json").read_text())
+    written = json.loads((tmp_path / "first" / "hypotheses-av-clean.json").read_text(encoding="utf-8"))
     assert all(len(row["others"]) <= 1 for row in written)
     assert any(row["others"] for row in written)
     assert all(set(row["stages"]) == {"reading", "encoding", "search"} for row in results["results"])
@@ -96,7 +96,7 @@ def test_a_sweep_from_the_command_line(model: Path, data_dir: Path, noise: Path,
     assert len(files) == len(names)
     for file in files:
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
-    page = (tmp_path / "first" / "report.html").read_text()
+    page = (tmp_path / "first" / "report.html").read_text(encoding="utf-8")
     assert "Two streams against one" in page
     assert "<ins>" in page or "<del>" in page
     assert "data:image/png" in page
@@ -112,11 +112,11 @@ def test_decode_settings_replace_those_of_the_model(model: Path, data_dir: Path)
 
 def test_texts_are_normalised(model: Path, data_dir: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(data_dir, tmp_path / "data"))
-    (data / "test.wrd").write_text("Ba, mo!\nba - mo\n")
+    (data / "test.wrd").write_text("Ba, mo!\nba - mo\n", encoding="utf-8")
     result = evaluate(str(model), data, normalise="plain", out=tmp_path / "out", quiet=True)[0]
     assert [u.reference for u in result.utterances] == ["ba mo", "ba mo"]
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["normalise"] == "plain"
-    (data / "test.wrd").write_text("ba mo\n...\n")
+    assert json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["normalise"] == "plain"
+    (data / "test.wrd").write_text("ba mo\n...\n", encoding="utf-8")
     with pytest.raises(DataError, match="the reference of clip 'test1' is empty"):
         evaluate(str(model), data, normalise="plain")
 
@@ -146,7 +146,7 @@ def test_errors_of_the_data_directory(
     with pytest.raises(MediaError, match="clip 'test0'"):
         evaluate(str(model), data, quiet=True)
     write_manifest(data / "test.tsv", clips, data)
-    (data / "test.wrd").write_text("ba mo\n\n")
+    (data / "test.wrd").write_text("ba mo\n\n", encoding="utf-8")
     with pytest.raises(DataError, match="the reference of clip 'test1' is empty"):
         evaluate(str(model), data)
     (data / "test.wrd").unlink()
@@ -169,7 +169,7 @@ def test_conditions_that_affect_no_modality_are_an_error(model: Path, data_dir: 
 
 def test_device_and_precision_are_recorded(model: Path, data_dir: Path, tmp_path: Path) -> None:
     evaluate(str(model), data_dir, out=tmp_path / "out", device="cpu", precision="bf16", quiet=True)
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["compute"] == "cpu, bf16"
+    assert json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["compute"] == "cpu, bf16"
     with pytest.raises(ConfigError, match="unknown device 'tpu'"):
         evaluate(str(model), data_dir, device="tpu")
     with pytest.raises(ConfigError, match=r"decode: .*beams"):

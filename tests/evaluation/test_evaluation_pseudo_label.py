@@ -83,7 +83,10 @@ def test_transcripts_and_confidences_are_those_of_decoding(
     recognizer = load_recognizer(model)
     clips = read_manifest(data_dir / "train.tsv")
     dataset = ClipDataset(clips, DataConfig(dir="", augment=False), training=False, seed=0)
-    labels = {row["id"]: row for row in map(json.loads, (out / "pseudo-labels.jsonl").read_text().splitlines())}
+    labels = {
+        row["id"]: row
+        for row in map(json.loads, (out / "pseudo-labels.jsonl").read_text(encoding="utf-8").splitlines())
+    }
     assert labels.keys() == {clip.id for clip in clips}
     for index, clip in enumerate(clips):
         text, score = decoded(recognizer, dataset.batch([index]))[0]
@@ -117,7 +120,7 @@ def test_the_mixture_can_be_trained_on_and_names_left_out_clips(
         "cannot be read": ["torn"],
     }
     assert "3 left out, in the labelled data already: train0, train1, test0" in str(summary)
-    assert "torn\tcannot be read" in (out / "left_out.tsv").read_text().splitlines()
+    assert "torn\tcannot be read" in (out / "left_out.tsv").read_text(encoding="utf-8").splitlines()
     clips = read_manifest(out / "train.tsv")
     labelled = read_manifest(data_dir / "train.tsv")
     assert clips[:8] == labelled
@@ -135,11 +138,13 @@ def test_an_interrupted_run_resumes(model: Path, data_dir: Path, tmp_path: Path)
     out = tmp_path / "out"
     pseudo_label(model, data_dir, out, ALL)
     journal = out / "pseudo-labels.jsonl"
-    whole = journal.read_text().splitlines()
+    whole = journal.read_text(encoding="utf-8").splitlines()
     marked = json.loads(whole[0]) | {"text": "ba ba ba"}
-    journal.write_text("\n".join([json.dumps(marked), *whole[1:3], whole[3][:20]]))  # killed while it wrote
+    journal.write_text(
+        "\n".join([json.dumps(marked), *whole[1:3], whole[3][:20]]), encoding="utf-8"
+    )  # killed while it wrote
     pseudo_label(model, data_dir, out, ALL)
-    assert sorted(json.loads(line)["id"] for line in journal.read_text().splitlines()) == sorted(
+    assert sorted(json.loads(line)["id"] for line in journal.read_text(encoding="utf-8").splitlines()) == sorted(
         json.loads(line)["id"] for line in whole
     )
     clips = read_manifest(out / "train.tsv")

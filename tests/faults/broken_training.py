@@ -49,7 +49,7 @@ def corrupt_clips(world: Path, work: Path, rng: random.Random) -> Outcome:
     data.mkdir()
     clips = read_manifest(world / "data" / "train.tsv")
     chosen = [rng.randrange(len(clips)) for _ in range(CLIPS)]
-    rows = (labels / "train.km").read_text().splitlines()
+    rows = (labels / "train.km").read_text(encoding="utf-8").splitlines()
     repeated = []
     for number, index in enumerate(chosen):
         clip = replace(clips[index], id=f"c{number}")
@@ -62,10 +62,10 @@ def corrupt_clips(world: Path, work: Path, rng: random.Random) -> Outcome:
                 clip = replace(clip, **{name: damaged})
         repeated.append(clip)
     write_manifest(data / "train.tsv", repeated, data)
-    (labels / "train.km").write_text("".join(rows[index] + "\n" for index in chosen))
-    info = json.loads((labels / "labels.json").read_text())
+    (labels / "train.km").write_text("".join(rows[index] + "\n" for index in chosen), encoding="utf-8")
+    info = json.loads((labels / "labels.json").read_text(encoding="utf-8"))
     info.pop("sha256", None), info.pop("files", None)
-    (labels / "labels.json").write_text(json.dumps(info))
+    (labels / "labels.json").write_text(json.dumps(info), encoding="utf-8")
     for name in ("valid.tsv",):
         shutil.copy(world / "data" / name, data / name)
     given = arguments(world, work / "run", "data.max_bad_share=0.1", f"data.workers={rng.choice((0, 2))}")
@@ -140,7 +140,7 @@ def killed_rank(world: Path, work: Path, rng: random.Random) -> Outcome:
         deadline = time.monotonic() + 120
         while not list(run.glob("state/step_*.pt")):
             if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
-                return Outcome(name, "did not start", log.read_text(errors="replace")[-500:])
+                return Outcome(name, "did not start", log.read_text(errors="replace", encoding="utf-8")[-500:])
             time.sleep(0.05)
         time.sleep(rng.uniform(0, 1))
         os.kill(rng.choice(_ranks(run)), signal.SIGKILL)
@@ -149,7 +149,7 @@ def killed_rank(world: Path, work: Path, rng: random.Random) -> Outcome:
             time.sleep(0.05)
         seconds = time.monotonic() - killed
         left = len(_ranks(run))
-    said = log.read_text(errors="replace")
+    said = log.read_text(errors="replace", encoding="utf-8")
     if left or seconds > STOP_SECONDS:
         return Outcome(name, "hang", f"{left} ranks left after {seconds:.0f} s", seconds)
     if not ("another rank has ended" in said or "SIGKILL" in said):
@@ -181,7 +181,7 @@ def not_finite(world: Path, work: Path, rng: random.Random) -> Outcome:
         weights = load_file(work / "run" / "model.safetensors")
         if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
             raise Fault("weights not finite", "after skipped steps")
-        if injected and "steps were skipped" not in (work / ".case.out").read_text():
+        if injected and "steps were skipped" not in (work / ".case.out").read_text(encoding="utf-8"):
             raise Fault("not counted", f"{len(injected)} injected")
         return code
 
@@ -193,7 +193,7 @@ def no_memory(world: Path, work: Path, rng: random.Random) -> Outcome:
     more = rng.randint(2, 400) << 20
 
     def train() -> int:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * os.sysconf("SC_PAGE_SIZE")
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (used + more, hard))
         code = main([*arguments(world, work / "run"), "model.encoder_embed_dim=64", "train.frames_per_batch=400"])

@@ -49,13 +49,13 @@ class Server:
         environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
         options = ["--port", "0", "--queue", str(QUEUE), "--max-seconds", "20", "--device", "cpu"]
         command = [sys.executable, "-m", "avhubert.cli", "serve", "--model", str(world / "recognizer"), *options]
-        with open(self.log, "w") as errors:
+        with open(self.log, "w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, start_new_session=True
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("page: "), line + self.log.read_text()
+        assert line.startswith("page: "), line + self.log.read_text(encoding="utf-8")
         self.address = line.split()[1].rstrip("/")
         self.port = int(self.address.rpartition(":")[2])
         self.first_memory = 0
@@ -65,9 +65,9 @@ class Server:
         total = 0
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, ValueError):
-                session = int((path / "stat").read_text().rsplit(")", 1)[1].split()[3])
+                session = int((path / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[3])
                 if session == self.process.pid:
-                    found = re.search(r"VmRSS:\s+(\d+) kB", (path / "status").read_text())
+                    found = re.search(r"VmRSS:\s+(\d+) kB", (path / "status").read_text(encoding="utf-8"))
                     total += int(found[1]) * 1024 if found else 0
         return total
 
@@ -178,9 +178,11 @@ def make(folder: Path, seed: int) -> Case:
         grown = memory / server.first_memory - 1 if server.first_memory else 0.0
         name = f"{number}: " + ", ".join(f"{count} × {what}" for what, count in sorted(clients.got.items()))
         if server.process.poll() is not None:
-            return Outcome(name, "crash", server.log.read_text()[-500:], CASE_SECONDS, memory / 2**20)
-        if "Traceback" in server.log.read_text():
-            return Outcome(name, "traceback", server.log.read_text()[-500:], CASE_SECONDS, memory / 2**20)
+            return Outcome(name, "crash", server.log.read_text(encoding="utf-8")[-500:], CASE_SECONDS, memory / 2**20)
+        if "Traceback" in server.log.read_text(encoding="utf-8"):
+            return Outcome(
+                name, "traceback", server.log.read_text(encoding="utf-8")[-500:], CASE_SECONDS, memory / 2**20
+            )
         if clients.lost:
             return Outcome(name, "lost", "; ".join(clients.lost[:5]), CASE_SECONDS, memory / 2**20)
         if grown > MORE_MEMORY:

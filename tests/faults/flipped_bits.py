@@ -105,7 +105,7 @@ def make(folder: Path, seed: int) -> Case:
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(world, work)
     for manifest in (work / "shards").glob("*.tsv"):
-        manifest.write_text(manifest.read_text().replace(str(world), str(work)))
+        manifest.write_text(manifest.read_text(encoding="utf-8").replace(str(world), str(work)), encoding="utf-8")
     expected = {target.path: fingerprint(target.read(work / target.path)) for target in TARGETS}
 
     def case(number: int) -> Outcome:

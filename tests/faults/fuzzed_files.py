@@ -130,7 +130,9 @@ def _read_language_model(folder: Path, path: Path) -> None:
 def make(folder: Path, seed: int) -> Case:
     world = make_world(folder / "world")
     (world / "own").mkdir(exist_ok=True)
-    (world / "own" / "preset.yaml").write_text("defaults: [tiny_iter2, _self_]\nseed: 3\nrun_dir: x\n")
+    (world / "own" / "preset.yaml").write_text(
+        "defaults: [tiny_iter2, _self_]\nseed: 3\nrun_dir: x\n", encoding="utf-8"
+    )
     torch.set_num_threads(1)
     work = folder / "work"
     marker = folder / "executed"
@@ -167,8 +169,8 @@ def _copy(world: Path, work: Path, target: Target) -> Path:
             (work / entry.name).symlink_to(entry)
     for manifest in work.glob("*/*.tsv"):
         if not manifest.parent.is_symlink():
-            text = manifest.read_text()
-            manifest.write_text(text.replace(text.split("\n")[0], str(manifest.parent), 1))
+            text = manifest.read_text(encoding="utf-8")
+            manifest.write_text(text.replace(text.split("\n")[0], str(manifest.parent), 1), encoding="utf-8")
     return work / target.path
 
 

@@ -89,14 +89,14 @@ def isolated(
         name = signal.Signals(os.WTERMSIG(status)).name
         return Outcome(case, "crash", f"{name} {stderr[-300:]}", seconds, memory)
     try:
-        result = json.loads(log.read_text())
+        result = json.loads(log.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return Outcome(case, "crash", f"exit code {os.WEXITSTATUS(status)}, {stderr[-300:]}", seconds, memory)
     return Outcome(case, result["verdict"], result["message"], seconds, memory)
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
+    return path.read_text(errors="replace", encoding="utf-8") if path.exists() else ""
 
 
 def _wait(child: int, limits: Limits, started: float) -> tuple[int | None, float]:
@@ -108,7 +108,7 @@ def _wait(child: int, limits: Limits, started: float) -> tuple[int | None, float
         if pid:
             return status, largest - first
         with contextlib.suppress(OSError, IndexError, ValueError):
-            shared = Path(f"/proc/{child}/statm").read_text().split()
+            shared = Path(f"/proc/{child}/statm").read_text(encoding="utf-8").split()
             resident = int(shared[1]) * page / 1024
             first = first or resident
             largest = max(largest, resident)
@@ -142,7 +142,7 @@ def _run_in_child(work: Callable[[], int | None], folder: Path, log: Path, watch
         verdict, message = "traceback", traceback.format_exc()[-700:]
     if violations:
         verdict, message = violations[0].split(": ", 1)
-    log.write_text(json.dumps({"verdict": verdict, "message": message}))
+    log.write_text(json.dumps({"verdict": verdict, "message": message}), encoding="utf-8")
     os._exit(0)
 
 

@@ -126,7 +126,7 @@ def vanished_data(commands: Commands, command: Command, rng: random.Random) -> s
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(intact, copy, symlinks=True)
     for manifest in copy.glob("*/*.tsv"):
-        manifest.write_text(manifest.read_text().replace(str(intact), str(copy)))
+        manifest.write_text(manifest.read_text(encoding="utf-8").replace(str(intact), str(copy)), encoding="utf-8")
     with ThreadPoolExecutor(1) as pool:
         if rng.random() < 0.5:
             files = [path for path in copy.rglob("*") if path.is_file() and path.parent.name != "evaluation"]

@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Callable[[], int | None], str]] = {
     "a hang": (lambda: time.sleep(60), "hang"),
     "memory": (lambda: time.sleep(bytearray(b"x" * (300 << 20))[0]), "memory"),
     "a program": (lambda: os.system("true") and None, "executed"),
-    "a file elsewhere": (lambda: Path("/var/tmp/.faults").write_text("x") and None, "wrote outside"),
+    "a file elsewhere": (lambda: Path("/var/tmp/.faults").write_text("x", encoding="utf-8") and None, "wrote outside"),
 }
 
 

@@ -154,7 +154,7 @@ def test_a_folder_of_recordings(directory: Path, tmp_path: Path, capsys: pytest.
     assert "skipped 1 (the extension .xyz is not one of a recording" in capsys.readouterr().err
     written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.npy"))
     assert written == ["a.npy", "day/a.aiff.npy", "day/a.wav.npy"]
-    (folder / "a.wav").write_text("not a recording")
+    (folder / "a.wav").write_text("not a recording", encoding="utf-8")
     (tmp_path / "out" / "day" / "a.wav.npy").unlink()
     assert main(command) == 1
     assert f"1 of 3 files of {folder} could not be read" in capsys.readouterr().err

@@ -190,7 +190,7 @@ def make(root: Path, talks: list[tuple[np.ndarray, np.ndarray]], long_seconds: f
     write(path(), [video_frames[0]] * count, audio)
     write(path(), video_frames, np.pad(audio, (0, 16_000)))
     write(path(), video_frames[:4], audio[: 4 * 640])
-    path().write_text("my holiday, by email\n")
+    path().write_text("my holiday, by email\n", encoding="utf-8")
     with av.open(str(path()), "w") as out:
         voice = out.add_stream("aac", rate=16_000)
         voice.layout = "mono"

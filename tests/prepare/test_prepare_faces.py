@@ -56,7 +56,10 @@ def test_every_face_becomes_a_clip_the_speaker_first(videos: Path, tmp_path: Pat
     for shard in ((0, 2), (1, 2)):
         prepare("folder", videos, second, workers=1, shard=shard)
     for split in ("train", "valid", "test"):
-        contents = [(tmp / f"{split}.tsv").read_text().replace(str(tmp), "") for tmp in (tmp_path / "one", second)]
+        contents = [
+            (tmp / f"{split}.tsv").read_text(encoding="utf-8").replace(str(tmp), "")
+            for tmp in (tmp_path / "one", second)
+        ]
         assert contents[0] == contents[1]
     clips["both_face2"].video.unlink()
     before = clips["one0"].video.stat().st_mtime_ns
@@ -67,14 +70,14 @@ def test_every_face_becomes_a_clip_the_speaker_first(videos: Path, tmp_path: Pat
 
 def test_only_the_speaker_gets_the_transcript(videos: Path, tmp_path: Path) -> None:
     for video in videos.glob("*.mp4"):
-        video.with_suffix(".txt").write_text("somebody said this")
+        video.with_suffix(".txt").write_text("somebody said this", encoding="utf-8")
     try:
         summary = prepare("folder", videos, tmp_path / "dst", workers=1)
     finally:
         for transcript in videos.glob("*.txt"):
             transcript.unlink()
     assert summary.usable == 3
-    assert (tmp_path / "dst" / "rejected.tsv").read_text() == (
+    assert (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8") == (
         "both_face2\tanother face beside the one that says the transcript\n"
     )
 

@@ -75,7 +75,7 @@ def prepared_ids(dst: Path) -> list[str]:
 
 
 def rejected(dst: Path) -> dict[str, str]:
-    return dict(line.split("\t") for line in (dst / "rejected.tsv").read_text().splitlines())
+    return dict(line.split("\t") for line in (dst / "rejected.tsv").read_text(encoding="utf-8").splitlines())
 
 
 def test_a_decoder_that_hangs_and_one_that_dies_cost_only_their_clips(
@@ -88,7 +88,7 @@ def test_a_decoder_that_hangs_and_one_that_dies_cost_only_their_clips(
     assert main(arguments) == 0
     assert sorted(prepared_ids(dst)) == ["good0", "good1", "good2"]
     assert rejected(dst) == {"hangs": "no progress for 3 s", "kills": "the decoder crashed (SIGSEGV)"}
-    page = (dst / "report.html").read_text()
+    page = (dst / "report.html").read_text(encoding="utf-8")
     assert "no progress for 3 s" in page
     assert "the decoder crashed (SIGSEGV)" in page
     assert not list(dst.rglob(".*.part*"))
@@ -115,7 +115,7 @@ def test_unexpected_errors_reject_their_clips_and_are_logged(
     )
     assert reasons["hungry"].startswith("unexpected error MemoryError: Unable to allocate 64.0 TiB")
     assert summary.rejected["unexpected error PermissionError"] == 1
-    log = (tmp_path / "dst" / "errors.log").read_text()
+    log = (tmp_path / "dst" / "errors.log").read_text(encoding="utf-8")
     assert "clip cannot seek" in log
     assert "Traceback" in log
     assert "in cannot_seek" in log
@@ -133,7 +133,7 @@ def test_a_report_that_fails_is_a_warning(
         "warning: report.html was not written (PermissionError: [Errno 1] Operation not permitted)"
         in capsys.readouterr().out
     )
-    assert "in cannot_seek" in (dst / "errors.log").read_text()
+    assert "in cannot_seek" in (dst / "errors.log").read_text(encoding="utf-8")
 
 
 def full_disk(clip: SourceClip, *_: object) -> ClipResult:

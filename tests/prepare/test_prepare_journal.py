@@ -39,14 +39,14 @@ def test_results_are_read_as_written(tmp_path: Path) -> None:
 
 def test_journals_of_the_first_version_are_read(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
-    (tmp_path / "journal" / "0-of-1.jsonl").write_text("\n".join(FIRST_VERSION) + "\n")
+    (tmp_path / "journal" / "0-of-1.jsonl").write_text("\n".join(FIRST_VERSION) + "\n", encoding="utf-8")
     assert read_journals(tmp_path, clips("a", "b")) == {"a": USABLE, "b": REJECTED}
 
 
 def test_keys_are_those_of_the_first_version(tmp_path: Path) -> None:
     with open_journal(tmp_path, (1, 2)) as append:
         append(USABLE)
-    entry = json.loads((tmp_path / "journal" / "1-of-2.jsonl").read_text())
+    entry = json.loads((tmp_path / "journal" / "1-of-2.jsonl").read_text(encoding="utf-8"))
     assert entry.pop("kind") == ""
     assert entry == json.loads(FIRST_VERSION[0])
 
@@ -60,7 +60,7 @@ def test_latest_result_counts_and_torn_lines_do_not(tmp_path: Path) -> None:
         append(ClipResult("a", Rejection("a", "no audio track", "no audio track")))
         append(retried)
     path = tmp_path / "journal" / "1-of-2.jsonl"
-    path.write_text(path.read_text() + '{"id": "b", "reas')
+    path.write_text(path.read_text(encoding="utf-8") + '{"id": "b", "reas', encoding="utf-8")
     assert read_journals(tmp_path, clips("a", "b")) == {"a": USABLE, "b": retried}
 
 

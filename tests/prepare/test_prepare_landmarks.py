@@ -131,7 +131,9 @@ def test_missing_or_unsuitable_landmarks_reject_the_clip(
     (landmark_folder / "day" / "0.pkl").write_bytes(pickle.dumps(stored_points["day/0"]))
     (landmark_folder / "day" / "1.pkl").write_bytes(pickle.dumps(stored_points["day/1"][:-9]))
     prepare("folder", src, tmp_path / "dst", workers=1, landmarks=landmark_folder, max_rejected=0.9)
-    reasons = dict(line.split("\t") for line in (tmp_path / "dst" / "rejected.tsv").read_text().splitlines())
+    reasons = dict(
+        line.split("\t") for line in (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8").splitlines()
+    )
     assert set(reasons) == {"day/1", "day/2"}
     assert "the landmarks are of " in reasons["day/1"]
     assert "no landmarks: " in reasons["day/2"]

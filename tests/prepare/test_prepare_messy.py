@@ -25,11 +25,11 @@ def test_every_file_is_prepared_or_rejected_with_its_reason(
     assert sorted(path.name for path in messy.folder.iterdir()) == sorted(messy.expected)
     dst = tmp_path / "data"
     summary = prepare("folder", messy.folder, dst, workers=2)
-    reasons = dict(line.split("\t") for line in (dst / "rejected.tsv").read_text().splitlines())
+    reasons = dict(line.split("\t") for line in (dst / "rejected.tsv").read_text(encoding="utf-8").splitlines())
     clips: dict[str, Clip] = {
         clip.id: clip for split in ("train", "valid", "test") for clip in read_manifest(dst / f"{split}.tsv")
     }
-    page = (dst / "report.html").read_text()
+    page = (dst / "report.html").read_text(encoding="utf-8")
     for name, reason in messy.expected.items():
         identifier = name.rsplit(".", 1)[0]
         if reason:

@@ -70,7 +70,7 @@ def test_lrs3_gives_complete_data_directories(prepared: Path) -> None:
     assert sizes["433h", "train"] > sizes["30h", "train"] >= 1
     assert sizes["433h", "test"] >= 1
     assert (prepared / "report.html").stat().st_size > 10_000
-    assert (prepared / "rejected.tsv").read_text() == ""
+    assert (prepared / "rejected.tsv").read_text(encoding="utf-8") == ""
 
 
 def test_splits_do_not_share_clips(prepared: Path) -> None:
@@ -102,7 +102,7 @@ def test_workers_shards_and_restarts_do_not_change_the_output(corpus: Path, prep
     assert relative(tmp_path / "shards") == expected
     # as if killed in the middle of a journal line and of a clip: only these are prepared again
     journal = next((tmp_path / "shards" / "journal").glob("0-of-2.jsonl"))
-    journal.write_text(journal.read_text()[:-40])
+    journal.write_text(journal.read_text(encoding="utf-8")[:-40], encoding="utf-8")
     untouched = read_manifest(tmp_path / "shards" / "433h" / "train.tsv")[0].video
     before = untouched.stat().st_mtime_ns
     deleted = read_manifest(tmp_path / "shards" / "433h" / "test.tsv")[0].video
@@ -122,7 +122,7 @@ def write_still(
 
 
 def transcript(video: Path, text: str = "HELLO THERE") -> None:
-    video.with_suffix(".txt").write_text(f"Text:  {text}\nConf:  5\n")
+    video.with_suffix(".txt").write_text(f"Text:  {text}\nConf:  5\n", encoding="utf-8")
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
@@ -131,7 +131,7 @@ def test_names_that_are_no_text_and_very_long_ones(tmp_path: Path) -> None:
     write_still(src / "plain.mp4")
     for name in names:
         shutil.copy(src / "plain.mp4", src / f"{os.fsdecode(name)}.mp4")
-    (src / os.fsdecode(b"bad\xe9.mp4")).write_text("not a video")
+    (src / os.fsdecode(b"bad\xe9.mp4")).write_text("not a video", encoding="utf-8")
     assert prepare("folder", src, tmp_path / "dst", workers=2).usable == 6
     clips = [clip for split in ("train", "valid", "test") for clip in read_manifest(tmp_path / "dst" / f"{split}.tsv")]
     assert all(clip.video.is_file() and clip.audio.is_file() for clip in clips)
@@ -149,9 +149,11 @@ def test_files_that_are_no_videos_are_named_and_do_not_count(tmp_path: Path) -> 
     assert summary.usable == 2
     assert not summary.rejected
     assert "4 files and folders are no videos; rejected.tsv names each with its reason" in str(summary)
-    rows = (tmp_path / "dst" / "rejected.tsv").read_text().splitlines()
+    rows = (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8").splitlines()
     assert [row.split("\t")[0] for row in rows] == ["a.xyz", "b.zip", "c.mp3", "noending"]
-    assert "2 clips, 0.00 hours, are ready; 0 inputs were rejected" in (tmp_path / "dst" / "report.html").read_text()
+    assert "2 clips, 0.00 hours, are ready; 0 inputs were rejected" in (tmp_path / "dst" / "report.html").read_text(
+        encoding="utf-8"
+    )
     with pytest.raises(ConfigError, match="is the corpus itself; choose another output folder"):
         prepare("folder", src, src)
 
@@ -171,10 +173,12 @@ def test_rejected_inputs_are_listed_with_their_reason(tmp_path: Path) -> None:
         write_still(src / "trainval" / "s" / f"{name}.mp4", **options)
         transcript(src / "trainval" / "s" / f"{name}.mp4")
     write_still(src / "trainval" / "s" / "notext.mp4")
-    (src / "trainval" / "s" / "text.mp4").write_text("not a video")
+    (src / "trainval" / "s" / "text.mp4").write_text("not a video", encoding="utf-8")
     transcript(src / "trainval" / "s" / "text.mp4")
     summary = prepare("lrs3", src, tmp_path / "dst", workers=1, max_rejected=0.75)
-    reasons = dict(line.split("\t") for line in (tmp_path / "dst" / "rejected.tsv").read_text().splitlines())
+    reasons = dict(
+        line.split("\t") for line in (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8").splitlines()
+    )
     assert len(reasons) == 6
     for name, (_, words) in cases.items():
         assert words in reasons[f"trainval/s/{name}"]
@@ -203,11 +207,11 @@ def test_folder_uses_transcripts_beside_the_videos(corpus: Path, tmp_path: Path)
     for number, video in enumerate(sorted(corpus.rglob("*.mp4"))[:5]):
         shutil.copy(video, src / f"clip{number}.mp4")
         if number:
-            (src / f"clip{number}.txt").write_text(f"number {number}\n")
+            (src / f"clip{number}.txt").write_text(f"number {number}\n", encoding="utf-8")
     summary = prepare("folder", src, tmp_path / "dst", workers=2)
     splits = {split: read_manifest(tmp_path / "dst" / f"{split}.tsv") for split in ("train", "valid", "test")}
     assert sorted(len(clips) for clips in splits.values()) == [1, 1, 2]
-    assert "clip0\tno transcript beside it" in (tmp_path / "dst" / "rejected.tsv").read_text()
+    assert "clip0\tno transcript beside it" in (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8")
     assert summary.usable == 4
     texts = read_transcripts(tmp_path / "dst" / "test.wrd", splits["test"])
     assert texts == [f"number {splits['test'][0].id[-1]}"]
@@ -253,7 +257,7 @@ def test_valid_list_decides_the_validation_clips(corpus: Path, prepared: Path, t
     shutil.copytree(prepared, tmp_path / "dst")  # with finished clips
     clips, _ = lrs3.find(corpus)
     chosen = next(clip.id for clip in clips if clip.split == "trainval")
-    (tmp_path / "valid.txt").write_text(f"{chosen}.mp4\n\n")
+    (tmp_path / "valid.txt").write_text(f"{chosen}.mp4\n\n", encoding="utf-8")
     prepare("lrs3", corpus, tmp_path / "dst", workers=2, valid_list=tmp_path / "valid.txt")
     for name in ("30h", "433h"):
         assert [clip.id for clip in read_manifest(tmp_path / "dst" / name / "valid.tsv")] == [chosen]
@@ -271,7 +275,7 @@ def test_wrong_lists_are_errors(corpus: Path, tmp_path: Path) -> None:
         (f"{test}\n", "such as 'test/"),
         ("", "contains no ids; write one per line"),
     ]:
-        ids.write_text(content)
+        ids.write_text(content, encoding="utf-8")
         with pytest.raises(DataError, match=words):
             prepare("lrs3", corpus, tmp_path / "dst", valid_list=ids)
     with pytest.raises(DataError, match=r"cannot read .*gone: No such file"):
@@ -288,9 +292,12 @@ def test_a_listed_video_stands_for_all_its_clips(tmp_path: Path) -> None:
     for number in range(2):
         path = tmp_path / "pretrain" / "s" / f"{number}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"Text: {' '.join(f'W{i}' for i in range(9))}\nConf: 1\n\nWORD START END ASDSCORE\n{words}")
+        path.write_text(
+            f"Text: {' '.join(f'W{i}' for i in range(9))}\nConf: 1\n\nWORD START END ASDSCORE\n{words}",
+            encoding="utf-8",
+        )
         path.with_suffix(".mp4").touch()
-    (tmp_path / "ids").write_text("pretrain/s/1\n")
+    (tmp_path / "ids").write_text("pretrain/s/1\n", encoding="utf-8")
     listing = lrs3.find(tmp_path)
     assert len(listing.clips) == 18
     listed = read_valid_ids(tmp_path / "ids", listing)
@@ -315,7 +322,7 @@ def test_only_long_pretrain_clips_are_split_at_silences() -> None:
     ],
 )
 def test_a_malformed_transcript_is_an_error(tmp_path: Path, content: str, words: str) -> None:
-    (tmp_path / "t.txt").write_text(content)
+    (tmp_path / "t.txt").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=words):
         lrs3.read_transcript(tmp_path / "t.txt")
 
@@ -326,7 +333,7 @@ def test_lrs3_finds_splits_texts_and_phones(corpus: Path) -> None:
     assert {clip.split for clip in clips} == {"pretrain", "trainval", "test"}
     for clip in clips:
         assert clip.phones is not None
-        spoken = json.loads(clip.phones.read_text())
+        spoken = json.loads(clip.phones.read_text(encoding="utf-8"))
         assert spoken
         assert clip.text == clip.text.lower()
 
@@ -336,12 +343,12 @@ def test_voxceleb2_reads_the_english_list(corpus: Path, tmp_path: Path) -> None:
         target = tmp_path / "dev" / f"id{number}" / "v" / "1.mp4"
         target.parent.mkdir(parents=True)
         shutil.copy(video, target)
-    (tmp_path / "english.txt").write_text("dev/id0/v/1\ndev/id2/v/1\n")
+    (tmp_path / "english.txt").write_text("dev/id0/v/1\ndev/id2/v/1\n", encoding="utf-8")
     clips, _ = voxceleb2.find(tmp_path)
     assert [clip.split for clip in clips] == ["en", "other", "en"]
-    (tmp_path / "other").write_text("dev/id1/v/1\n")
+    (tmp_path / "other").write_text("dev/id1/v/1\n", encoding="utf-8")
     assert [clip.split for clip in voxceleb2.find(tmp_path, tmp_path / "other")[0]] == ["other", "en", "other"]
-    (tmp_path / "english.txt").write_text("dev/id9/v/1\n")
+    (tmp_path / "english.txt").write_text("dev/id9/v/1\n", encoding="utf-8")
     with pytest.raises(DataError, match="none of the 1 ids"):
         voxceleb2.find(tmp_path)
 
@@ -368,7 +375,7 @@ def test_voxceleb2_gives_english_and_all_clips(corpus: Path, tmp_path: Path) -> 
     broken = "dev/mp4/id00015/0fijmz4vTVU/00002"
     (src / f"{broken}.mp4").touch()
     english = [names[0], names[1], names[3]]
-    (src / "english.txt").write_text("\n".join(english) + "\n")
+    (src / "english.txt").write_text("\n".join(english) + "\n", encoding="utf-8")
     command = ["prepare", "vox2", str(src), str(tmp_path / "dst"), "--max-rejected", "0.5", "--workers", "1"]
     assert main(command) == 0
     for directory, expected in (("en", english), ("all", names)):
@@ -379,6 +386,6 @@ def test_voxceleb2_gives_english_and_all_clips(corpus: Path, tmp_path: Path) -> 
         assert not list((tmp_path / "dst" / directory).glob("*.wrd"))
         for clip in (*clips["train"], *clips["valid"]):
             assert read_gray(clip.video).shape == (clip.frames, 96, 96)
-    (line,) = (tmp_path / "dst" / "rejected.tsv").read_text().splitlines()
+    (line,) = (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8").splitlines()
     assert line.startswith(f"{broken}\tthe file cannot be read as a video or audio file")
-    assert broken in (tmp_path / "dst" / "report.html").read_text()
+    assert broken in (tmp_path / "dst" / "report.html").read_text(encoding="utf-8")

@@ -158,8 +158,8 @@ def test_too_many_rejections_fail_the_command(tmp_path: Path, capsys) -> None:
     assert "most often (3 times): the video is black" in message
     assert "Traceback" not in message
     assert not (dst / "train.tsv").exists()
-    assert len((dst / "rejected.tsv").read_text().splitlines()) == 4
-    report = (dst / "report.html").read_text()
+    assert len((dst / "rejected.tsv").read_text(encoding="utf-8").splitlines()) == 4
+    report = (dst / "report.html").read_text(encoding="utf-8")
     assert "the video is black" in report
     assert "too short (2 frames)" in report
     assert main([*arguments, "--max-rejected", "0.7"]) == 0

@@ -77,9 +77,9 @@ def test_each_choice_of_streams(src: Path, tmp_path: Path, capsys: pytest.Captur
     assert np.array_equal(read_audio(clips["sound0"].audio), SAMPLES)
     assert not clips["sound0"].video.exists()
     assert not clips["silent0"].audio.exists()
-    report = (tmp_path / "any" / "report.html").read_text()
+    report = (tmp_path / "any" / "report.html").read_text(encoding="utf-8")
     assert "without video: no face was found in any of the 12 frames of the file" in report
-    assert (tmp_path / "any" / "rejected.tsv").read_text() == ""
+    assert (tmp_path / "any" / "rejected.tsv").read_text(encoding="utf-8") == ""
     # the clips with both streams are those of the default
     for name, clip in prepared(tmp_path / "av").items():
         assert clip.video.read_bytes() == clips[name].video.read_bytes()
@@ -108,7 +108,9 @@ def test_a_second_run_with_other_streams_prepares_only_what_changes(src: Path, t
 def test_clips_of_one_stream_keep_their_transcripts(src: Path, tmp_path: Path) -> None:
     for path in src.glob("*.*"):
         if path.suffix != ".txt":
-            path.with_suffix(".txt").write_text(f"this is {path.stem.replace('0', ' zero').replace('1', ' one')}")
+            path.with_suffix(".txt").write_text(
+                f"this is {path.stem.replace('0', ' zero').replace('1', ' one')}", encoding="utf-8"
+            )
     try:
         prepare("folder", src, tmp_path, workers=1, modality="any")
     finally:

@@ -31,15 +31,18 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_stage_leaves_what_it_should(done: Path) -> None:
-    page = (done / "report.html").read_text()
+    page = (done / "report.html").read_text(encoding="utf-8")
     for heading in ("The corpus", "Training", "Label quality", "Word error rate", "Samples", "Time per stage"):
         assert heading in page
     assert "<svg" in page
     assert not re.search(r"""(src|href|url\()\s*=?\s*["']?https?:""", page)  # self-contained
-    seconds = json.loads((done / "demo.json").read_text())["seconds"]
+    seconds = json.loads((done / "demo.json").read_text(encoding="utf-8"))["seconds"]
     assert len(seconds) == 11
     assert load_recognizer(done / "model").metadata.modalities == ["av", "a", "v"]
-    results = [json.loads(path.read_text())["results"][0] for path in (done / "evaluation").glob("*/results.json")]
+    results = [
+        json.loads(path.read_text(encoding="utf-8"))["results"][0]
+        for path in (done / "evaluation").glob("*/results.json")
+    ]
     assert {(row["modality"], row["snr"]) for row in results} == {
         ("av", None), ("a", None), ("v", None), ("av", 0), ("a", 0),
     }  # fmt: skip
@@ -128,18 +131,22 @@ def test_formats_and_files(done: Path, talk: Path, tmp_path: Path, capsys: pytes
     text = capsys.readouterr().out.strip()
     for form in ("txt", "srt", "vtt", "json"):
         assert main(["transcribe", str(talk), *model, "--format", form, "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "talk.txt").read_text().strip() == text
+    assert (tmp_path / "talk.txt").read_text(encoding="utf-8").strip() == text
     # a model of so few steps may say nothing, which is no caption
-    assert (tmp_path / "talk.srt").read_text().startswith("1\n00:00:00,000 --> 00:00:0" if text else "")
-    assert (tmp_path / "talk.vtt").read_text().startswith("WEBVTT\n" + "\n1\n00:00:00.000 --> " * bool(text))
-    assert json.loads((tmp_path / "talk.json").read_text())["text"] == text
+    assert (tmp_path / "talk.srt").read_text(encoding="utf-8").startswith("1\n00:00:00,000 --> 00:00:0" if text else "")
+    assert (
+        (tmp_path / "talk.vtt")
+        .read_text(encoding="utf-8")
+        .startswith("WEBVTT\n" + "\n1\n00:00:00.000 --> " * bool(text))
+    )
+    assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))["text"] == text
 
 
 def test_a_file_that_fails_does_not_stop_the_others(
     done: Path, talk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken.mp4"
-    broken.write_text("not a video")
+    broken.write_text("not a video", encoding="utf-8")
     assert main(["transcribe", str(broken), str(talk), "--model", str(done / "model")]) == 1
     shown = capsys.readouterr()
     assert "talk.mp4: " in shown.out

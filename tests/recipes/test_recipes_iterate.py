@@ -37,7 +37,7 @@ def done(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_iteration_learns_the_clusters_of_the_one_before(done: Path) -> None:
-    rows = json.loads((done / "iterations.json").read_text())
+    rows = json.loads((done / "iterations.json").read_text(encoding="utf-8"))
     assert [row["clusters"] for row in rows] == [6, 5, 7]
     assert all(0 <= row["pnmi"] <= 1 and 0 <= row["masked_accuracy"] <= 1 and row["steps"] == 3 for row in rows)
     assert rows[0]["source"] == "mfcc"
@@ -46,9 +46,9 @@ def test_every_iteration_learns_the_clusters_of_the_one_before(done: Path) -> No
         teacher = done / f"iter{number - 1}" / "model"
         assert (labels.info.layer, labels.info.rate) == (layer, 25)
         assert labels.model_sha256 == sha256(teacher / "model.safetensors")
-        told = json.loads((done / f"iter{number}" / "model" / "config.json").read_text())
+        told = json.loads((done / f"iter{number}" / "model" / "config.json").read_text(encoding="utf-8"))
         assert told["metadata"]["labels"][0]["centroids"] == labels.info.centroids
-    page = (done / "report.html").read_text()
+    page = (done / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 2
 
 

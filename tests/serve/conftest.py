@@ -52,7 +52,7 @@ class Server:
 
     def memory(self) -> tuple[int, int]:
         """Bytes in memory now and at most so far."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         now, most = (int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024 for name in ("VmRSS", "VmHWM"))
         return now, most
 
@@ -63,16 +63,16 @@ def running(model: Path, folder: Path, *options: str) -> Iterator[Server]:
     environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "avhubert.cli", "serve", "--model", str(model), "--port", "0", *options]
     log = folder.with_suffix(".log")
-    with open(log, "w") as errors:
+    with open(log, "w", encoding="utf-8") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
     try:
         line = process.stdout.readline()
-        assert line.startswith("page: "), line + log.read_text()
+        assert line.startswith("page: "), line + log.read_text(encoding="utf-8")
         yield Server(line.split()[1].rstrip("/"), process, folder)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(30) == 0, log.read_text(encoding="utf-8")
         assert process.stdout.read() == "stopped\n"
-        assert "Traceback" not in log.read_text(), log.read_text()
+        assert "Traceback" not in log.read_text(encoding="utf-8"), log.read_text(encoding="utf-8")
         assert not list(folder.iterdir())
     finally:
         process.kill()

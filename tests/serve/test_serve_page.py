@@ -122,7 +122,7 @@ def test_a_text_file_is_one_sentence(opened: Callable, server: Server, tmp_path:
     page.click("#transcribe")
     page.wait_for_selector("#said [role=alert]")
     assert page.inner_text("#said") == "there is no video yet; choose a file or record one"
-    (tmp_path / "talk.mp4").write_text("This is text.\n" * 99)
+    (tmp_path / "talk.mp4").write_text("This is text.\n" * 99, encoding="utf-8")
     upload(page, tmp_path / "talk.mp4")
     page.click("#transcribe")
     page.wait_for_function("document.querySelector('#said').innerText.startsWith('the file')")
@@ -168,9 +168,9 @@ def test_the_token_opens_the_page(browser, opened: Callable, model: Path, clip: 
 
 def test_a_model_of_one_modality_offers_only_that(opened: Callable, model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "lips")
-    config = json.loads((tmp_path / "lips" / "config.json").read_text())
+    config = json.loads((tmp_path / "lips" / "config.json").read_text(encoding="utf-8"))
     config["metadata"]["modalities"] = ["v"]
-    (tmp_path / "lips" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "lips" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (tmp_path / "served").mkdir()
     with running(tmp_path / "lips", tmp_path / "served") as other:
         page = opened(other.address)

@@ -73,7 +73,7 @@ def test_large_pictures_are_refused(tmp_path: Path) -> None:
 
 
 def test_neither_video_nor_audio(tmp_path: Path) -> None:
-    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n")
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello\n", encoding="utf-8")
     with pytest.raises(MediaError, match="has a format that is not accepted; send a video or audio file"):
         check(tmp_path / "a.srt", 5)
 

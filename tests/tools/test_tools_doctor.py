@@ -135,7 +135,12 @@ def test_a_lack_that_does_not_matter_stops_nothing() -> None:
 
 
 def test_every_extra_has_its_purpose() -> None:
-    section = (PROJECT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1].split("\n[")[0]
+    section = (
+        (PROJECT / "pyproject.toml")
+        .read_text(encoding="utf-8")
+        .split("[project.optional-dependencies]")[1]
+        .split("\n[")[0]
+    )
     extras = {line.split(" = ")[0] for line in section.splitlines() if " = [" in line}
     assert "prepare" in extras
     assert extras <= set(doctor.PURPOSES)

@@ -80,13 +80,16 @@ def test_a_run(recognizer: Path, tmp_path: Path) -> None:
     shutil.copytree(recognizer, run)
     (run / "resolved.yaml").write_text(
         "seed: 4\ndata: {dir: data/30h, labels: null}\nmodel: {pretrained: runs/iter2}\n"
-        "train: {max_steps: 900, frames_per_step: 400}\n"
+        "train: {max_steps: 900, frames_per_step: 400}\n",
+        encoding="utf-8",
     )
     lines = [
         {"step": 20, "split": "valid", "loss": 2.5, "seconds": 1.0},
         {"step": 30, "split": "train", "loss": 2.25, "accuracy": 0.5, "seconds": 2.0},
     ]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4')
+    (run / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4', encoding="utf-8"
+    )
     (run / "state").mkdir()
     (run / "state" / "step_30.pt").touch()
     told = describe(run)
@@ -105,8 +108,8 @@ def test_a_run(recognizer: Path, tmp_path: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert describe(run)["step"] == "0 of 900"
     assert describe(run)["states"] == "none"
-    settings = (run / "resolved.yaml").read_text()
-    (run / "resolved.yaml").write_text(settings + "masking: {}\n")
+    settings = (run / "resolved.yaml").read_text(encoding="utf-8")
+    (run / "resolved.yaml").write_text(settings + "masking: {}\n", encoding="utf-8")
     assert describe(run)["kind"] == "run of pre-training"
 
 
@@ -119,9 +122,9 @@ def test_a_data_directory(data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(data_dir, data)
     for name in ("train.wrd", "tokenizer.model"):
         (data / name).unlink()
-    lines = (data / "train.tsv").read_text().splitlines()
+    lines = (data / "train.tsv").read_text(encoding="utf-8").splitlines()
     silent = "\t".join([*lines[1].split("\t")[:4], "0"])
-    (data / "train.tsv").write_text("\n".join([lines[0], silent, *lines[2:]]) + "\n")
+    (data / "train.tsv").write_text("\n".join([lines[0], silent, *lines[2:]]) + "\n", encoding="utf-8")
     told = describe(data)
     assert "no text" in told["train"]
     assert told["train"].endswith("1 without audio")
@@ -130,7 +133,7 @@ def test_a_data_directory(data_dir: Path, tmp_path: Path) -> None:
 
 def test_what_was_left_out_is_no_manifest(data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(data_dir, tmp_path / "data")
-    (tmp_path / "data" / "rejected.tsv").write_text("day/1\tno audio track\n")
+    (tmp_path / "data" / "rejected.tsv").write_text("day/1\tno audio track\n", encoding="utf-8")
     told = describe(tmp_path / "data")
     assert told.pop("rejected") == "1 inputs; the reasons are in rejected.tsv"
     assert told == describe(data_dir)
@@ -143,7 +146,7 @@ def test_labels(labels_dir: Path, tmp_path: Path) -> None:
     assert told["train.km"].startswith("8 clips, ")
     assert 0 <= told["pnmi (test)"] <= 1
     shutil.copytree(labels_dir, tmp_path / "labels")
-    (tmp_path / "labels" / "valid.km").write_text("0 1 2\n")
+    (tmp_path / "labels" / "valid.km").write_text("0 1 2\n", encoding="utf-8")
     (tmp_path / "labels" / "test.km").unlink()
     told = describe(tmp_path / "labels")
     assert told["valid.km"] == "1 clips, 3 labels; differs from the file that labels.json describes: cluster again"
@@ -153,12 +156,14 @@ def test_labels(labels_dir: Path, tmp_path: Path) -> None:
 def test_noise_lists(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.wav").touch()
-    (tmp_path / "train.tsv").write_text("a.wav\na.wav\nb.wav\n")
+    (tmp_path / "train.tsv").write_text("a.wav\na.wav\nb.wav\n", encoding="utf-8")
     assert describe(tmp_path) == {"kind": "noise lists", "train": "3 entries, 2 files"}
 
 
 def test_a_recipes_directory(tmp_path: Path) -> None:
-    (tmp_path / "iterations.json").write_text('[{"iteration": 1, "clusters": 100, "pnmi": 0.51234, "steps": null}]')
+    (tmp_path / "iterations.json").write_text(
+        '[{"iteration": 1, "clusters": 100, "pnmi": 0.51234, "steps": null}]', encoding="utf-8"
+    )
     told = describe(tmp_path)
     assert told["iterations done"] == 1
     assert told["iteration 1"] == "clusters 100, pnmi 0.5123"
@@ -169,7 +174,7 @@ def test_a_recording(data_dir: Path) -> None:
     assert told["kind"] == "video"
     assert told["video"] == "96x96, 25 frames per second"
     assert told["audio"] == "none"
-    frames = int((data_dir / "train.tsv").read_text().splitlines()[1].split("\t")[3])
+    frames = int((data_dir / "train.tsv").read_text(encoding="utf-8").splitlines()[1].split("\t")[3])
     assert told["seconds"] == pytest.approx(frames / 25, abs=0.05)
     assert describe(data_dir / "train0.wav")["kind"] == "audio"
 
@@ -191,7 +196,7 @@ def test_what_is_none_of_ours(data_dir: Path, tmp_path: Path) -> None:
     ):
         folder = tmp_path / f"{len(wrong)}"
         folder.mkdir()
-        (folder / name).write_text(content)
+        (folder / name).write_text(content, encoding="utf-8")
         wrong.append((folder, DataError, sentence))
     for path, kind, sentence in wrong:
         with pytest.raises(kind) as raised:
@@ -204,7 +209,7 @@ def test_what_is_none_of_ours(data_dir: Path, tmp_path: Path) -> None:
 def test_a_folder_of_recordings(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.WAV", np.zeros(32_000, np.int16))
     write_video(tmp_path / "b.mp4", [np.zeros((96, 96, 3), np.uint8)] * 25)
-    (tmp_path / "broken.mp4").write_text("text")
+    (tmp_path / "broken.mp4").write_text("text", encoding="utf-8")
     (tmp_path / "c.xyz").touch()
     description = describe(tmp_path)
     assert description.pop("unreadable 1").startswith("broken.mp4 ")  # type: ignore[union-attr]

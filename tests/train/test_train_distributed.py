@@ -44,7 +44,7 @@ def train(settings: list[str], run: Path, ranks: int, *more: str) -> Path:
 
 
 def metrics(run: Path, split: str) -> dict[int, dict]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {row["step"]: row for row in rows if row["split"] == split}
 
 
@@ -112,7 +112,7 @@ for _ in range(20):
 
 def test_every_rank_leaves_the_group_before_python_ends(tmp_path: Path) -> None:
     """A rank that did not was aborted in four of five runs of six ranks on two cores, its work done."""
-    (tmp_path / "ends.py").write_text(ENDS)
+    (tmp_path / "ends.py").write_text(ENDS, encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
     done = subprocess.run(
         [*launch, tmp_path / "ends.py"],

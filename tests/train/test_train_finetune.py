@@ -43,7 +43,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def rows(run: Path, split: str) -> list[dict]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [row for row in found if row["split"] == split]
 
 
@@ -107,7 +107,7 @@ def test_word_errors_are_those_of_greedy_decoding(
     valid = read_split(config, "valid", print, recognizer.tokenizer)
     task = finetune.Finetuning(config, recognizer, recognizer.tokenizer, ["av"], 40)
     batch = valid.batch(range(len(valid)))
-    said = [line.strip() for line in (Path(config.data.dir) / "valid.wrd").read_text().splitlines()]
+    said = [line.strip() for line in (Path(config.data.dir) / "valid.wrd").read_text(encoding="utf-8").splitlines()]
     with torch.no_grad():
         recognizer.eval()
         sums = {name: float(value) for name, value in task.evaluate(task.prepare(batch, None)).metrics.items()}
@@ -234,11 +234,11 @@ def test_a_tokenizer_that_does_not_know_the_text_is_refused(
     settings: list[str], data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = Path(shutil.copytree(data_dir, tmp_path / "data"))
-    said = (data / "valid.wrd").read_text().splitlines()
-    (data / "valid.wrd").write_text("\n".join(["привет мир", *said[1:]]) + "\n")
+    said = (data / "valid.wrd").read_text(encoding="utf-8").splitlines()
+    (data / "valid.wrd").write_text("\n".join(["привет мир", *said[1:]]) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"valid\.wrd: \d+ % of the characters are unknown .*'и' \(U\+0438, 2 times\)"):
         tune(settings, tmp_path / "run", f"data.dir={data}")
     assert not (tmp_path / "run").exists()
-    (data / "valid.wrd").write_text("\n".join(["ba " * 1000 + "é", *said[1:]]) + "\n")
+    (data / "valid.wrd").write_text("\n".join(["ba " * 1000 + "é", *said[1:]]) + "\n", encoding="utf-8")
     tune(settings, tmp_path / "run", f"data.dir={data}", "train.max_steps=1", "train.validate_every=9")
     assert "valid: characters that the tokenizer does not know: 'é' (U+00E9, 1 times)" in capsys.readouterr().out

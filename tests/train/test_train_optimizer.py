@@ -22,7 +22,7 @@ FINETUNE = OptimizerConfig(lr=1e-3, schedule="tri_stage", warmup_steps=10_000, d
 
 @pytest.fixture
 def recorded(golden) -> dict:
-    return json.loads(golden("optim_lr.json").read_text())
+    return json.loads(golden("optim_lr.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("case", ["adam_pretrain_eps1e-6_wd0.01", "adam_finetune_eps1e-8_wd0", "adam_bigwd"])

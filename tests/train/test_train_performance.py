@@ -124,7 +124,7 @@ def test_figures_of_speed_and_trackers(
     settings += ["train.trackers=[tensorboard,wandb]", "train.log_every=1", "train.checkpoint_activations=true"]
     for last in (2, 3):
         assert main(["pretrain", "--config-name", "tiny_iter2", *settings, f"train.max_steps={last}"]) == 0
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     trained = [row for row in rows if row["split"] == "train"]
     assert all(0 < row["utilisation"] < 1.5 for row in trained)
     assert all(row["video_seconds_per_second"] * 25 == pytest.approx(row["frames_per_second"]) for row in trained)

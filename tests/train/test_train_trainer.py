@@ -51,7 +51,7 @@ def same(one: Path, other: Path) -> bool:
 
 def rows(run: Path) -> list[dict]:
     """The log without times."""
-    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         {key: value for key, value in row.items() if "second" not in key and key not in ("waiting", "utilisation")}
         for row in kept
@@ -85,7 +85,9 @@ def test_sigkill_at_any_moment_changes_nothing(
     process = subprocess.Popen(command(settings, run), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ONE_THREAD)
     until = time.monotonic() + 120
     while (
-        process.poll() is None and time.monotonic() < until and not (log.exists() and log.read_text().count("\n") > 2)
+        process.poll() is None
+        and time.monotonic() < until
+        and not (log.exists() and log.read_text(encoding="utf-8").count("\n") > 2)
     ):
         time.sleep(0.01)
     time.sleep(seconds)
@@ -113,13 +115,13 @@ def test_many_sigkills_change_nothing(settings: list[str], tmp_path: Path, ranks
 
     def started(run: Path) -> subprocess.Popen:
         python, *arguments = command(settings, run)
-        with open(said, "w") as output:
+        with open(said, "w", encoding="utf-8") as output:
             return subprocess.Popen(
                 [python, *launch, *arguments], stdout=output, stderr=subprocess.STDOUT, env=ONE_THREAD
             )
 
     undisturbed, run, rng = tmp_path / "undisturbed", tmp_path / "run", random.Random(0)
-    assert started(undisturbed).wait() == 0, said.read_text()
+    assert started(undisturbed).wait() == 0, said.read_text(encoding="utf-8")
     inside = 0
     for _ in range(KILLS):
         process, before = started(run), newest(run)
@@ -127,12 +129,12 @@ def test_many_sigkills_change_nothing(settings: list[str], tmp_path: Path, ranks
         while process.poll() is None and newest(run) == before and time.monotonic() < until:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.3))
-        assert process.poll() is None, said.read_text()
+        assert process.poll() is None, said.read_text(encoding="utf-8")
         kill_all(f"run_dir={run}")
         process.wait()
         inside += any(run.rglob("*.part*"))
     print(f"{KILLS} kills, {inside} of them while a file was written, up to step {newest(run)}")
-    assert started(run).wait() == 0, said.read_text()
+    assert started(run).wait() == 0, said.read_text(encoding="utf-8")
     assert same(run, undisturbed)
     assert rows(run) == rows(undisturbed)
 
@@ -263,7 +265,11 @@ def test_a_jump_of_the_loss_and_a_model_that_learns_nothing_are_told(
     assert "the loss jumped to" in said
     assert "masked accuracy 0.000 is not above 0." in said
     assert "the same cluster is predicted nearly everywhere" in said
-    assert all(0 <= row["waiting"] <= 1 for row in map(json.loads, (run / "metrics.jsonl").open()) if "waiting" in row)
+    assert all(
+        0 <= row["waiting"] <= 1
+        for row in map(json.loads, (run / "metrics.jsonl").open(encoding="utf-8"))
+        if "waiting" in row
+    )
 
 
 def test_guesses_are_measured_by_the_true_phones(undisturbed: Path) -> None:
@@ -277,7 +283,7 @@ def test_several_label_sets_are_learned_at_once(
 ) -> None:
     cluster(data_dir, f"{undisturbed}:1", 5, tmp_path / "layer")
     run = train(settings, tmp_path / "run", f"data.labels=[{labels_dir},{tmp_path / 'layer'}]")
-    told = json.loads((run / "config.json").read_text())
+    told = json.loads((run / "config.json").read_text(encoding="utf-8"))
     assert told["model"]["num_classes"] == [10, 9]
     assert [labels["clusters"] for labels in told["metadata"]["labels"]] == [6, 5]
     assert weights(run)["head.class_embeddings"].shape[0] == 19
@@ -427,7 +433,7 @@ def test_what_fine_tuning_refuses(tuning: list[str], small_scratch: list[str], t
 @pytest.mark.parametrize("modality", ["a", "v"])
 def test_one_stream_alone(tuning: list[str], tmp_path: Path, modality: str) -> None:
     run = tune(tuning, tmp_path / "run", "train.max_steps=2", f"data.modalities={modality}", f"data.draw_{modality}=1")
-    assert json.loads((run / "config.json").read_text())["metadata"]["modalities"] == [modality]
+    assert json.loads((run / "config.json").read_text(encoding="utf-8"))["metadata"]["modalities"] == [modality]
 
 
 def test_continued_pre_training_keeps_the_heads_of_the_same_clusters_only(

@@ -40,7 +40,7 @@ def tree(talk: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Path:
     write_wav(root / "one.wav", sound)
     shutil.copy(root / "one.wav", root / "day 2" / "one.wav")
     write_video(root / "day 2" / "two.mp4", pictures, audio=sound)
-    (root / "notes.txt").write_text("no medium")
+    (root / "notes.txt").write_text("no medium", encoding="utf-8")
     return root
 
 
@@ -151,12 +151,12 @@ def test_a_folder_is_written_as_a_folder(
     assert written == ["day 2/one.srt", "day 2/two.captioned.mp4", "day 2/two.srt", "one.srt"]
     info = probe(out / "day 2" / "two.captioned.mp4")
     assert (info.width, info.height, info.has_audio) == (224, 224, True)
-    (out / "one.srt").write_text("mended by hand")
+    (out / "one.srt").write_text("mended by hand", encoding="utf-8")
     (out / "day 2" / "one.srt").unlink()
     again = ["transcribe", str(tree), *model, "--format", "srt", "--out", str(out), "--skip-existing"]
     assert main(again) == 0
     assert "2 of 3 were there already" in capsys.readouterr().err
-    assert (out / "one.srt").read_text() == "mended by hand"
+    assert (out / "one.srt").read_text(encoding="utf-8") == "mended by hand"
     assert (out / "day 2" / "one.srt").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_second_run_beside_the_sources_makes_what_is_missing(
     run = ["transcribe", str(tree), *model, "--out", str(tree)]
     assert main(run) == 0
     assert main([*run, "--burn-in"]) == 0
-    (tree / "day 2" / "two.txt").write_text("corrected by hand")
+    (tree / "day 2" / "two.txt").write_text("corrected by hand", encoding="utf-8")
     (tree / "day 2" / "two.captioned.mp4").unlink()
     (tree / "unknown.xyz").touch()
     capsys.readouterr()
@@ -174,7 +174,7 @@ def test_a_second_run_beside_the_sources_makes_what_is_missing(
     err = capsys.readouterr().err
     assert "2 of 3 were there already" in err
     assert "skipped 1 (the extension .xyz is not one of a recording; name the file to read it)" in err
-    assert (tree / "day 2" / "two.txt").read_text() == "corrected by hand"
+    assert (tree / "day 2" / "two.txt").read_text(encoding="utf-8") == "corrected by hand"
     assert main([*run, "--burn-in", "--skip-existing"]) == 0
     assert "3 of 3 were there already" in capsys.readouterr().err
     written = {path.name for path in tree.rglob("*") if path.is_file()}
