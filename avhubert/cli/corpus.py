@@ -66,10 +66,13 @@ def _synth(options: argparse.Namespace) -> None:
 
 
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", choices=("lrs3", "vox2", "folder"), help="layout of SRC")
+    parser.add_argument("corpus", choices=("lrs3", "vox2", "grid", "folder"), help="layout of SRC")
     parser.add_argument("src", type=Path, metavar="SRC", help="the corpus, or any folder of videos")
     parser.add_argument(
-        "dst", type=Path, metavar="DST", help="output folder; lrs3 writes DST/30h, DST/433h; vox2 DST/en, DST/all"
+        "dst",
+        type=Path,
+        metavar="DST",
+        help="output folder; lrs3 writes DST/30h, DST/433h; vox2 DST/en, DST/all; grid DST/unseen or another split",
     )
     add_workers(parser)
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="process part I of N (for job arrays)")
@@ -116,6 +119,12 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"reject a clip if nothing of it is decoded for so many seconds (default {defaults.STALL_SECONDS:g})",
     )
+    parser.add_argument(
+        "--split",
+        metavar="RULE",
+        help="grid: unseen (default; s1, s2, s20, s22 are test), overlap (255 sentences of each speaker are test), or "
+        "speaker:S (train, valid and test of one speaker)",
+    )
     parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
     parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
     parser.add_argument(
@@ -147,6 +156,7 @@ def _prepare(options: argparse.Namespace) -> None:
         streams=stream_choice(options),
         stall_seconds=options.timeout,
         modality=options.streams,
+        split=options.split,
     )
     show(summary)
 

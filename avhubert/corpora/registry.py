@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from avhubert.corpora import folder, lrs3, voxceleb2
+from avhubert.corpora import folder, grid, lrs3, voxceleb2
 from avhubert.corpora.sources import Listing
 from avhubert.errors import ConfigError, DataError, one_of
 
 CORPORA: dict[str, Callable[..., Listing]] = {
     "lrs3": lrs3.find,
     "vox2": voxceleb2.find,
+    "grid": grid.find,
     "folder": folder.find,
 }
+WITH_AUDIO_FILES = ("grid", "folder")  # whose `find` takes the modality: audio files alone can be clips
 
 
 def check_corpus(corpus: str, valid_list: Path | None, english_ids: Path | None) -> None:
@@ -35,7 +37,7 @@ def check_corpus(corpus: str, valid_list: Path | None, english_ids: Path | None)
 
 def find_clips(corpus: str, src: Path, english_ids: Path | None = None, modality: str = "av") -> Listing:
     """The clips of the corpus at `src`, for clips with the streams of `modality`. DataError if there are none."""
-    if corpus == "folder":
-        return folder.find(src, modality)
     find = CORPORA[corpus]
+    if corpus in WITH_AUDIO_FILES:
+        return find(src, modality)
     return find(src) if english_ids is None else find(src, english_ids)

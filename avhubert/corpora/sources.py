@@ -11,6 +11,8 @@ from typing import NamedTuple
 from unicodedata import category
 
 from avhubert.constants import FRAME_RATE
+from avhubert.corpora.alignments import SILENCE, SILENCES, read_alignment
+from avhubert.corpora.alignments import SUFFIX as ALIGNMENT_SUFFIX
 from avhubert.data.discovery import (
     AUDIO_EXTENSIONS,
     VIDEO_EXTENSIONS,
@@ -36,8 +38,11 @@ class SourceClip:
         start: Seconds from the start of the video.
         end: Seconds from the start of the video; None: until its end.
         text: The transcript; None if the corpus has none.
-        phones: JSON file of the true phone times (synthetic corpus only).
+        phones: File of true labels with times: phones of the synthetic corpus (JSON), words of GRID (`.align`).
         every_face: Whether faces other than the active speaker's become clips too.
+        speaker: Who speaks; '' if unknown.
+        audio: Audio file for a video without an audio track; None: a .wav beside the video, if there is one.
+        expected_frames: Number of frames of every video of the corpus; a clip of another length gets a warning.
     """
 
     id: str
@@ -48,6 +53,9 @@ class SourceClip:
     text: str | None = None
     phones: Path | None = None
     every_face: bool = False
+    speaker: str = ""
+    audio: Path | None = None
+    expected_frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def list_videos(folder: Path) -> list[Path]:
 
 def find_videos(folder: Path) -> Recordings:
     """All video files below `folder`, and what was skipped there. DataError if it is not a folder."""
-    _require_folder(folder)
+    require_folder(folder)
     return _without_companions(find_recordings(folder, VIDEO_EXTENSIONS))
 
 
@@ -100,11 +108,12 @@ def find_sources(folder: Path, modality: str) -> Recordings:
     """
     if modality not in ("a", "any"):
         return find_videos(folder)
-    _require_folder(folder)
+    require_folder(folder)
     return _without_companions(find_recordings(folder))
 
 
-def _require_folder(folder: Path) -> None:
+def require_folder(folder: Path) -> None:
+    """DataError if it is not a folder."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name the folder that holds the videos", path=folder)
 
@@ -161,13 +170,21 @@ def phone_file(video: Path) -> Path | None:
 
 
 def phones_per_frame(path: Path, frames: int, start: float = 0.0) -> list[str]:
-    """The phone at the middle of each 25 Hz frame from `start` seconds on; 'sil' where there is none."""
-    row = ["sil"] * frames
-    for phone in json.loads(path.read_text(encoding="utf-8")):
+    """The phone or word at the middle of each 25 Hz frame from `start` seconds on; 'sil' where there is none."""
+    row = [SILENCE] * frames
+    for name, first, last in _timed_labels(path):
         for frame in range(frames):
-            if phone["start"] <= start + (frame + 0.5) / FRAME_RATE < phone["end"]:
-                row[frame] = phone["phone"]
+            if first <= start + (frame + 0.5) / FRAME_RATE < last:
+                row[frame] = name
     return row
+
+
+def _timed_labels(path: Path) -> list[tuple[str, float, float]]:
+    """The true labels of a file with their start and end in seconds."""
+    if path.suffix.lower() == ALIGNMENT_SUFFIX:
+        return [(word.text, word.start, word.end) for word in read_alignment(path) if word.text not in SILENCES]
+    phones = json.loads(path.read_text(encoding="utf-8"))
+    return [(phone["phone"], phone["start"], phone["end"]) for phone in phones]
 
 
 def require_clips(

@@ -33,6 +33,7 @@ class Clip:
         audio: absolute path of the audio; ignored if `audio_samples` is 0.
         video_frames: at 25 Hz; 0: the clip has no video.
         audio_samples: at 16 kHz; 0: the clip has no audio.
+        speaker: who speaks; '' if unknown.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Clip:
     audio: Path
     video_frames: int
     audio_samples: int
+    speaker: str = ""
 
     @property
     def frames(self) -> int:
@@ -128,8 +130,8 @@ def splits(folder: str | Path) -> list[Path]:
 def read_manifest(path: str | Path) -> list[Clip]:
     """Read the clips of a manifest (`.tsv`).
 
-    The first line is the root folder. Each other line has the fields id, video path, audio path, video frames and audio
-    samples, separated by tabs. Relative paths start at the root.
+    The first line is the root folder. Each other line has the fields id, video path, audio path, video frames, audio
+    samples and, optionally, speaker, separated by tabs. Relative paths start at the root.
 
     Raises:
         DataError: the file is missing or is not Unicode text, a line does not have that form, an id is listed twice.
@@ -143,24 +145,25 @@ def read_manifest(path: str | Path) -> list[Clip]:
     clips: dict[str, Clip] = {}
     for number, line in enumerate(lines[1:], 2):
         fields = line.split("\t")
-        if len(fields) != 5:
+        if len(fields) not in (5, 6):
             raise DataError(
-                f"manifest {path}, line {number}: {len(fields)} fields instead of 5 "
-                "(id, video, audio, video frames, audio samples, separated by tabs)"
+                f"manifest {path}, line {number}: {len(fields)} fields instead of 5 or 6 "
+                "(id, video, audio, video frames, audio samples and, optionally, speaker, separated by tabs)"
             )
-        identifier, video, audio, frames, samples = fields
+        identifier, video, audio, frames, samples = fields[:5]
+        speaker = fields[5] if len(fields) > 5 else ""
         if not (frames.isdecimal() and samples.isdecimal()):
             raise DataError(
                 f"manifest {path}, line {number}: the lengths '{frames}' and '{samples}' must be whole numbers"
             )
         if identifier in clips:
             raise DataError(f"manifest {path}, line {number}: clip '{identifier}' is listed twice; remove one")
-        clips[identifier] = Clip(identifier, root / video, root / audio, int(frames), int(samples))
+        clips[identifier] = Clip(identifier, root / video, root / audio, int(frames), int(samples), speaker)
     return list(clips.values())
 
 
 def write_manifest(path: str | Path, clips: Sequence[Clip], root: str | Path) -> None:
-    """Write a manifest (`.tsv`) atomically.
+    """Write a manifest (`.tsv`) atomically, with the column `speaker` if the speaker of a clip is known.
 
     Args:
         path: the file.
@@ -173,15 +176,17 @@ def write_manifest(path: str | Path, clips: Sequence[Clip], root: str | Path) ->
     root = Path(os.path.abspath(root))
     lines = [str(root)]
     seen: set[str] = set()
+    with_speakers = any(clip.speaker for clip in clips)
     for clip in clips:
         if not clip.id or clip.id in seen:
             raise DataError(f"clip id '{clip.id}' is empty or used twice; every clip needs a unique id")
         seen.add(clip.id)
         names = [clip.id, _relative(clip.video, root), _relative(clip.audio, root)]
-        for name in names:
+        for name in (*names, clip.speaker):
             if "\t" in name:
                 raise DataError(f"'{name}' contains a tab, which separates the fields of {path}; rename it")
-        lines.append("\t".join([*names, str(clip.video_frames), str(clip.audio_samples)]))
+        speaker = [clip.speaker] if with_speakers else []
+        lines.append("\t".join([*names, str(clip.video_frames), str(clip.audio_samples), *speaker]))
     write_lines(path, lines, "manifest")
 
 

@@ -228,7 +228,7 @@ def _group(clips: Sequence[Clip], max_bytes: int) -> Iterator[list[int]]:
 def _member_clip(clip: Clip, tar: Path, position: int) -> Clip:
     """The clip with the paths of its members in a shard."""
     name = f"{position:06d}"
-    return Clip(clip.id, tar / f"{name}.npy", tar / f"{name}.wav", clip.video_frames, clip.audio_samples)
+    return Clip(clip.id, tar / f"{name}.npy", tar / f"{name}.wav", clip.video_frames, clip.audio_samples, clip.speaker)
 
 
 def _is_complete(tar: Path, rows: list[list[Any]]) -> bool:

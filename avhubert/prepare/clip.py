@@ -144,9 +144,20 @@ def _prepare(
         frames=monitor.frames if faces else 0,
         samples=0 if samples is None else len(samples),
         face_share=faces[0].share if faces else 0.0,
-        warnings=(*damage.sentences(), *left_out, *(faces[0].warnings if faces else ())),
+        warnings=(
+            *damage.sentences(),
+            *left_out,
+            *_unexpected_length(clip, monitor),
+            *(faces[0].warnings if faces else ()),
+        ),
         other_face_shares=tuple(face.share for face in faces[1:]),
     )
+
+
+def _unexpected_length(clip: SourceClip, monitor: FrameMonitor) -> list[str]:
+    if clip.expected_frames in (None, monitor.frames) or not monitor.frames:
+        return []
+    return [f"{monitor.frames} frames instead of {clip.expected_frames}"]
 
 
 def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float, modality: str) -> Path | None:
@@ -157,7 +168,7 @@ def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float, modali
     """
     if not media.has_video and "v" in modality:
         raise MediaError("no video track", kind=NO_VIDEO)
-    audio_path: Path | None = clip.path if media.has_audio else _audio_beside(clip.path)
+    audio_path: Path | None = clip.path if media.has_audio else clip.audio or _audio_beside(clip.path)
     if modality == "v":
         audio_path = None
     elif audio_path is None and modality != "any":

@@ -14,8 +14,7 @@ from avhubert.data.tokenizer import Tokenizer, train_tokenizer
 from avhubert.data.transcripts import write_phones, write_transcripts
 from avhubert.files import atomic_path
 from avhubert.prepare.clip import media_paths
-from avhubert.prepare.records import PreparedClip
-from avhubert.prepare.splits import Splits
+from avhubert.prepare.records import PreparedClip, Splits
 
 
 def write_directories(directories: Mapping[Path, Splits], dst: Path, vocab_size: int) -> list[str]:
@@ -48,12 +47,14 @@ def _write_split(directory: Path, split: str, clips: Sequence[PreparedClip], dst
     """Write transcripts and phones before the manifest: a split that has its manifest is complete."""
     if all(clip.source.text for clip in clips):
         write_transcripts(directory / f"{split}.wrd", [clip.source.text or "" for clip in clips])
-    if all(clip.source.phones for clip in clips):
+    if any(clip.source.phones for clip in clips):
         rows = [
-            phones_per_frame(clip.source.phones, clip.result.length, clip.source.start)
+            phones_per_frame(clip.source.phones, clip.result.length, clip.source.start) if clip.source.phones else []
             for clip in clips
-            if clip.source.phones
         ]
         write_phones(directory / f"{split}.phn", rows)
-    manifest = [Clip(clip.id, *media_paths(dst, clip.id), clip.result.frames, clip.result.samples) for clip in clips]
+    manifest = [
+        Clip(clip.id, *media_paths(dst, clip.id), clip.result.frames, clip.result.samples, clip.source.speaker)
+        for clip in clips
+    ]
     write_manifest(directory / f"{split}.tsv", manifest, dst)

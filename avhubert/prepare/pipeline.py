@@ -29,7 +29,7 @@ from avhubert.prepare.log import append_error, rejection_of
 from avhubert.prepare.records import ClipResult, PreparedClip, Summary
 from avhubert.prepare.rejection import MAX_FACES, NO_AUDIO, NO_FACE, NO_VIDEO
 from avhubert.prepare.report import count_kinds, try_report, write_rejected
-from avhubert.prepare.splits import assign_splits, read_valid_ids
+from avhubert.prepare.splits import assign_splits, check_split, read_valid_ids
 from avhubert.processes import Failure
 from avhubert.report import progress
 
@@ -58,6 +58,7 @@ class _OutputSettings:
     max_rejected: float
     valid_ids: set[str] | None
     modality: str
+    split: str | None
 
 
 def prepare(
@@ -77,6 +78,7 @@ def prepare(
     streams: StreamChoice = AUTOMATIC,
     stall_seconds: float = STALL_SECONDS,
     modality: str = "av",
+    split: str | None = None,
 ) -> Summary:
     """Prepare a corpus; a killed run resumes when it is started again.
 
@@ -84,7 +86,8 @@ def prepare(
     DST/rejected.tsv with their reason, tracebacks of unexpected errors are in DST/errors.log.
 
     Args:
-        corpus: `lrs3` writes the data directories DST/30h and DST/433h, `vox2` DST/en and DST/all, `folder` DST.
+        corpus: `lrs3` writes the data directories DST/30h and DST/433h, `vox2` DST/en and DST/all, `folder` DST, `grid`
+            one that is named after the split.
         src: The corpus.
         dst: The output folder.
         workers: Number of processes; by default one per core.
@@ -101,12 +104,14 @@ def prepare(
         streams: Which of several audio or video streams of a file are read.
         stall_seconds: A clip is rejected if nothing of it is decoded for so long.
         modality: The streams of the clips: 'av', 'a', 'v', or 'any', those that a recording has.
+        split: For `grid`: 'unseen' (DST/unseen, the default), 'overlap' (DST/overlap), or 'speaker:S' (DST/S).
 
     Raises:
-        ConfigError: `dst` cannot be written or is in use, or a list is for another corpus.
+        ConfigError: `dst` cannot be written or is in use, or a list or split is for another corpus.
         DataError: Unknown corpus, no clips in `src`, none usable, or too many rejected.
     """
     check_corpus(corpus, valid_list, english_ids)
+    check_split(corpus, split)
     if executor not in EXECUTORS:
         raise ConfigError(one_of("executor", executor, EXECUTORS))
     clip_settings = _ClipSettings(
@@ -119,7 +124,7 @@ def prepare(
         raise ConfigError(f"{dst} is the corpus itself; choose another output folder", path=dst)
     with _lock_shard(dst, shard):
         _prepare_clips(listing.clips[shard[0] :: shard[1]], dst, shard, clip_settings)
-    output_settings = _OutputSettings(corpus, Path(src), seed, vocab_size, max_rejected, valid_ids, modality)
+    output_settings = _OutputSettings(corpus, Path(src), seed, vocab_size, max_rejected, valid_ids, modality, split)
     return _write_outputs(listing, read_journals(dst, listing.clips), dst, output_settings)
 
 
@@ -209,7 +214,7 @@ def _write_outputs(
             + "".join(f"; {hint}" for hint in _one_stream_hints(kinds, settings.modality))
         )
     clips = [face for clip in usable for face in _with_other_faces(clip)]
-    assignment = assign_splits(settings.corpus, clips, dst, settings.seed, settings.valid_ids)
+    assignment = assign_splits(settings.corpus, clips, dst, settings.seed, settings.valid_ids, settings.split)
     rejections |= {rejection.id: rejection for rejection in assignment.rejections}
     kinds += count_kinds(assignment.rejections)
     clips = [clip for clip in clips if clip.id not in rejections]

@@ -55,6 +55,24 @@ class PreparedClip:
         return self.source.id
 
 
+Splits = dict[str, list[PreparedClip]]  # clips by name of the split
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The splits of every data directory.
+
+    Attributes:
+        directories: Splits by data directory.
+        notes: Messages for the user.
+        rejections: Clips that belong to no split.
+    """
+
+    directories: dict[Path, Splits]
+    notes: list[str] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Summary:
     """The outcome of a preparation.

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from avhubert.constants import SPLITS
 from avhubert.corpora.folder import FACE
 from avhubert.corpora.sources import Listing, Rejection, read_ids
-from avhubert.errors import DataError
-from avhubert.prepare.records import PreparedClip
+from avhubert.errors import ConfigError, DataError
+from avhubert.prepare.records import Assignment, PreparedClip, Splits
+from avhubert.prepare.speaker_splits import UNSEEN, check_grid_split, grid_splits
 
 VALID_SHARE = 0.1  # of the clips, if the corpus has no validation split
 VOX2_VALID_SHARE = 0.01
 
-Splits = dict[str, list[PreparedClip]]  # clips by name of the split
 
-
-@dataclass(frozen=True)
-class Assignment:
-    """The splits of every data directory.
-
-    Attributes:
-        directories: Splits by data directory.
-        notes: Messages for the user.
-        rejections: Clips that belong to no split.
-    """
-
-    directories: dict[Path, Splits]
-    notes: list[str] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
+def check_split(corpus: str, split: str | None) -> None:
+    """ConfigError if the corpus has no split of that name."""
+    if split is None:
+        return
+    if corpus != "grid":
+        raise ConfigError(f"--split is for the corpus grid, not for {corpus}")
+    check_grid_split(split)
 
 
 def assign_splits(
-    corpus: str, clips: Sequence[PreparedClip], dst: Path, seed: int, valid_ids: set[str] | None = None
+    corpus: str,
+    clips: Sequence[PreparedClip],
+    dst: Path,
+    seed: int,
+    valid_ids: set[str] | None = None,
+    split: str | None = None,
 ) -> Assignment:
     """Assign usable clips to splits.
 
@@ -45,6 +42,7 @@ def assign_splits(
         dst: The output folder.
         seed: Seed of drawn splits.
         valid_ids: Ids of the validation clips (LRS3); None: drawn.
+        split: The rule of `--split`; None: that of the corpus.
 
     Raises:
         DataError: There are too few clips for training and validation.
@@ -53,6 +51,8 @@ def assign_splits(
         return _lrs3_splits(clips, dst, seed, valid_ids)
     if corpus == "vox2":
         return _vox2_splits(clips, dst, seed)
+    if corpus == "grid":
+        return grid_splits(clips, dst, split or UNSEEN)
     return _folder_splits(clips, dst, seed)
 
 
