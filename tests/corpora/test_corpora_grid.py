@@ -107,8 +107,8 @@ def test_inputs_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     listing = grid.find(tmp_path)
     assert [clip.id for clip in listing.clips] == ["s1/bbaf2n"]
     assert reasons(listing) == {
-        "s1/bbaf3s": "its name spells 'bin blue at f three soon', but bbaf3s.align says 'bin blue at f two now'; remove "
-        "the wrong one",
+        "s1/bbaf3s": "its name spells 'bin blue at f three soon', but bbaf3s.align says 'bin blue at f two now'; "
+        "remove the wrong one",
         "s1/unknown": "its name 'unknown' spells no sentence (such as bbaf2n), and there is no unknown.align",
         "s1/bbal6n": "bbal6n.align, line 2: '5 20 blue' ends before it starts, or starts before the line above it ends",
         "s1/bbal7s": "bbal7s.align, line 1: '0 ten bin' is not START END WORD",
