@@ -191,6 +191,7 @@ def lfs_message(name: str | Path) -> str:
 def placeholder_message(path: str | Path) -> str | None:
     """The message for a file that is only a Git LFS pointer or a web page instead of a binary file; None for others."""
     try:
+        refuse_endless(path)
         with open(path, "rb") as file:
             start = file.read(512)
     except OSError:

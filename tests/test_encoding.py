@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from avhubert.encoding import decode, read_text
+from avhubert.encoding import decode, placeholder_message, read_text
 from avhubert.errors import DataError
 
 pytestmark = pytest.mark.quick
@@ -75,6 +76,13 @@ def test_missing_files_and_pointers(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="is a Git LFS pointer, not the file itself; run `git lfs pull`"):
         read_text(tmp_path / "a.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_place_of_a_file_is_not_opened(tmp_path: Path) -> None:
+    """Opening a pipe that nobody writes to would wait for ever."""
+    os.mkfifo(tmp_path / "centroids.npy")
+    assert placeholder_message(tmp_path / "centroids.npy") is None
 
 
 def test_empty_text() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from avhubert.errors import ConfigError, one_of
 
 PRESETS = Path(__file__).parent / "presets"
 FOLDERS = {"iterate": "recipe"}  # command → folder of its presets, where the names differ
+MAX_VALUES = 100_000  # of one preset of a user, aliases replaced by what they name
 ALIASES = {"av-finetune": "finetune"}  # former folder of the audio-visual presets
 
 
@@ -64,6 +66,8 @@ def compose(command: str, name: str, overrides: Sequence[str] = (), config_dir: 
     schema, source = SCHEMAS[command], f"{command} preset '{name}'"
     changes = [_parsed(text, schema) for text in overrides]
     try:
+        if config_dir:
+            _check_size(directory)
         values = _values(directory, name, _folder(command), changes, schema, source)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{source} cannot be read: {' '.join(str(error).split())}") from error
@@ -78,6 +82,29 @@ def _folder(command: str) -> Path:
 
 
 # --------------------------------------------------------------------------- reading with Hydra
+def _check_size(directory: Path) -> None:
+    """ValueError if a YAML file of the folder has too many values once its aliases are replaced by what they name.
+
+    OmegaConf copies the values of every alias: aliases of aliases would take all memory and hours.
+    """
+    import yaml
+
+    for path in sorted(directory.rglob("*.yaml")):
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if node is not None and _expanded_size(node, {}) > MAX_VALUES:
+            raise ValueError(f"the aliases in {path} expand to more than {MAX_VALUES} values; write fewer aliases")
+
+
+def _expanded_size(node: Any, known: dict[int, float]) -> float:
+    """Number of values of a YAML node with its aliases replaced; infinite if it contains itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # as long as it is being counted
+        children = node.value if isinstance(node.value, list) else []
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_expanded_size(part, known) for part in parts)
+    return known[id(node)]
+
+
 @dataclass(frozen=True)
 class _Change:
     """A parsed override; `text` is the override as it was given."""

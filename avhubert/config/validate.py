@@ -117,7 +117,7 @@ def _scalar(kind: Any, value: Any, name: str) -> Any:
     if kind is float and (is_number or isinstance(value, str)):  # YAML reads 1e-3 as text
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif kind is int and isinstance(value, float) and value.is_integer():
         return int(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -420,6 +421,11 @@ def test_a_users_preset_builds_on_ours_and_chooses_config_groups(tmp_path: Path)
         compose("pretrain", "yours", [], tmp_path)
 
 
+ALIASES_OF_ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in itertools.pairwise("abcdefghi")
+)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -429,6 +435,9 @@ def test_a_users_preset_builds_on_ours_and_chooses_config_groups(tmp_path: Path)
         ("data:\n", "'data' must hold keys"),
         ("optimizer: 3\n", "'optimizer' must hold keys"),
         ("model: {dropout: 2}\n", "model.dropout=2 must be between 0 and 1"),
+        ("optimizer: {lr: " + 400 * "9" + "}\n", "must be a number"),
+        (ALIASES_OF_ALIASES, "expand to more than 100000 values; write fewer aliases"),
+        ("seed: &a [*a]\n", "expand to more than 100000 values"),
     ],
 )
 def test_a_users_wrong_preset_is_one_sentence(tmp_path: Path, text, words) -> None:
