@@ -19,6 +19,7 @@ from avhubert.corpora.sources import (
     require_clips,
 )
 from avhubert.corpora.transcripts import Piece, TranscriptReader, find_table, name_key, read_table
+from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import DataError
 from avhubert.files import fitting_name
 from avhubert.processes import Failure
@@ -55,7 +56,7 @@ class _Ids:
         return name
 
 
-def find(src: str | Path, modality: str = "av") -> Listing:
+def find(src: str | Path, modality: str = "av", streams: StreamChoice = AUTOMATIC) -> Listing:
     """All recordings below `src`, long ones in pieces, and those whose name or transcript cannot be used.
 
     Clips below train/, valid/ or test/ have that split, all others have '' (preparation draws their splits).
@@ -63,6 +64,7 @@ def find(src: str | Path, modality: str = "av") -> Listing:
     Args:
         src: The folder.
         modality: The streams of the clips: audio files are recordings too for 'a' and 'any'.
+        streams: Which of several audio or video streams decide where a long recording is cut.
 
     Raises:
         DataError: `src` is not a folder, or contains no videos; transcripts.csv is malformed.
@@ -75,7 +77,7 @@ def find(src: str | Path, modality: str = "av") -> Listing:
         table = _Table(src, reader)
         videos = _videos(src, found.files, reader, table, ids, rejections)
     reader.report()
-    clips = _clips(videos, ids, rejections, modality)
+    clips = _clips(videos, ids, rejections, modality, streams)
     rejections += table.rest()
     missing = "no videos" if modality in ("av", "v") else "no recordings"
     return require_clips(clips, rejections, src, missing, found.skipped)
@@ -126,9 +128,11 @@ class _Table:
         return [Rejection(clip_id(name), reason, reason) for name in sorted(self._pieces)]
 
 
-def _clips(videos: list[_Video], ids: _Ids, rejections: list[Rejection], modality: str) -> list[SourceClip]:
+def _clips(
+    videos: list[_Video], ids: _Ids, rejections: list[Rejection], modality: str, streams: StreamChoice
+) -> list[SourceClip]:
     """The clips of all videos; videos that cannot be cut are added to `rejections`."""
-    cuts = cut_long_videos([video.path for video in videos if video.pieces is None], modality)
+    cuts = cut_long_videos([video.path for video in videos if video.pieces is None], modality, streams)
     clips = []
     for video in videos:
         whole: list[Cut] = [(0.0, None)]

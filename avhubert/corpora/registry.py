@@ -10,6 +10,7 @@ from pathlib import Path
 
 from avhubert.corpora import folder, grid, lrs3, voxceleb2
 from avhubert.corpora.sources import Listing
+from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import ConfigError, DataError, one_of
 
 CORPORA: dict[str, Callable[..., Listing]] = {
@@ -35,8 +36,16 @@ def check_corpus(corpus: str, valid_list: Path | None, english_ids: Path | None)
             raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
 
 
-def find_clips(corpus: str, src: Path, english_ids: Path | None = None, modality: str = "av") -> Listing:
+def find_clips(
+    corpus: str,
+    src: Path,
+    english_ids: Path | None = None,
+    modality: str = "av",
+    streams: StreamChoice = AUTOMATIC,
+) -> Listing:
     """The clips of the corpus at `src`, for clips with the streams of `modality`. DataError if there are none."""
+    if corpus == "folder":
+        return folder.find(src, modality, streams)
     find = CORPORA[corpus]
     if corpus in WITH_AUDIO_FILES:
         return find(src, modality)

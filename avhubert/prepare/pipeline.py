@@ -117,7 +117,7 @@ def prepare(
     clip_settings = _ClipSettings(
         workers, executor, LandmarkSource.parse(landmarks), max_seconds, streams, stall_seconds, modality
     )
-    listing = find_clips(corpus, Path(src), english_ids, modality)
+    listing = find_clips(corpus, Path(src), english_ids, modality, streams)
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = output_directory(dst).resolve()
     if dst == Path(src).resolve():

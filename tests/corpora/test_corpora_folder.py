@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import struct
 import sys
 import unicodedata
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 from avhubert.corpora import cuts, folder
 from avhubert.corpora.sources import SourceClip
 from avhubert.corpora.transcripts import Piece, Transcript, TranscriptReader
-from avhubert.data.video import write_video
+from avhubert.data.media import StreamChoice
+from avhubert.data.video import probe, write_video
 from avhubert.errors import DataError
 from avhubert.files import atomic_path
+from tests.data.recordings import Recording
 
 pytestmark = pytest.mark.quick
 
@@ -338,3 +341,39 @@ def test_files_that_look_like_transcripts_are_named(tmp_path: Path, caplog: pyte
         "2 videos have no transcript, but a file beside them that is not read (a.en.vtt, b.TextGrid); name subtitles "
         "as the video (talk.srt for talk.mp4), or save other files as .srt, .vtt or .txt",
     ]
+
+
+def test_a_long_video_whose_header_says_that_it_is_short_is_cut(tmp_path: Path) -> None:
+    with Recording(tmp_path / "long.mkv") as recording:
+        recording.write_both(recording.audio_stream(), recording.video_stream(), 32)
+    whole = cuts.cut_if_long(tmp_path / "long.mkv")
+    assert whole is not None
+    assert len(whole) > 2
+    content = bytearray((tmp_path / "long.mkv").read_bytes())
+    position = content.index(b"\x44\x89\x88") + 3  # the element Duration, a float of 8 bytes, in milliseconds
+    content[position : position + 8] = struct.pack(">d", 8000.0)
+    (tmp_path / "long.mkv").write_bytes(content)
+    assert probe(tmp_path / "long.mkv").duration_seconds < 10
+    assert [(clip.start, clip.end) for clip in folder.find(tmp_path).clips] == whole
+    assert len(cuts.cut_if_long(tmp_path / "long.mkv", "a") or []) > 2
+
+
+def test_the_chosen_streams_decide_where_a_long_video_is_cut(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(-8000, 8000, 16_000 * 23).astype(np.int16)
+    with Recording(tmp_path / "two.mkv") as recording:
+        audios = [recording.audio_stream("flac") for _ in range(2)]
+        videos = [recording.video_stream("mjpeg") for _ in range(2)]
+        for stream, pause in zip(audios, (9, 12), strict=True):
+            quiet = noise.copy()
+            quiet[round(16_000 * (pause - 0.2)) : round(16_000 * (pause + 0.2))] = 0
+            recording.write_audio(stream, quiet)
+        for stream, scene in zip(videos, (575, 450), strict=True):  # only the second one has two scenes
+            recording.write_video(stream, [np.full((64, 160, 3), 200 * (i >= scene), np.uint8) for i in range(575)])
+    starts = {(0, 0): [0, 9], (0, 1): [0, 9, 18], (1, 0): [0, 12]}
+    for choice, expected in starts.items():
+        pieces = cuts.cut_if_long(tmp_path / "two.mkv", streams=StreamChoice(*choice))
+        assert [round(start) for start, _ in pieces or []] == expected
+    for _ in range(2):  # the second time, the cuts are cached
+        clips = folder.find(tmp_path, streams=StreamChoice(1, 1)).clips
+        assert [round(clip.start) for clip in clips] == [0, 12, 18]
+        assert [round(clip.start) for clip in folder.find(tmp_path, streams=StreamChoice(0, 0)).clips] == [0, 9]
