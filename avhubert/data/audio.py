@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from avhubert.constants import SAMPLE_RATE
-from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
+from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
 from avhubert.data.mixing import PhaseCorrection, is_stereo
 from avhubert.data.packets import NothingDecodedError, StreamDecoder, TimedFrame
 from avhubert.data.stored_lengths import read_wav_header
@@ -55,16 +55,21 @@ def read_audio(
         MediaError: `start` or `end` is invalid; the file is missing, is not a media file, is damaged or has no audio
             track; the requested part is empty; the timestamps span more than 24 hours.
     """
+    return read_audio_part(MediaPart(path, start, end, streams, damage))
+
+
+def read_audio_part(part: MediaPart) -> np.ndarray:
+    """`read_audio` of a part of a file."""
+    path, start, end = Path(part.path), part.start, part.end
     if start < 0 or (end is not None and end <= start):
         raise MediaError(
             f"cannot read {path} from {start} s to {end} s: the start must be at least 0 and before the end",
             kind="wrong start or end",
             path=path,
         )
-    path = Path(path)
     samples = _read_plain_wav(path)
     if samples is None:
-        samples = _decode(path, Fraction(start), None if end is None else Fraction(end), streams, damage)
+        samples = _decode(part)
     else:
         samples = samples[round(start * SAMPLE_RATE) :]
     if end is not None:
@@ -92,22 +97,17 @@ def _read_plain_wav(path: Path) -> np.ndarray | None:
         return None
 
 
-def _decode(
-    path: Path,
-    start_seconds: Fraction,
-    end_seconds: Fraction | None,
-    streams: StreamChoice,
-    damage: DamageLog | None,
-) -> np.ndarray:
-    """Samples int16 [N] from `start_seconds`; they may extend a little past `end_seconds`."""
+def _decode(requested: MediaPart) -> np.ndarray:
+    """Samples int16 [N] of a part; they may extend a little past its end."""
+    path, damage = Path(requested.path), requested.damage
     if not path.is_file():
         raise MediaError(f"cannot read {path}: there is no such file", kind="no such file", path=path)
     decoder: StreamDecoder[av.AudioFrame] = StreamDecoder(
-        path, "audio", selector(path, "audio", streams, damage), damage
+        path, "audio", selector(path, "audio", requested.streams, damage), damage
     )
-    part = _Part(start_seconds, end_seconds)
+    part = _Part(Fraction(requested.start), None if requested.end is None else Fraction(requested.end))
     try:
-        frames = decoder.frames(start_seconds)
+        frames = decoder.frames(part.start)
         segments = list(_segments(frames, part))
         frames.close()
     except (av.FFmpegError, OSError, NothingDecodedError) as error:
@@ -118,8 +118,8 @@ def _decode(
     if part.correction.seconds and damage is not None:
         damage.note("the two audio channels are out of phase; one of them is inverted, so that they do not cancel")
     length = max([0, *(first + len(segment) for first, segment in segments)])
-    if part.continues and end_seconds is not None:  # a gap at the end of the part is not the end of the track
-        length = max(length, round((end_seconds - start_seconds) * SAMPLE_RATE))
+    if part.continues and part.end is not None:  # a gap at the end of the part is not the end of the track
+        length = max(length, round((part.end - part.start) * SAMPLE_RATE))
     if length > LONGEST_HOURS * 3600 * SAMPLE_RATE:
         hours = length / 3600 / SAMPLE_RATE
         raise MediaError(

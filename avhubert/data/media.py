@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -128,6 +128,29 @@ class DamageLog:
 
     def __bool__(self) -> bool:
         return bool(self._parts or self._notes)
+
+
+@dataclass(frozen=True)
+class MediaPart:
+    """A part of a media file, and how it is read.
+
+    Attributes:
+        path: Any file that FFmpeg can read.
+        start: Seconds from the start of the file.
+        end: Seconds from the start of the file; None: until its end.
+        streams: Which of several streams are read.
+        damage: Records what is damaged in the part; None: it is not recorded.
+    """
+
+    path: str | Path
+    start: float = 0.0
+    end: float | None = None
+    streams: StreamChoice = AUTOMATIC
+    damage: DamageLog | None = field(default=None, compare=False)
+
+    def again(self) -> MediaPart:
+        """The same part for another pass, which need not record the damage."""
+        return replace(self, damage=None)
 
 
 def open_container(path: str | Path, options: Mapping[str, str] | None = None) -> av.container.InputContainer:

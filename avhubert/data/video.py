@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from avhubert.constants import CROP_SIZE, FRAME_RATE, SAMPLE_RATE
 from avhubert.data.deinterlacing import progressive
 from avhubert.data.lengths import content_seconds
-from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice, open_container
+from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice, open_container
 from avhubert.data.orientation import Orientation, display_size, stretched_width
 from avhubert.data.packets import NothingDecodedError, StreamDecoder, check_size
 from avhubert.data.streams import candidates, select_stream, selector
@@ -146,21 +146,24 @@ def read_frames(
         MediaError: the file is missing, is not a media file, is damaged or has no video track; it has no frame between
             `start` and `end`.
     """
+    return read_frames_part(MediaPart(path, start, end, streams, damage))
+
+
+def read_frames_part(part: MediaPart) -> Iterator[np.ndarray]:
+    """`read_frames` of a part of a file."""
     produced = 0
-    for frame in _resampled(path, start, end, streams, damage):
+    for frame in _resampled(part):
         produced += 1
         yield frame
     if not produced:
-        within = f" between {start:.2f} s and {end:.2f} s" if end else ""
-        raise MediaError(f"{path} has no video frame{within}", kind="no video frame", path=path)
+        within = f" between {part.start:.2f} s and {part.end:.2f} s" if part.end else ""
+        raise MediaError(f"{part.path} has no video frame{within}", kind="no video frame", path=part.path)
 
 
-def _resampled(
-    path: str | Path, start: float, end: float | None, streams: StreamChoice, damage: DamageLog | None
-) -> Iterator[np.ndarray]:
-    decoder: StreamDecoder[av.VideoFrame] = StreamDecoder(
-        path, "video", selector(path, "video", streams, damage), damage
-    )
+def _resampled(part: MediaPart) -> Iterator[np.ndarray]:
+    start, end = part.start, part.end
+    select = selector(part.path, "video", part.streams, part.damage)
+    decoder: StreamDecoder[av.VideoFrame] = StreamDecoder(part.path, "video", select, part.damage)
     show = _Display(decoder)
     previous: av.VideoFrame | None = None
     previous_time = 0.0

@@ -12,10 +12,10 @@ import numpy as np
 from avhubert.config.command_defaults import MAX_CLIP_SECONDS
 from avhubert.constants import FRAME_RATE, MOUTH_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora.sources import Rejection, SourceClip
-from avhubert.data.audio import read_audio, write_wav
+from avhubert.data.audio import read_audio_part, write_wav
 from avhubert.data.lengths import content_seconds
-from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
-from avhubert.data.video import MediaInfo, probe, read_frames, rgb_to_gray, write_video
+from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
+from avhubert.data.video import MediaInfo, probe, read_frames_part, rgb_to_gray, write_video
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 from avhubert.prepare.detectors.selection import LandmarkSource
@@ -106,12 +106,13 @@ def _prepare(
     clip: SourceClip, dst: Path, max_seconds: float, landmarks: LandmarkSource, wanted: _Streams
 ) -> ClipResult:
     damage = DamageLog()
+    part = MediaPart(clip.path, clip.start, clip.end, wanted.choice, damage)
     media = probe(clip.path, wanted.choice, damage)
     audio_path = _check_header(clip, media, max_seconds, wanted.modality)
     samples, without_audio = None, None
     if audio_path is not None:
         try:
-            samples = _read_samples(clip, audio_path, max_seconds, wanted.choice, damage)
+            samples = _read_samples(part, audio_path, max_seconds)
         except MediaError as error:
             if wanted.modality != "any" or not media.has_video:
                 raise
@@ -121,7 +122,7 @@ def _prepare(
     without_video = None
     if media.has_video and wanted.modality != "a":
         try:
-            faces = _faces(clip, media, monitor, samples, landmarks, wanted.choice, damage)
+            faces = _faces(clip, part, media, monitor, samples, landmarks)
         except MediaError as error:
             if wanted.modality != "any" or samples is None or error.kind == TOO_LONG:
                 raise
@@ -186,72 +187,56 @@ def _audio_beside(video: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_samples(
-    clip: SourceClip, path: Path, max_seconds: float, streams: StreamChoice, damage: DamageLog
-) -> np.ndarray:
+def _read_samples(part: MediaPart, path: Path, max_seconds: float) -> np.ndarray:
+    """The audio of a part of a video; `path`: the file with the audio."""
     # the header can be wrong: never read more than can be used
-    latest = clip.start + max_seconds + 1 if clip.end is None else clip.end
-    return read_audio(path, clip.start, latest, streams if path == clip.path else AUTOMATIC, damage)
+    latest = part.start + max_seconds + 1 if part.end is None else part.end
+    streams = part.streams if path == part.path else AUTOMATIC
+    return read_audio_part(replace(part, path=path, end=latest, streams=streams))
 
 
 def _faces(
     clip: SourceClip,
+    part: MediaPart,
     media: MediaInfo,
     monitor: FrameMonitor,
     samples: np.ndarray | None,
     landmarks: LandmarkSource,
-    streams: StreamChoice,
-    damage: DamageLog,
 ) -> list[_Face]:
     """The faces, the speaker's first, of a video that is usable."""
     if (media.width, media.height) == (MOUTH_SIZE, MOUTH_SIZE):
-        faces = [_existing_mouth_clip(clip, media, monitor, streams, damage)]
+        faces = [_existing_mouth_clip(part, media, monitor)]
     else:
-        faces = _find_faces(clip, monitor, samples, landmarks, streams, damage)
+        faces = _find_faces(clip, part, monitor, samples, landmarks)
     check_video(monitor, faces[0].share, [face.box for face in faces if face.box is not None])
     return faces
 
 
-def _existing_mouth_clip(
-    clip: SourceClip, media: MediaInfo, monitor: FrameMonitor, streams: StreamChoice, damage: DamageLog
-) -> _Face:
+def _existing_mouth_clip(part: MediaPart, media: MediaInfo, monitor: FrameMonitor) -> _Face:
     """An input of 96 × 96 pixels: it is a mouth clip already."""
-    source = read_frames(clip.path, clip.start, clip.end, streams, damage)
-    frames = [rgb_to_gray(frame) for frame in monitor.watch(source)]
-    whole = clip.start == 0 and clip.end is None and not damage
-    return _Face(frames, copy=whole and clip.path.suffix == ".mp4" and media.fps == FRAME_RATE)
+    frames = [rgb_to_gray(frame) for frame in monitor.watch(read_frames_part(part))]
+    whole = part.start == 0 and part.end is None and not part.damage
+    return _Face(frames, copy=whole and Path(part.path).suffix == ".mp4" and media.fps == FRAME_RATE)
 
 
 def _find_faces(
     clip: SourceClip,
+    part: MediaPart,
     monitor: FrameMonitor,
     samples: np.ndarray | None,
     landmarks: LandmarkSource,
-    streams: StreamChoice,
-    damage: DamageLog,
 ) -> list[_Face]:
     """The faces, the speaker's first. If there is none because the video is black or frozen, MediaError says so."""
     points = _stored_points(clip, landmarks.folder) if landmarks.kind == "stored" else None
     try:
-        mouths = find_mouths(
-            clip.path,
-            clip.start,
-            clip.end,
-            landmarks.model(),
-            monitor,
-            samples,
-            points,
-            streams=streams,
-            damage=damage,
-            every_face=clip.every_face,
-        )
+        mouths = find_mouths(part, landmarks.model(), monitor, samples, points, every_face=clip.every_face)
     except MediaError as error:
         problem = monitor.problem() if monitor.finished else None
         if problem is not None:
             raise problem from error
         raise
     return [
-        _Face(crops(clip.path, mouth, clip.start, clip.end, streams), mouth.face_share, mouth.warnings, box=mouth.box)
+        _Face(crops(part.again(), mouth), mouth.face_share, mouth.warnings, box=mouth.box)
         for mouth in (mouths if clip.every_face else mouths[:1])
     ]
 

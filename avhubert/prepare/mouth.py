@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
-from avhubert.data.video import read_frames
+from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
+from avhubert.data.video import read_frames_part
 from avhubert.errors import MediaError
 from avhubert.prepare.detectors.interface import LandmarkModel
 from avhubert.prepare.detectors.selection import default_model, thorough_model
@@ -98,46 +98,35 @@ def mouth_clip(
     Raises:
         MediaError: The file is not a video, or there is no face in it.
     """
-    track = find_mouth(path, start, end, model, streams=streams, damage=damage)
-    return MouthClip(np.stack(list(crops(path, track, start, end, streams))), track)
+    part = MediaPart(path, start, end, streams, damage)
+    track = find_mouth(part, model)
+    return MouthClip(np.stack(list(crops(part.again(), track))), track)
 
 
 def find_mouth(
-    path: str | Path,
-    start: float = 0.0,
-    end: float | None = None,
+    part: MediaPart,
     model: LandmarkModel | None = None,
     monitor: FrameMonitor | None = None,
     audio: np.ndarray | None = None,
-    streams: StreamChoice = AUTOMATIC,
-    damage: DamageLog | None = None,
 ) -> MouthTrack:
     """First pass: the speaker's landmarks in every frame, gaps filled, as transforms and centres.
 
     Args:
-        path: A video file.
-        start: Seconds from the start of the video.
-        end: Seconds from the start of the video; None: until its end.
+        part: The video, or a part of it.
         model: A face detector instead of the default one.
         monitor: Gets every frame.
         audio: int16 [N] of the same part; selects the speaker among several faces.
-        streams: Which of several streams are read.
-        damage: Records what is damaged.
     """
-    return find_mouths(path, start, end, model, monitor, audio, streams=streams, damage=damage)[0]
+    return find_mouths(part, model, monitor, audio)[0]
 
 
 def find_mouths(
-    path: str | Path,
-    start: float = 0.0,
-    end: float | None = None,
+    part: MediaPart,
     model: LandmarkModel | None = None,
     monitor: FrameMonitor | None = None,
     audio: np.ndarray | None = None,
     points: Sequence[np.ndarray | None] | None = None,
     all_faces: bool = False,
-    streams: StreamChoice = AUTOMATIC,
-    damage: DamageLog | None = None,
     every_face: bool = False,
 ) -> list[MouthTrack]:
     """First pass for every face: the speaker's first, then the others, longest and largest first, at most `MAX_FACES`.
@@ -145,34 +134,30 @@ def find_mouths(
     Faces other than the speaker's are included if they are detected in at least `MIN_FACE_SHARE` of the frames.
 
     Args:
-        path: A video file.
-        start: Seconds from the start of the video.
-        end: Seconds from the start of the video; None: until its end.
+        part: The video, or a part of it.
         model: A face detector instead of the default one.
         monitor: Gets every frame.
         audio: int16 [N] of the same part; selects the speaker among several faces.
         points: Known landmarks of each frame instead of a detector, as `read_landmarks` returns them.
         all_faces: Do not select a speaker: the share of frames applies to every face, and no warning mentions the
             other faces.
-        streams: Which of several streams are read.
-        damage: Records what is damaged.
         every_face: Every face that is visible throughout becomes a clip: look for the faces of a split screen again
             where they are detected in too few frames, and select as speaker only a face that is in enough frames.
 
     Raises:
         MediaError: The file is not a video, there is no face in it, or `points` have another number of frames.
     """
-    frames = read_frames(path, start, end, streams, damage)
+    frames = read_frames_part(part)
     monitored = frames if monitor is None else monitor.watch(frames)
     if points is None:
         model = model or default_model()
         tracks, count = track_faces(monitored, model)
         thorough = thorough_model(model) if every_face and _missed_one_of_several(tracks, count) else None
         if thorough is not None:
-            tracks, _ = track_faces(read_frames(path, start, end, streams), thorough)
+            tracks, _ = track_faces(read_frames_part(part.again()), thorough)
     else:
         tracks, count = _stored_tracks(points, sum(1 for _ in monitored))
-    _check_found(tracks, count, path)
+    _check_found(tracks, count, part.path)
     long_tracks = [track for track in tracks if len(track.frames) >= MIN_FACE_SHARE * count]
     if all_faces:
         return [_mouth_track(track, count) for track in long_tracks[:MAX_FACES]]
@@ -184,28 +169,17 @@ def find_mouths(
     ]
 
 
-def follow_mouth(
-    path: str | Path,
-    start: float = 0.0,
-    end: float | None = None,
-    audio: np.ndarray | None = None,
-    streams: StreamChoice = AUTOMATIC,
-    damage: DamageLog | None = None,
-) -> MouthTrack:
+def follow_mouth(part: MediaPart, audio: np.ndarray | None = None) -> MouthTrack:
     """Like `find_mouth`, but where the speaker's face is not seen for a second, another face replaces it.
 
     So a face that leaves and returns at another place is one track, and so is the next person after a cut.
 
     Args:
-        path: A video file.
-        start: Seconds from the start of the video.
-        end: Seconds from the start of the video; None: until its end.
+        part: The video, or a part of it.
         audio: int16 [N] of the same part; selects the speaker among several faces.
-        streams: Which of several streams are read.
-        damage: Records what is damaged.
     """
-    tracks, count = track_faces(read_frames(path, start, end, streams, damage), default_model())
-    _check_found(tracks, count, path)
+    tracks, count = track_faces(read_frames_part(part), default_model())
+    _check_found(tracks, count, part.path)
     speaker = _speaker(tracks, audio, count)
     detected = _detected(speaker.track, count)
     replacements: list[Track] = []
@@ -267,15 +241,9 @@ def _missed_one_of_several(tracks: list[Track], frames: int) -> bool:
     return len(tracks) > 1 and any(MIN_MISSED_SHARE <= value < MIN_FACE_SHARE for value in share)
 
 
-def crops(
-    path: str | Path,
-    mouth: MouthTrack,
-    start: float = 0.0,
-    end: float | None = None,
-    streams: StreamChoice = AUTOMATIC,
-) -> Iterator[np.ndarray]:
+def crops(part: MediaPart, mouth: MouthTrack) -> Iterator[np.ndarray]:
     """Second pass: one uint8 [96, 96] gray image per frame."""
-    frames = read_frames(path, start, end, streams)
+    frames = read_frames_part(part)
     for frame, transform, centre in zip(frames, mouth.transforms, mouth.centres, strict=True):
         report_progress()
         yield crop(frame, transform, centre)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
-from avhubert.data.media import AUTOMATIC, StreamChoice
+from avhubert.data.media import AUTOMATIC, MediaPart, StreamChoice
 from avhubert.errors import ConfigError, MediaError
 from avhubert.transcription.modality import AUTO, OFF
 from avhubert.transcription.pipeline import Transcription
@@ -96,7 +96,7 @@ def find_people(
     begin = 0.0
     while begin == 0 or not video_ended(file, begin, streams):
         try:
-            tracks = find_mouths(file, begin, begin + PIECE_SECONDS, all_faces=True, streams=streams)
+            tracks = find_mouths(MediaPart(file, begin, begin + PIECE_SECONDS, streams), all_faces=True)
         except MediaError:
             if video_ended(file, 0.0, streams):
                 raise
@@ -184,7 +184,7 @@ class PersonReader(Reader):
 
     def read(self, start: int) -> Chunk | None:
         """The next chunk in which the person is visible, from frame `start` on; None if there is none."""
-        from avhubert.data.video import read_frames
+        from avhubert.data.video import read_frames_part
         from avhubert.prepare.geometry import crop
 
         piece = self.person.visible(start, self.chunk_frames)
@@ -193,7 +193,7 @@ class PersonReader(Reader):
         begin, end = piece.start / FRAME_RATE, piece.end / FRAME_RATE
         positions = zip(piece.track.transforms, piece.track.centres, strict=True)
         # not strict: whether the last frame of a video can be decoded depends on where reading begins
-        pairs = zip(read_frames(self.file, begin, end, self.streams, self.damage), positions, strict=False)
+        pairs = zip(read_frames_part(self.part(begin, end)), positions, strict=False)
         mouth = np.stack([crop(frame, *position) for frame, position in pairs])
         samples = self.read_audio(begin, end) if self.use_audio else None
         following = self.person.visible(piece.start + len(mouth) + 1, 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
-from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
+from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
 from avhubert.errors import MediaError
 from avhubert.transcription.segmenter import loudness, movement, visible_stretches
 
@@ -130,12 +130,16 @@ class Reader:
             return None
         return Chunk(start, frames, final, samples, mouth, track, problem)
 
+    def part(self, begin: float, end: float) -> MediaPart:
+        """The part of the file between two times in seconds."""
+        return MediaPart(self.file, begin, end, self.streams, self.damage)
+
     def read_audio(self, begin: float, end: float) -> np.ndarray | None:
         """Samples between two times in seconds; None where only the video can be read."""
-        from avhubert.data.audio import read_audio
+        from avhubert.data.audio import read_audio_part
 
         try:
-            return read_audio(self.file, begin, end, self.streams, self.damage)
+            return read_audio_part(self.part(begin, end))
         except MediaError as error:
             if begin == 0:
                 if not self.use_video:
@@ -146,8 +150,9 @@ class Reader:
     def _read_mouth(self, begin: float, end: float, samples: np.ndarray | None) -> tuple[MouthTrack, np.ndarray]:
         from avhubert.prepare.mouth import crops, follow_mouth
 
-        track = follow_mouth(self.file, begin, end, samples, self.streams, self.damage)
-        return track, np.stack(list(crops(self.file, track, begin, end, self.streams)))
+        part = self.part(begin, end)
+        track = follow_mouth(part, samples)
+        return track, np.stack(list(crops(part.again(), track)))
 
     def _video_continues(self, seconds: float) -> bool:
         return self.use_video and not video_ended(self.file, seconds, self.streams)

@@ -17,6 +17,7 @@ from avhubert.config.schema import MaskingConfig
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio
 from avhubert.data.filterbank import audio_features
+from avhubert.data.media import MediaPart
 from avhubert.data.video import read_frames
 from avhubert.model.masking import draw_masks
 from avhubert.prepare.detectors.blazeface import BlazeFace
@@ -31,7 +32,7 @@ def crop(video: Path, target: Path) -> None:
     """A frame with landmarks, the frame aligned with the mean face, the crop, and crops over time."""
     frames = list(read_frames(video))
     (face,), _ = track_faces(frames, BlazeFace())
-    mouth, clip = find_mouth(video), mouth_clip(video)
+    mouth, clip = find_mouth(MediaPart(video)), mouth_clip(video)
     number = len(frames) // 2
     corners = window_corners(mouth.transforms, mouth.centres)[number]
     figure, axes = plt.subplot_mosaic(

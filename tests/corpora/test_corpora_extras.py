@@ -15,6 +15,7 @@ from avhubert.corpora.synthetic.performance import CorpusSettings, perform
 from avhubert.corpora.synthetic.schedule import clip_spec
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio
+from avhubert.data.media import MediaPart
 from avhubert.data.video import probe
 from avhubert.errors import ConfigError
 from avhubert.files import sha256
@@ -69,7 +70,7 @@ def test_a_silent_listener_is_beside_the_speaker(tmp_path: Path) -> None:
     assert {probe(video).width for video in videos} == {2 * SIZE}
     by_audio = 0
     for video in videos:
-        track = find_mouth(video, audio=read_audio(video))
+        track = find_mouth(MediaPart(video), audio=read_audio(video))
         assert any("2 faces" in warning for warning in track.warnings)
         by_audio += any("matches the audio" in warning for warning in track.warnings)
     assert by_audio >= 3

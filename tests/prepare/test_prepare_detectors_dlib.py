@@ -11,6 +11,7 @@ import pytest
 from avhubert.cli.app import main
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest
+from avhubert.data.media import MediaPart
 from avhubert.data.video import read_frames, write_video
 from avhubert.errors import CheckpointError, ConfigError
 from avhubert.prepare.detectors.blazeface import MESH, BlazeFace
@@ -65,8 +66,8 @@ def test_dlib_and_default_detector_give_the_same_crop(models: Path, corpus: Path
     frames = list(read_frames(video))
     (face_track,), count = track_faces(frames, Dlib68(models))
     assert count == len(face_track.frames) == len(frames)
-    ours = find_mouth(video)
-    theirs = find_mouth(video, model=Dlib68(models))
+    ours = find_mouth(MediaPart(video))
+    theirs = find_mouth(MediaPart(video), model=Dlib68(models))
     assert np.median(np.linalg.norm(ours.centres - theirs.centres, axis=1)) < 5
     assert theirs.face_share == 1
 

@@ -11,6 +11,7 @@ from avhubert.corpora.synthetic.performance import CorpusSettings, Performance, 
 from avhubert.corpora.synthetic.pose import PIVOT_Y
 from avhubert.corpora.synthetic.schedule import clip_spec
 from avhubert.corpora.synthetic.writer import make_corpus
+from avhubert.data.media import MediaPart
 from avhubert.prepare.mouth import MouthTrack, find_mouth, find_mouths
 
 SPEAKERS = 12
@@ -72,7 +73,7 @@ def crop_distances(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]
         clip = clip_spec(index, SPEAKERS)
         video = (root / clip.stem).with_suffix(".mp4")
         points = drawn_points(perform(clip, CorpusSettings(SEED, speakers=SPEAKERS)))
-        results.append(distances(find_mouth(video), find_mouths(video, points=list(points))[0]))
+        results.append(distances(find_mouth(MediaPart(video)), find_mouths(MediaPart(video), points=list(points))[0]))
     return results
 
 

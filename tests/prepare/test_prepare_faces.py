@@ -11,6 +11,7 @@ from avhubert.corpora.sources import SourceClip
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio
 from avhubert.data.manifest import read_manifest
+from avhubert.data.media import MediaPart
 from avhubert.data.video import read_frames, read_gray, write_video
 from avhubert.prepare.clip import prepare_clip
 from avhubert.prepare.detectors.blazeface import BlazeFace
@@ -102,7 +103,7 @@ def test_a_face_that_the_first_detector_finds_late_is_a_clip_of_its_own(
     assert (done.frames, done.face_share, done.other_face_shares) == (length, 1.0, (1.0,))
     # where only the speaker becomes a clip, the first result stands
     calls.clear()
-    shares = [mouth.face_share for mouth in find_mouths(videos / "both.mp4")]
+    shares = [mouth.face_share for mouth in find_mouths(MediaPart(videos / "both.mp4"))]
     assert shares[0] == 1.0
     assert len(shares) == 1
 
@@ -123,6 +124,6 @@ def test_the_speaker_is_selected_among_faces_that_are_visible_throughout(
 
     monkeypatch.setattr("avhubert.prepare.mouth.track_faces", track_late)
     audio = read_audio(videos / "both.mp4")
-    speaker = find_mouths(videos / "both.mp4", audio=audio)[0]
+    speaker = find_mouths(MediaPart(videos / "both.mp4"), audio=audio)[0]
     assert speaker.face_share < 0.8
-    assert find_mouths(videos / "both.mp4", audio=audio, every_face=True)[0].face_share == 1.0
+    assert find_mouths(MediaPart(videos / "both.mp4"), audio=audio, every_face=True)[0].face_share == 1.0

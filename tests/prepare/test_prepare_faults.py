@@ -46,7 +46,7 @@ def cannot_decode(clip: SourceClip, dst: Path, *settings: object) -> ClipResult:
     """`prepare_clip` with a decoder that raises an error which nobody expects, or needs too much memory."""
     if clip.id == "cannot seek":
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("avhubert.prepare.clip.read_audio", cannot_seek)
+            patch.setattr("avhubert.prepare.clip.read_audio_part", cannot_seek)
             return prepare_clip(clip, dst, *settings)  # type: ignore[arg-type]
     if clip.id == "hungry":
         np.ones(1 << 43)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from avhubert.cli.app import main
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.manifest import read_manifest
+from avhubert.data.media import MediaPart
 from avhubert.data.video import read_frames, read_gray
 from avhubert.errors import ConfigError, MediaError
 from avhubert.prepare.detectors.blazeface import MESH, BlazeFace, _without_delegate_message
@@ -60,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[s
     for number, video in enumerate(sorted((root / "corpus").rglob("*.mp4"))[:3]):
         shutil.copy(video, root / "src" / "day" / f"{number}.mp4")
         model = RecordingModel()
-        find_mouth(video, model=model)
+        find_mouth(MediaPart(video), model=model)
         stored_points[f"day/{number}"] = model.rows
     return root / "src", root / "marks", stored_points
 
@@ -91,8 +92,8 @@ def test_both_detectors_give_the_same_crop(face_model: BlazeFace) -> None:
 def test_the_same_points_give_the_same_crop(folder: tuple[Path, Path, dict[str, list[np.ndarray]]]) -> None:
     src, _, stored_points = folder
     first_clip, second_clip = (
-        find_mouth(src / "day" / "0.mp4"),
-        find_mouths(src / "day" / "0.mp4", points=stored_points["day/0"])[0],
+        find_mouth(MediaPart(src / "day" / "0.mp4")),
+        find_mouths(MediaPart(src / "day" / "0.mp4"), points=stored_points["day/0"])[0],
     )
     assert second_clip.transforms == pytest.approx(first_clip.transforms, abs=1e-4)
     assert second_clip.centres == pytest.approx(first_clip.centres, abs=1e-3)
@@ -142,7 +143,7 @@ def test_missing_or_unsuitable_landmarks_reject_the_clip(
     video = src / "day" / "0.mp4"
     frames = sum(1 for _ in read_frames(video))
     with pytest.raises(MediaError, match="no face was found in any of"):
-        find_mouths(video, points=[None] * frames)
+        find_mouths(MediaPart(video), points=[None] * frames)
 
 
 def test_changed_landmarks_are_used(folder: tuple[Path, Path, dict[str, list[np.ndarray]]], tmp_path: Path) -> None:

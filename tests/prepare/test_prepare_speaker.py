@@ -9,6 +9,7 @@ import pytest
 
 from avhubert.corpora.synthetic.writer import make_corpus
 from avhubert.data.audio import read_audio
+from avhubert.data.media import MediaPart
 from avhubert.data.video import read_frames, write_video
 from avhubert.prepare.mouth import find_mouth
 
@@ -38,7 +39,7 @@ def test_the_speaker_is_the_face_whose_motion_matches_the_audio(
         listener = listener[np.where(quiet, np.arange(frames), np.argmax(~quiet))]
     faces = [speaker, listener] if side == 0 else [listener, speaker]
     write_video(tmp_path / "two.mp4", np.concatenate(faces, 2), audio=samples)
-    result = find_mouth(tmp_path / "two.mp4", audio=samples)
+    result = find_mouth(MediaPart(tmp_path / "two.mp4"), audio=samples)
     centre = float((result.box[:, 0] + result.box[:, 2]).mean() / 2)
     assert (centre > speaker.shape[2]) == bool(side)
     assert "2 faces were seen; the active speaker is the one whose mouth motion matches the audio" in result.warnings
@@ -51,5 +52,5 @@ def test_without_audio_or_in_silence_the_largest_face_is_the_speaker(
     frames = min(len(first), len(second), 20)
     write_video(tmp_path / "two.mp4", np.concatenate([first[:frames], second[:frames]], 2))
     for silence in (None, np.zeros_like(samples), np.zeros(0, np.int16)):
-        result = find_mouth(tmp_path / "two.mp4", audio=silence)
+        result = find_mouth(MediaPart(tmp_path / "two.mp4"), audio=silence)
         assert "2 faces were seen; the active speaker is the one that is visible longest and largest" in result.warnings
