@@ -18,9 +18,10 @@ import numpy as np
 from avhubert.constants import SAMPLE_RATE
 from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
 from avhubert.data.mixing import PhaseCorrection, is_stereo
-from avhubert.data.packets import NothingDecodedError, StreamDecoder, TimedFrame
+from avhubert.data.packets import NothingDecodedError, StreamDecoder
 from avhubert.data.stored_lengths import read_wav_header
 from avhubert.data.streams import selector
+from avhubert.data.timestamps import TimedFrame
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import av
 from av.error import FFmpegError
 
 from avhubert.constants import FRAME_RATE
+from avhubert.data.forward import ForwardPass, give_back, take
 from avhubert.data.lengths import compare_lengths
 from avhubert.data.media import (
     MAX_FAILURES,
@@ -24,33 +26,18 @@ from avhubert.data.media import (
     file_start,
     open_container,
 )
+from avhubert.data.timestamps import Clock, Frame, TimedFrame
 from avhubert.errors import MediaError
 from avhubert.processes import report_progress
 
 SEEK_SECONDS = (1, 10)  # decoding starts this much before the requested part; after a seek, first frames are inexact
-LONGEST_FRAME_SECONDS = 3600  # a longer last frame has a wrong timestamp
-JUMP_SECONDS = 10  # a larger jump between two frames is checked with the next frame
 LARGE_PIXELS = 4_000_000  # each thread keeps frames, so that larger frames get few threads
 LARGE_FRAME_THREADS = 4
 GAP_SECONDS = 1  # without a frame, which is reported
 KNOWN_ENDS = 256  # streams whose end is remembered
 
-Frame = TypeVar("Frame", av.AudioFrame, av.VideoFrame)
 # position of a stream among those of its kind, in an open file
 SelectStream = Callable[[av.container.InputContainer], int]
-
-
-@dataclass
-class TimedFrame(Generic[Frame]):
-    """A decoded frame.
-
-    Attributes:
-        frame: The frame.
-        time: Seconds after the start of the file; None if the file has no timestamp for it.
-    """
-
-    frame: Frame
-    time: Fraction | None
 
 
 def check_size(path: str | Path, stream: Any) -> None:
@@ -64,6 +51,14 @@ def check_size(path: str | Path, stream: Any) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _State:
+    """What is known at a frame from those before it: their clock, and the end of the latest one in seconds."""
+
+    clock: Clock[Any]
+    end: Fraction
+
+
 class _FlushError(Exception):
     """A damaged packet was only noticed when the decoder's threads ended, which loses the frames behind it."""
 
@@ -74,73 +69,6 @@ class NothingDecodedError(Exception):
 
 # by file and stream: seconds after the start of the file after which the stream has no frame
 _ends: dict[tuple[FileIdentity, StreamKind, int], Fraction] = {}
-
-
-class _Clock(Generic[Frame]):
-    """Repairs the times of a stream's frames: single wrong timestamps, and a clock that starts again.
-
-    Attributes:
-        end: Seconds at which the last frame ends.
-    """
-
-    def __init__(self) -> None:
-        self.end = Fraction(0)
-        self._last: Fraction | None = None  # of the timestamps
-        self._shift = Fraction(0)
-        self._held: tuple[TimedFrame[Frame], Fraction] | None = None  # a frame after a jump, and its duration
-
-    def add(self, timed: TimedFrame[Frame], duration: Fraction) -> Iterator[TimedFrame[Frame]]:
-        """The frames whose time is certain after `timed`."""
-        if self._held is not None and timed.time is not None:
-            yield self._judged(*self._held, timed.time)
-            self._held = None
-        if self._last is not None and timed.time is not None and abs(timed.time - self._last) > JUMP_SECONDS:
-            self._held = timed, duration
-        else:
-            yield self._timed(timed, duration)
-
-    def is_regular(self) -> bool:
-        """Whether a frame shortly after the last one has the right time."""
-        return self._held is None and not self._shift
-
-    def follow(self, timed: TimedFrame[Frame], duration: Fraction) -> None:
-        """Continue after a frame that needed no check."""
-        self._timed(timed, duration)
-
-    def flush(self) -> Iterator[TimedFrame[Frame]]:
-        """The last frame, if its time is not certain."""
-        if self._held is not None:
-            timed, duration = self._held
-            assert timed.time is not None
-            assert self._last is not None
-            plausible = 0 < timed.time - self._last < LONGEST_FRAME_SECONDS
-            yield self._judged(timed, duration, timed.time if plausible else self._last)
-            self._held = None
-
-    def _judged(self, held: TimedFrame[Frame], duration: Fraction, following: Fraction) -> TimedFrame[Frame]:
-        """The frame after a jump, given the time of the frame that follows it."""
-        assert held.time is not None
-        assert self._last is not None
-        continues = following >= held.time
-        if held.time < self._last:
-            continues = held.time <= following <= held.time + JUMP_SECONDS
-        if not continues:  # this timestamp alone is wrong
-            time = self.end - self._shift
-            last = self._last
-            timed = self._timed(TimedFrame(held.frame, time), duration)
-            self._last = last
-            return timed
-        if held.time < self._last:  # the clock has started again
-            self._shift += self.end - (held.time + self._shift)
-        return self._timed(held, duration)
-
-    def _timed(self, timed: TimedFrame[Frame], duration: Fraction) -> TimedFrame[Frame]:
-        if timed.time is None:
-            self.end += duration
-            return timed
-        self._last = timed.time
-        self.end = timed.time + self._shift + duration
-        return TimedFrame(timed.frame, timed.time + self._shift) if self._shift else timed
 
 
 class StreamDecoder(Generic[Frame]):
@@ -168,6 +96,8 @@ class StreamDecoder(Generic[Frame]):
         self._failure = ""  # the first error
         self._begin = Fraction(0)  # timestamp of time 0
         self._end = Fraction(0)  # of the last frame
+        self._clock: Clock[Frame] = Clock()
+        self._known = True  # where the frames are in the file
 
     def frames(self, start: Fraction = Fraction(0)) -> Generator[TimedFrame[Frame], None, None]:
         """The frames from `start` seconds after the start of the file on; the first ones are before `start`.
@@ -194,7 +124,7 @@ class StreamDecoder(Generic[Frame]):
             if end is not None and end <= start:
                 self.finished = True
                 return
-        yield from self._from_the_beginning(start)
+        yield from self._without_seeking(start)
 
     def time_of(self, frame: av.AudioFrame | av.VideoFrame) -> Fraction | None:
         """Seconds after the start of the file; None if the file has no timestamp for the frame."""
@@ -202,10 +132,12 @@ class StreamDecoder(Generic[Frame]):
             return None
         return frame.pts * frame.time_base - self._begin
 
-    def _from_the_beginning(self, start: Fraction) -> Generator[TimedFrame[Frame], None, None]:
+    def _without_seeking(self, start: Fraction) -> Generator[TimedFrame[Frame], None, None]:
         count, last = 0, None
+        # a part after which another one may follow
+        frames = self._open(start, None) if start <= SEEK_SECONDS[0] else self._forward(start)
         try:
-            for timed in self._open(start, None):
+            for timed in frames:
                 count += 1
                 last = timed.time
                 yield timed
@@ -223,18 +155,7 @@ class StreamDecoder(Generic[Frame]):
         """Frames after a seek, or from the beginning; none if the seek fails; records damage from `start` on."""
         self.finished = False
         with open_container(self.path) as container:
-            self._index = self.select(container)
-            stream: Any = getattr(container.streams, self.kind)[self._index]
-            self.stream = stream
-            self._begin = file_start(container)
-            if self.kind == "video":
-                check_size(self.path, stream)
-                stream.thread_type = "AUTO"
-                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-                if stream.width * stream.height > LARGE_PIXELS:
-                    stream.codec_context.thread_count = LARGE_FRAME_THREADS
-            if threads:
-                stream.codec_context.thread_count = threads
+            self._select(container, threads)
             if seek is not None:
                 try:
                     container.seek(int((self._begin + seek) * av.time_base), backward=True)
@@ -242,69 +163,121 @@ class StreamDecoder(Generic[Frame]):
                     return
             yield from self._decoded(container, start, after_seek=seek is not None)
 
+    def _forward(self, start: Fraction) -> Generator[TimedFrame[Frame], None, None]:
+        """Frames from shortly before `start` on, by the pass that read the part before, or by a new one."""
+        self.finished = False
+        key = (file_identity(self.path), self.kind, self._index)
+        forward: ForwardPass[_State] | None = take(key, start - SEEK_SECONDS[0])
+        if forward is None:
+            container = open_container(self.path)
+            self._select(container)
+            forward = ForwardPass(container, self.stream)
+        self.stream, self._begin = forward.stream, file_start(forward.container)
+        try:
+            yield from self._decoded(forward.container, start, after_seek=False, forward=forward)
+        finally:
+            give_back(key, forward)
+
+    def _select(self, container: av.container.InputContainer, threads: int = 0) -> None:
+        """Choose the stream of an open file, and how it is decoded."""
+        self._index = self.select(container)
+        stream: Any = getattr(container.streams, self.kind)[self._index]
+        self.stream = stream
+        self._begin = file_start(container)
+        if self.kind == "video":
+            check_size(self.path, stream)
+            stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            if stream.width * stream.height > LARGE_PIXELS:
+                stream.codec_context.thread_count = LARGE_FRAME_THREADS
+        if threads:
+            stream.codec_context.thread_count = threads
+
     def _decoded(
-        self, container: av.container.InputContainer, start: Fraction, after_seek: bool
+        self,
+        container: av.container.InputContainer,
+        start: Fraction,
+        after_seek: bool,
+        forward: ForwardPass[_State] | None = None,
     ) -> Generator[TimedFrame[Frame], None, None]:
-        self._end = Fraction(0)
-        clock: _Clock[Frame] = _Clock()
-        known = not after_seek  # after a seek, frames without a timestamp are somewhere
+        """The frames of an open file with checked times; a forward pass goes on where it can."""
+        self._clock, self._end = Clock(), Fraction(0)
+        if forward is not None and forward.state is not None:
+            self._clock, self._end = copy(forward.state.clock), forward.state.end
+        self._known = not after_seek  # after a seek, frames without a timestamp are somewhere
         complete = False  # no packet was skipped since the last frame
         last_pts = usual_pts = -1
         regular: TimedFrame[Frame] | None = None  # the last frame, if the clock need not check it
-        for packet in self._packets(container):
+        packets = self._packets(container)
+        for packet in packets if forward is None else forward.packets(packets):
             try:
                 frames = packet.decode()
             except (FFmpegError, OSError) as error:
-                self._follow(clock, regular)
+                self._follow(regular)
                 regular = None
-                self._record(packet, start, known, error)
+                self._record(packet, start, error)
                 complete = False
                 if packet.size == 0 and self.kind == "video" and self.stream.codec_context.thread_count != 1:
                     raise _FlushError from error
                 continue
             for frame in frames:
-                time = self.time_of(frame)
                 pts = frame.pts
-                if complete and pts is not None and 0 < pts - last_pts <= usual_pts:
+                marked = forward is not None and forward.needs_mark(pts)
+                if complete and not marked and pts is not None and 0 < pts - last_pts <= usual_pts:
                     last_pts = pts
-                    regular = TimedFrame(frame, time)
+                    regular = TimedFrame(frame, self.time_of(frame))
                     report_progress()
                     yield regular
                     continue
-                self._follow(clock, regular)
+                self._follow(regular)
                 regular = None
-                known = known or time is not None
-                if known:
-                    for timed in clock.add(TimedFrame(frame, time), self._duration(frame)):
-                        self._stamp(timed)
-                        if complete:
-                            self._record_gap(timed, start)
-                        if clock.end > self._end:  # frames without an advance in time are no progress
-                            report_progress()
-                        self._end = max(self._end, clock.end)
-                        complete = True
-                        yield timed
-                    usual_pts = -1
-                    if pts is not None and frame.time_base is not None and clock.is_regular():
-                        last_pts, usual_pts = pts, int(GAP_SECONDS / frame.time_base)
-        self._follow(clock, regular)
-        for timed in clock.flush():
+                state = _State(copy(self._clock), self._end)
+                for timed in self._checked(frame, start, complete):
+                    if forward is not None and marked and timed.frame is frame and timed.time is not None:
+                        forward.mark(pts, timed.time, state)
+                    complete = True
+                    yield timed
+                usual_pts = -1
+                if pts is not None and frame.time_base is not None and self._clock.is_regular():
+                    last_pts, usual_pts = pts, int(GAP_SECONDS / frame.time_base)
+        self._follow(regular)
+        yield from self._rest(container)
+
+    def _checked(self, frame: Frame, start: Fraction, complete: bool) -> Iterator[TimedFrame[Frame]]:
+        """The frames whose time is certain after `frame`; records gaps where no packet was skipped."""
+        time = self.time_of(frame)
+        self._known = self._known or time is not None
+        if not self._known:
+            return
+        for timed in self._clock.add(TimedFrame(frame, time), self._duration(frame)):
+            self._stamp(timed)
+            if complete:
+                self._record_gap(timed, start)
+            if self._clock.end > self._end:  # frames without an advance in time are no progress
+                report_progress()
+            self._end = max(self._end, self._clock.end)
+            complete = True
+            yield timed
+
+    def _rest(self, container: av.container.InputContainer) -> Iterator[TimedFrame[Frame]]:
+        """The frames whose time was not certain before the end of the file. Compares the length with the header."""
+        for timed in self._clock.flush():
             self._stamp(timed)
             yield timed
-        self._end = max(self._end, clock.end)
+        self._end = max(self._end, self._clock.end)
         self.finished = True
-        if known:
+        if self._known:
             if self.damage is not None:
                 compare_lengths(self.path, container, self._end, self.damage)
             if len(_ends) >= KNOWN_ENDS:
                 _ends.clear()
             _ends[file_identity(self.path), self.kind, self._index] = self._end
 
-    def _follow(self, clock: _Clock[Frame], regular: TimedFrame[Frame] | None) -> None:
+    def _follow(self, regular: TimedFrame[Frame] | None) -> None:
         """Take note of frames that the clock did not need to check."""
         if regular is not None:
-            clock.follow(regular, self._duration(regular.frame))
-            self._end = max(self._end, clock.end)
+            self._clock.follow(regular, self._duration(regular.frame))
+            self._end = max(self._end, self._clock.end)
 
     def _stamp(self, timed: TimedFrame[Frame]) -> None:
         """The frame itself also gets its repaired time, which filters pass on."""
@@ -338,14 +311,14 @@ class StreamDecoder(Generic[Frame]):
         if gap > GAP_SECONDS:
             self.damage.add(Damage(self.kind, float(self._end), float(gap), packets=0))
 
-    def _record(self, packet: Any, start: Fraction, known: bool, error: FFmpegError | OSError) -> None:
+    def _record(self, packet: Any, start: Fraction, error: FFmpegError | OSError) -> None:
         """Record a damaged packet that belongs to the requested part."""
         reason = error.strerror or str(error)
         self._failure = self._failure or reason
         time = self._end
         if packet.pts is not None and packet.time_base is not None:
             time = packet.pts * packet.time_base - self._begin
-        elif not known:
+        elif not self._known:
             return
         if time < start or self.damage is None:
             return

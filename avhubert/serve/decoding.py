@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from avhubert.data.forward import close_passes
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.video import MediaInfo, probe
 from avhubert.errors import MediaError
@@ -113,6 +114,7 @@ def _load_face_models() -> None:
 
 
 def _probe(path: Path, streams: StreamChoice) -> tuple[MediaInfo, DamageLog]:
+    close_passes()  # over the file of the last request, which may have been given up
     damage = DamageLog()
     return probe(path, streams, damage), damage
 
@@ -123,4 +125,6 @@ def _read(
     reader = make(path, use_audio, use_video)
     reader.streams = streams
     chunk = reader.read(start)
+    if chunk is None or chunk.final:
+        close_passes()  # Windows deletes no open file
     return _Reading(chunk, reader.use_video, reader.damage)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections import Counter
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +13,11 @@ import av
 import numpy as np
 import pytest
 
+from avhubert.data import forward, packets
 from avhubert.data.audio import read_audio
+from avhubert.data.forward import OPEN_PASSES, ForwardPass, close_passes
 from avhubert.data.media import DamageLog
-from avhubert.data.packets import TimedFrame, _Clock
+from avhubert.data.timestamps import Clock, TimedFrame
 from avhubert.data.video import probe, read_frames, thumbnails
 from avhubert.errors import MediaError
 from tests.data.recordings import Recording, audio_file, break_packets, moving, speech
@@ -187,8 +191,6 @@ class _Unseekable:
 def test_seeking_that_fails_falls_back_to_decoding_from_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    from avhubert.data import packets
-
     with Recording(tmp_path / "vlc.mp4") as recording:
         recording.write_both(recording.audio_stream(), recording.video_stream(), 6)
     audio, frames = read_audio(tmp_path / "vlc.mp4", 3, 5), list(read_frames(tmp_path / "vlc.mp4", 3, 5))
@@ -201,8 +203,6 @@ def test_seeking_that_fails_falls_back_to_decoding_from_the_start(
 
 
 def test_a_seek_that_lands_too_late_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avhubert.data import packets
-
     path = audio_file(tmp_path / "a.mkv", speech(9), "flac")
     expected = read_audio(path, 4, 6)
     opened = packets.open_container
@@ -243,7 +243,7 @@ def test_single_wrong_timestamps_are_repaired() -> None:
     duration = Fraction(1, 25)
 
     def times(*given: float) -> list[float]:
-        clock: _Clock[av.AudioFrame] = _Clock()
+        clock: Clock[av.AudioFrame] = Clock()
         timed = [TimedFrame(frame, Fraction(time).limit_denominator(100)) for time in given]
         repaired = [frame for each in timed for frame in clock.add(each, duration)]
         return [float(frame.time) for frame in [*repaired, *clock.flush()]]
@@ -270,3 +270,91 @@ def test_frames_that_are_too_large_are_an_error(tmp_path: Path) -> None:
         probe(tmp_path / "huge.avi")
     with pytest.raises(MediaError, match="scale the video down"):
         list(read_frames(tmp_path / "huge.avi"))
+
+
+# --------------------------------------------------------------------------- files without seeking
+@pytest.fixture
+def demuxed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Seeking fails in every file; counts the packets that are demuxed, by the kind of their stream."""
+    count: Counter[str] = Counter()
+    opened = packets.open_container
+
+    class Counting(_Unseekable):
+        def demux(self, stream: av.stream.Stream) -> Iterator[av.Packet]:
+            for packet in self._container.demux(stream):
+                count[stream.type] += 1
+                yield packet
+
+    monkeypatch.setattr(packets, "open_container", lambda path: Counting(opened(path), OSError(errno.EIO, "no")))
+    close_passes()
+    return count
+
+
+def windows(path: Path, passes: int = 2) -> Iterator[tuple[int, list[int], np.ndarray]]:
+    """Parts of 5 s that overlap by 2 s, as transcription reads them: start, columns of the frames, samples."""
+    for start in range(0, 19, 3):
+        for _ in range(passes):
+            columns = [column(frame) for frame in read_frames(path, start, start + 5)]
+        yield start, columns, read_audio(path, start, start + 5)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("v.mp4", "libx264"), ("v.avi", "mpeg4")])
+def test_parts_of_a_file_without_seeking_are_read_in_one_pass(
+    tmp_path: Path, demuxed: Counter[str], name: str, codec: str
+) -> None:
+    path = tmp_path / name
+    with Recording(path) as recording:
+        audio = recording.audio_stream("libmp3lame" if name.endswith("avi") else "aac")
+        recording.write_both(audio, recording.video_stream(codec), 20)
+    frames, samples = [column(frame) for frame in read_frames(path)], read_audio(path)
+    demuxed.clear()
+    for start, columns, part in windows(path):
+        assert columns == frames[25 * start : 25 * start + 125]
+        expected = samples[16_000 * start : 16_000 * (start + 5)]
+        assert np.abs(part.astype(int) - expected)[:79_000].mean() < 20  # the decoder has less history
+    # the first part of a file is read before it is known that seeking fails, each time from the beginning
+    assert 500 <= demuxed["video"] < 500 + 2 * 250
+    assert demuxed["audio"] < 1.5 * (20 * 16_000 / 576 + 60)
+
+
+def test_the_clock_of_a_joined_file_goes_on_in_a_later_part(tmp_path: Path, demuxed: Counter[str]) -> None:
+    for name in ("1.ts", "2.ts"):
+        with Recording(tmp_path / name) as recording:
+            recording.write_both(recording.audio_stream(), recording.video_stream(), 10)
+    path = tmp_path / "joined.ts"
+    path.write_bytes((tmp_path / "1.ts").read_bytes() + (tmp_path / "2.ts").read_bytes())
+    frames = [column(frame) for frame in read_frames(path)]
+    demuxed.clear()
+    assert all(columns == frames[25 * start : 25 * start + 125] for start, columns, _ in windows(path))
+    assert demuxed["video"] < 1050
+
+
+def test_a_part_before_the_last_one_and_a_changed_file_are_read_again(tmp_path: Path, demuxed: Counter[str]) -> None:
+    with Recording(tmp_path / "v.mp4") as recording:
+        recording.write_both(recording.audio_stream(), recording.video_stream(), 30)
+    read = lambda start: [column(frame) for frame in read_frames(tmp_path / "v.mp4", start, start + 2)]  # noqa: E731
+    assert read(20) == [index % 160 for index in range(500, 550)]
+    assert read(10) == [index % 160 for index in range(250, 300)]
+    with Recording(tmp_path / "v.mp4") as recording:
+        recording.write_video(recording.video_stream(), [moving(index + 7) for index in range(750)])
+    assert read(20) == [(index + 7) % 160 for index in range(500, 550)]
+
+
+def test_the_packets_that_are_kept_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = audio_file(tmp_path / "a.mkv", speech(30), "flac")
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        kept: ForwardPass[None] = ForwardPass(container, stream)
+        monkeypatch.setattr("avhubert.data.forward.MAX_BYTES", 20_000)
+        sizes = [packet.size for packet in kept.packets(container.demux(stream))]
+        assert sum(sizes) > 100_000
+        assert not kept.go_to(Fraction(100))  # no packet has a mark, and the first one is gone
+        assert sum(packet.size for packet in kept.packets(iter(()))) <= 20_000
+
+
+def test_only_a_few_passes_stay_open(tmp_path: Path, demuxed: Counter[str]) -> None:
+    for number in range(OPEN_PASSES + 3):
+        read_audio(audio_file(tmp_path / f"{number}.m4a", speech(6), "aac"), 4, 5)
+    assert len(forward._idle) == OPEN_PASSES
+    close_passes()
+    assert not forward._idle
