@@ -128,6 +128,11 @@ def share(default: float, help: str) -> Any:
     return key(default, help, lowest=0, highest=1)
 
 
+def variation(what: str) -> Any:
+    """The largest relative change, drawn for each clip; 0: none. Above 0.9, nothing would be left of the original."""
+    return key(0.0, f"Largest relative change of {what}; 0: none.", lowest=0, highest=0.9)
+
+
 def positive(default: Any, help: str, unit: str = "") -> Any:
     """A number above 0, or a list of them."""
     return key(default, help, unit=unit, above=0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from avhubert.config.fields import choice, group, key, not_negative, positive, required, share
+from avhubert.config.fields import choice, group, key, not_negative, positive, required, share, variation
 from avhubert.constants import AUDIO_DIM, MODALITIES
 
 
@@ -128,6 +128,15 @@ class FinetuneDataConfig(DataConfig):
         0.0, "Mean number of masked spans in each stream of a training clip; 0: none.", "spans per second"
     )
     time_mask_frames: int = positive(10, "Longest masked span.", "frames")
+    vary_speed: float = variation("the speed of a training clip, video and audio together; the pitch changes too")
+    vary_formants: float = variation("the formants of a training clip's voice (vocal tract length)")
+    vary_tone: float = not_negative(
+        0.0, "Largest gain or loss of a training clip's audio, which varies smoothly with the frequency.", "dB"
+    )
+    vary_scale: float = variation("the size of the mouth in a training clip")
+    vary_rotation: float = not_negative(0.0, "Largest rotation of a training clip's frames.", "degrees")
+    vary_light: float = variation("gamma, contrast and brightness of a training clip's frames")
+    vary_sharpness: float = variation("the resolution of a training clip's frames; it only becomes lower")
 
 
 @dataclass

@@ -217,6 +217,15 @@ class _Segment:
         return round(self.start * SAMPLE_RATE), np.concatenate([np.zeros(0, np.int16), *self.resampled])
 
 
+def resample(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Resample int16 [N] at `rate` to 16 kHz; the duration stays the same."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="s16", layout="mono")
+    frame.sample_rate = rate
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+    parts = [part.to_ndarray()[0] for chunk in (frame, None) for part in resampler.resample(chunk)]
+    return np.concatenate([np.zeros(0, np.int16), *parts])
+
+
 def write_wav(path: str | Path, samples: np.ndarray) -> None:
     """Write samples int16 [N] as a 16 kHz mono wav file, atomically; equal samples give equal bytes."""
     with atomic_path(path) as temporary:

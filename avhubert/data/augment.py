@@ -1,4 +1,4 @@
-"""All random choices about a clip: modality, crop and flip, noise, video corruption, time masks, start of a crop.
+"""All random choices about a clip: modality, crop, flip, noise, corruption, variation, time masks, start of a crop.
 
 Each choice has its own random generator, keyed by (seed, epoch, clip index, choice) in training and by the clip's id in
 evaluation. The choices do not depend on the worker, the rank or the order of loading.
@@ -16,11 +16,14 @@ import numpy as np
 from torch import Tensor
 
 from avhubert.config.schema import DataConfig, FinetuneDataConfig
-from avhubert.constants import CROP_SIZE, FRAME_RATE, MODALITIES, MOUTH_SIZE
+from avhubert.constants import CROP_SIZE, FILTERS, FRAME_RATE, MODALITIES, MOUTH_SIZE
 from avhubert.data.corruption import parse_corruption
+from avhubert.data.filterbank import VoiceChange
 from avhubert.data.manifest import Clip
+from avhubert.data.variation import ImageChange
 from avhubert.errors import ConfigError
 
+TONE_WAVES = 3  # of the frequency, whose sum is the gain of a filter
 CROP_OFFSETS = MOUTH_SIZE - CROP_SIZE + 1  # possible offsets of the crop in a mouth clip, in each direction
 
 
@@ -33,6 +36,9 @@ class Choice(IntEnum):
     START = 3
     TIME_MASK = 4
     CORRUPTION = 5
+    SPEED = 6
+    IMAGES = 7
+    VOICE = 8
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,42 @@ class Augmentation:
             return None
         return config.faults[rng.integers(len(config.faults))], f"{self._seed} {epoch} {clip.id}"
 
+    def speed(self, index: int, epoch: int) -> float:
+        """The speed of a clip relative to the recorded one."""
+        config = self._finetuning
+        if config is None or not config.vary_speed:
+            return 1.0
+        return _around_1(self._rng(Choice.SPEED, index, epoch), config.vary_speed)
+
+    def images(self, index: int, epoch: int) -> ImageChange | None:
+        """How the frames of a clip change in fine-tuning; None: not at all."""
+        config = self._finetuning
+        if config is None or not any(
+            (config.vary_scale, config.vary_rotation, config.vary_light, config.vary_sharpness)
+        ):
+            return None
+        rng = self._rng(Choice.IMAGES, index, epoch)
+        return ImageChange(
+            scale=_around_1(rng, config.vary_scale),
+            degrees=rng.uniform(-config.vary_rotation, config.vary_rotation),
+            sharpness=1 - rng.uniform(0, config.vary_sharpness),
+            gamma=_around_1(rng, config.vary_light),
+            contrast=_around_1(rng, config.vary_light),
+            brightness=rng.uniform(-0.5, 0.5) * config.vary_light,
+        )
+
+    def voice(self, index: int, epoch: int) -> VoiceChange | None:
+        """How the voice of a clip changes in fine-tuning; None: not at all."""
+        config = self._finetuning
+        if config is None or not (config.vary_formants or config.vary_tone):
+            return None
+        rng = self._rng(Choice.VOICE, index, epoch)
+        formants = round(_around_1(rng, config.vary_formants), 2)  # few different filterbanks are kept in memory
+        waves, phases = rng.uniform(-1, 1, TONE_WAVES), rng.uniform(0, 2 * np.pi, TONE_WAVES)
+        periods = np.arange(1, TONE_WAVES + 1) / 2 * np.linspace(0, 2 * np.pi, FILTERS)[:, None]
+        gains: np.ndarray = (waves * np.sin(periods + phases)).mean(1)
+        return VoiceChange(formants, config.vary_tone * gains)
+
     def noise(self, clip: Clip, index: int, epoch: int) -> NoiseDraw | None:
         """The noise of a clip; None: no noise."""
         if self._training:
@@ -188,3 +230,8 @@ class Augmentation:
         else:
             rng = np.random.default_rng([*hashlib.sha256(clip_id.encode()).digest(), Choice.START])
         return int(rng.integers(0, frames - size + 1))
+
+
+def _around_1(rng: np.random.Generator, largest: float) -> float:
+    """A factor between 1 / (1 + largest) and 1 + largest; the logarithm is uniform."""
+    return float(np.exp(rng.uniform(-1, 1) * np.log1p(largest)))

@@ -20,6 +20,7 @@ from avhubert.data.manifest import DRIFT_SECONDS, Clip
 from avhubert.data.noise import mix, snr_of
 from avhubert.data.shards import clip_frames, clip_samples
 from avhubert.data.tokenizer import Tokenizer
+from avhubert.data.variation import change_images, change_speed_of_frames, change_speed_of_samples, frames_at_speed
 from avhubert.data.video import transform
 from avhubert.errors import DataError, MediaError
 
@@ -95,7 +96,7 @@ class ClipDataset:
         streams = clip.streams(MODALITIES[self.augmentation.modality(clip, index, epoch)])
         try:
             video = self._video(clip, index, epoch) if "video" in streams else None
-            frames = clip.frames if video is None else len(video)
+            frames = self._frames(clip, index, epoch) if video is None else len(video)
             audio = self._audio(clip, index, epoch, frames) if "audio" in streams else None
         except MediaError as error:
             raise MediaError(f"clip '{clip.id}': {error}", clip_id=clip.id) from error
@@ -104,6 +105,10 @@ class ClipDataset:
         if self._texts is not None and self._tokenizer is not None:
             tokens = [*self._tokenizer.encode(self._texts[index]), EOS]
         return Example(index, epoch, clip.id, frames, audio, video, [rows[index] for rows, _ in self._labels], tokens)
+
+    def _frames(self, clip: Clip, index: int, epoch: int) -> int:
+        """Frames of a clip without its video, at the speed of this epoch."""
+        return frames_at_speed(clip.frames, self.augmentation.speed(index, epoch))
 
     def _video(self, clip: Clip, index: int, epoch: int) -> Tensor:
         frames = clip_frames(clip.video)
@@ -114,6 +119,12 @@ class ClipDataset:
             )
         if self._corruption is not None:
             frames = corrupt(frames, self._corruption, clip.id)
+        speed = self.augmentation.speed(index, epoch)
+        if speed != 1:
+            frames = change_speed_of_frames(frames, speed)
+        images = self.augmentation.images(index, epoch)
+        if images is not None:
+            frames = change_images(frames, images)
         corruption = self.augmentation.corruption(clip, index, epoch)
         if corruption is not None:
             frames = corrupt(frames, *corruption)
@@ -122,10 +133,13 @@ class ClipDataset:
 
     def _audio(self, clip: Clip, index: int, epoch: int, frames: int) -> Tensor:
         samples = clip_samples(clip.audio)
+        speed = self.augmentation.speed(index, epoch)
+        if speed != 1:
+            samples = change_speed_of_samples(samples, speed)
         noise = self.augmentation.noise(clip, index, epoch)
         if noise is not None:
             samples = mix(samples, [read_audio(file) for file in noise.files], noise.snr)
-        return audio_features(samples, frames)
+        return audio_features(samples, frames, self.augmentation.voice(index, epoch))
 
     def measured_snr(self, index: int) -> float | None:
         """Measure the SNR in dB of a clip's mixture in evaluation; None if no noise is mixed in."""

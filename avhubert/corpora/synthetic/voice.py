@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
 
-from avhubert.constants import SAMPLE_RATE
 from avhubert.corpora.synthetic.text import spoken
+from avhubert.data.audio import resample
 from avhubert.errors import ConfigError
 
 ACCENTS = (
@@ -144,7 +143,7 @@ def say(words: Sequence[str], voice: Voice) -> Speech:
         Segment(word, phones[first].start, phones[last - 1].end)
         for word, first, last in zip(words, edges, edges[1:], strict=False)
     )
-    return Speech(_resample(audio, rate), spans, phones)
+    return Speech(resample(audio, rate), spans, phones)
 
 
 def _closure_start(audio: np.ndarray, burst: int, rate: int, earliest: int) -> int:
@@ -205,12 +204,3 @@ def _synthesise(text: str, voice: Voice) -> tuple[int, np.ndarray, list[tuple[in
         _ctypes.dlclose(library._handle)
     audio = np.concatenate(chunks)
     return rate, audio, [*events, (_END, len(audio), "")]
-
-
-def _resample(audio: np.ndarray, rate: int) -> np.ndarray:
-    """int16 [N] at `rate` → int16 at 16 kHz, of the same duration."""
-    frame = av.AudioFrame.from_ndarray(audio[None], format="s16", layout="mono")
-    frame.sample_rate = rate
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    parts = [part.to_ndarray()[0] for chunk in (frame, None) for part in resampler.resample(chunk)]
-    return np.concatenate(parts)
