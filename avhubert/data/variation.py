@@ -84,11 +84,13 @@ def change_images(frames: np.ndarray, change: ImageChange) -> np.ndarray:
     if change.sharpness < 1:
         small = (max(1, round(height * change.sharpness)), max(1, round(width * change.sharpness)))
         images = F.interpolate(F.adaptive_avg_pool2d(images, small), (height, width), mode="bilinear")
-    return _light(change).take(images[0].round_().clamp_(0, 255).byte().numpy())
+    changed: np.ndarray = _light(change).take(images[0].round_().clamp_(0, 255).byte().numpy())
+    return changed
 
 
 def _light(change: ImageChange) -> np.ndarray:
     """The new gray level of each of the 256 levels, uint8 [256]."""
     levels = (np.arange(256) / 255) ** change.gamma
     levels = (levels - 0.5) * change.contrast + 0.5 + change.brightness
-    return np.rint(levels.clip(0, 1) * 255).astype(np.uint8)
+    rounded: np.ndarray = np.rint(levels.clip(0, 1) * 255).astype(np.uint8)
+    return rounded
