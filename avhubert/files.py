@@ -10,10 +10,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 LONGEST_NAME = 230  # bytes; file systems allow 255, and endings such as _face2.mp4 are added
 LONGEST_STEM = 200  # bytes; a temporary name has at least 14 more
+# the name of what is being written, or of the directory that it replaces
+TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\w{8}\.(?:part(?P<suffix>\.[^.]+)?|old)", re.DOTALL)
 SET_CACHE = "set AVHUBERT_CACHE to a folder that you can write to"
 LOCK_POLL_SECONDS = 0.2
 _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # another process holds the lock
@@ -48,23 +51,21 @@ def temporary_stem(path: Path) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with the same suffix, and rename it to `path` at the end of the block.
 
-    If the block raises, the temporary file is removed and `path` is unchanged.
+    If the block raises, the temporary file is removed and `path` is unchanged. Temporary files that killed processes
+    left of the same `path` are removed.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{temporary_stem(path)}.", suffix=f".part{path.suffix}")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "r+b") as written:  # Windows syncs only files open for writing
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        platforms.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    _remove_stale(path.parent, temporary_stem(path), path.suffix)
+    with _temporary(lambda: _make_file(path)) as temporary:
+        try:
+            yield temporary
+            with open(temporary, "r+b") as written:  # Windows syncs only files open for writing
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            platforms.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -72,25 +73,99 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield a temporary directory beside `path` and rename it to `path` at the end of the block.
 
     An existing directory at `path` is replaced as a whole, and only at the end. If the block raises, it is unchanged.
+    Temporary directories that killed processes left of the same `path` are removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    _remove_stale(path.parent, path.name)
+    with _temporary(lambda: _make_directory(path, ".part")) as temporary:
+        temporary.chmod(0o777 & ~_umask())
+        try:
+            yield temporary
+            if path.exists():
+                with _temporary(lambda: _make_directory(path, ".old")) as old:
+                    platforms.replace(path, old / "was")
+                    platforms.replace(temporary, path)
+                    shutil.rmtree(old)
+            else:
+                platforms.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def _make_file(path: Path) -> Path:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{temporary_stem(path)}.", suffix=f".part{path.suffix}")
+    os.close(handle)
+    return Path(name)
+
+
+def _make_directory(path: Path, suffix: str) -> Path:
+    return Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix))
+
+
+def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
-    temporary.chmod(0o777 & ~umask)
-    try:
-        yield temporary
+    return umask
+
+
+@contextlib.contextmanager
+def _temporary(make: Callable[[], Path]) -> Iterator[Path]:
+    """A new temporary file or directory that no other process takes for the leftover of a killed one."""
+    while True:
+        path = make()
+        try:
+            claim = platforms.claim(path)
+        except (BlockingIOError, FileNotFoundError):  # another process took it for a leftover before it was claimed
+            continue
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            platforms.replace(path, old / "was")
-            platforms.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            platforms.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            break
+        _release(claim)
+    try:
+        yield path
+    finally:
+        _release(claim)
+
+
+def _release(claim: int | None) -> None:
+    if claim is not None:
+        os.close(claim)
+
+
+def _remove_stale(folder: Path, stem: str, suffix: str = "") -> None:
+    """Remove what killed processes left of a file or directory; what a living process writes stays."""
+    for path in _temporaries(folder).pop((stem, suffix), []):
+        if path.suffix == ".old" and not (folder / stem).exists():
+            continue  # killed between two renames: it has the only copy
+        with contextlib.suppress(OSError):  # it is being written, or is gone
+            claim = platforms.claim(path)
+            try:
+                if claim is not None:
+                    _remove(path)
+            finally:
+                _release(claim)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+@functools.lru_cache(maxsize=256)
+def _temporaries(folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """Temporary files and directories when this process first writes to a folder, by stem and suffix.
+
+    A folder can have many files, so it is not read for each one that is written.
+    """
+    found: dict[tuple[str, str], list[Path]] = {}
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if match := TEMPORARY.fullmatch(entry.name):
+                found.setdefault((match["stem"], match["suffix"] or ""), []).append(folder / entry.name)
+    return found
 
 
 def remove_directory_leftovers(path: str | Path) -> None:

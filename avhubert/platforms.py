@@ -32,6 +32,31 @@ def lock_file(handle: IO[str]) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def claim(path: Path) -> int | None:
+    """Lock a file or folder that is being written, until the returned descriptor is closed.
+
+    Returns:
+        None where that is impossible: on Windows, which does not rename open files, and on file systems without locks.
+
+    Raises:
+        BlockingIOError: Another claim holds it.
+        OSError: It cannot be opened.
+    """
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return descriptor
+
+
 def replace(source: str | Path, target: str | Path) -> None:
     """Rename a file or folder, over an existing file.
 

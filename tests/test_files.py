@@ -6,6 +6,7 @@ import errno
 import hashlib
 import multiprocessing
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -61,6 +62,73 @@ def test_atomic_directory_leaves_nothing_when_the_block_fails(tmp_path: Path) ->
     with pytest.raises(RuntimeError):
         half_way()
     assert os.listdir(tmp_path) == []
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from avhubert import files
+kind, target = sys.argv[1:]
+with getattr(files, kind)(Path(target)) as temporary:
+    (temporary / "half" if temporary.is_dir() else temporary).write_text("half", encoding="utf-8")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_writer(kind: str, target: Path) -> subprocess.Popen[bytes]:
+    """A process that is in the middle of writing `target`."""
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, kind, str(target)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"writing\n"
+    return writer
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not rename open files")
+@pytest.mark.parametrize("kind", ["atomic_path", "atomic_directory"])
+def test_what_a_killed_process_left_is_removed_by_the_next_write_of_the_same_name(tmp_path: Path, kind: str) -> None:
+    target, other = tmp_path / "long.name.wav", tmp_path / "other.wav"
+    killed = [start_writer(kind, target), start_writer(kind, other)]
+    for writer in killed:
+        writer.kill()
+        writer.communicate()
+    living = start_writer(kind, target)
+    try:
+        assert len(os.listdir(tmp_path)) == 2, "the living one has removed what was left of its name"
+        with getattr(files, kind)(target):
+            pass
+        left = sorted(os.listdir(tmp_path))
+        assert len(left) == 3, "what is being written stays, and the leftovers of other names"
+        assert [name.rpartition(".wav")[0][:6] for name in left if name != target.name] == [".long.", ".other"]
+    finally:
+        living.kill()
+        living.communicate()
+
+
+def test_the_only_copy_of_a_replaced_directory_stays(tmp_path: Path) -> None:
+    """A process was killed after it had moved the old directory away."""
+    target, old = tmp_path / "model", tmp_path / ".model.abcd_123.old"
+    (old / "was").mkdir(parents=True)
+    with files.atomic_directory(target):
+        pass
+    assert old.exists()
+    files._temporaries.cache_clear()
+    with files.atomic_directory(target):
+        pass
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is of Unix")
+def test_without_locks_files_are_written_and_leftovers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def flock(handle: object, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / ".a.abcd1234.part.txt").touch()
+    files.write_text(tmp_path / "a.txt", "a")
+    assert sorted(os.listdir(tmp_path)) == [".a.abcd1234.part.txt", "a.txt"]
 
 
 def test_read_json_names_a_missing_and_a_damaged_file(tmp_path: Path) -> None:

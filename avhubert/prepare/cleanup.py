@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from avhubert.files import temporary_stem
-
-TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>\.\w+)")  # the name of a file that is being written
+from avhubert.files import TEMPORARY, temporary_stem
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
@@ -17,7 +14,7 @@ def remove_leftovers(files: Iterable[Path]) -> None:
     for folder in {path.parent for path in targets}:
         for temporary in folder.glob(".*.part.*"):
             match = TEMPORARY.fullmatch(temporary.name)
-            if match and folder / (match["stem"] + match["suffix"]) in targets:
+            if match and folder / (f"{match['stem']}{match['suffix'] or ''}") in targets:
                 temporary.unlink(missing_ok=True)
 
 
