@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,11 +102,19 @@ def without_interrupts() -> Iterator[None]:
     if is_windows():
         yield
         return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    delayed: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # other threads receive the signal too, and Python handles it in the main thread
+        handler = signal.signal(signal.SIGINT, lambda number, frame: delayed.append(number))
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits this
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+            if delayed:
+                signal.raise_signal(signal.SIGINT)
 
 
 def usable_cores() -> int:

@@ -32,6 +32,7 @@ REPORT_SECONDS = 0.2  # between two messages of a process that its work goes on
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what is wrong is the output folder, not an input
 CRASHED = "the decoder crashed"
 NO_PROGRESS = "no progress"
+NO_MEMORY = "it needs too much memory"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Failure:
     """Why a task has no result.
 
     Attributes:
-        kind: `CRASHED`, `NO_PROGRESS`, or another name that failures can be counted by.
+        kind: `CRASHED`, `NO_PROGRESS`, `NO_MEMORY`, or another name that failures can be counted by.
         reason: The same with details, for the user.
         traceback: Of an unexpected error, for a log.
     """
@@ -59,6 +60,8 @@ def failure_of(error: Exception) -> Failure:
         raise error
     if isinstance(error, OSError) and error.errno in OUTPUT_ERRORS:
         raise error
+    if isinstance(error, MemoryError):
+        return Failure(NO_MEMORY, " ".join(f"{NO_MEMORY} ({error})".split()) if str(error) else NO_MEMORY)
     if isinstance(error, AvhubertError):
         reason = " ".join(str(error).split())
         return Failure(error.kind or reason, reason)
@@ -188,6 +191,8 @@ class _Process(Generic[T, R]):
         if kind != "result":
             return None
         assert self.task is not None
+        if isinstance(value, Failure) and value.kind == NO_MEMORY:
+            return self.fail(value)  # a decoder may not have freed what it had
         task, self.task = self.task, None
         return task, value
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -88,6 +89,31 @@ def test_that_module_imports_nothing_of_the_system_at_its_top() -> None:
     assert names
     assert not names & MODULES
     assert platform_dependent(ONE_PLACE), "the check finds what it looks for"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
+    """Also where another thread receives the signal."""
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    steps = []
+
+    def interrupted() -> None:
+        with platforms.without_interrupts():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            steps.append("in the block")
+        steps.append("after the block")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        end.set()
+        thread.join()
+    assert steps == ["in the block"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def without_encoding(path: Path) -> list[str]:

@@ -69,10 +69,11 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping
     try:
         save_file(dict(state), path, metadata=dict(metadata))
     except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
+        number = re.search(r"os error (\d+)|Os \{ code: (\d+)", str(error))
         if number is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        code = int(number[1] or number[2])  # the second is how older releases of safetensors write it
+        raise OSError(code, os.strerror(code), str(path)) from error
     _sort_metadata(path)
 
 

@@ -8,6 +8,8 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 
+from avhubert.errors import one_line
+
 NOTICES = ("avhubert.devices",)  # loggers whose messages are not part of a command's output, such as a transcript
 
 
@@ -27,8 +29,8 @@ def show(value: object) -> None:
 
 
 def warn(message: object) -> None:
-    """Print one line to stderr, marked as this program's."""
-    print(f"avhubert: {message}", file=sys.stderr, flush=True)
+    """Print one line to stderr, marked as this program's; control characters, as names of files have, are escaped."""
+    print(f"avhubert: {one_line(str(message))}", file=sys.stderr, flush=True)
 
 
 def show_values(values: Mapping[str, object]) -> None:

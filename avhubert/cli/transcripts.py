@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avhubert.cli.output import show, warn
-from avhubert.errors import AvhubertError
+from avhubert.errors import AvhubertError, one_line
 from avhubert.report import progress
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def _show_outputs(result: FileResult, options: BatchOptions, several_files: bool
 
     if options.out:
         for path in result.written:
-            show(path)
+            show(one_line(str(path)))
         return
     for labelled in result.transcripts:
         text = render(labelled.transcript, options.form)
-        labels = ([str(result.file)] if several_files else []) + ([labelled.label] if labelled.label else [])
+        labels = ([one_line(str(result.file))] if several_files else []) + ([labelled.label] if labelled.label else [])
         if labels and options.form == "txt":
             text = f"{', '.join(labels)}: {text}"
         if text:  # no captions: nothing, not even an empty line

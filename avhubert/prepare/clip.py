@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -74,7 +75,7 @@ def prepare_clip(
 ) -> ClipResult:
     """Write DST/video/ID.mp4 and DST/audio/ID.wav of a clip, or return why it is rejected. Runs in a worker.
 
-    Any error rejects only the clip, except those that `failure_of` raises again.
+    Any error rejects only the clip, except MemoryError and those that `failure_of` raises again.
 
     Args:
         clip: The source clip.
@@ -94,6 +95,8 @@ def prepare_clip(
         return ClipResult(
             clip.id, Rejection.from_error(clip.id, error, clip.path), fingerprint=fingerprint + _one_stream(modality)
         )
+    except MemoryError:
+        raise  # the executor replaces the process
     except Exception as error:
         failure = failure_of(error)
         rejection = rejection_of(clip.id, failure)
@@ -184,7 +187,7 @@ def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float, modali
 
 def _audio_beside(video: Path) -> Path | None:
     path = video.with_suffix(".wav")
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # Path.is_file() fails where a name becomes too long
 
 
 def _read_samples(part: MediaPart, path: Path, max_seconds: float) -> np.ndarray:
