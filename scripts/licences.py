@@ -125,6 +125,9 @@ a copyleft licence. What the metadata of a package does not say:
   NVIDIA's own licence. The CPU build does not.
 - **espeakng-loader** (extra `synth`): contains espeak-ng, GPL-3.0-or-later. Only the synthetic corpus needs it.
 - **KenLM** (extra `lm`): LGPL-2.1-or-later.
+- **Built-in model**: its weights are Apache-2.0; they were trained on clips of the GRID corpus (Cooke, Barker,
+  Cunningham, Shao 2006), whose licence, CC BY 4.0, asks for this attribution. `NOTICE` has it in full.
+- **Speech detector** (Silero VAD): MIT; its licence is beside its weights.
 - **Face models** (`avhubert models fetch`): Apache-2.0, by Google; they are not a package.
 - NumPy's and SciPy's wheels contain OpenBLAS (BSD-3-Clause) and GCC's runtime libraries (GPL-3.0 with the exception
   that lets programs of any licence use them).

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def build(sources: Path, out: Path) -> dict[str, bytes]:
 def test_two_builds_have_the_same_bytes(tmp_path: Path) -> None:
     """Whatever the time, the modes of the files, their order on disk and the folder."""
     pytest.importorskip("hatchling", reason="hatchling is not installed (make setup)")
-    names = ("avhubert", "docs/README.md", "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "constraints.txt")
+    names = ("avhubert", "docs/README.md", "README.md", "CHANGELOG.md", "LICENSE", "NOTICE", "pyproject.toml")
     for folder in ("first", "second/deeper"):
         for name in names:
             source, target = PROJECT / name, tmp_path / folder / name
@@ -94,4 +95,12 @@ def test_two_builds_have_the_same_bytes(tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(first[wheel])) as archive:
         names_in_wheel = archive.namelist()
     assert "avhubert/py.typed" in names_in_wheel
+    (sdist,) = (name for name in first if name.endswith(".tar.gz"))
+    with tarfile.open(fileobj=io.BytesIO(first[sdist])) as archive:
+        names_in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    for file in ("README.md", "config.json", "model.safetensors", "tokenizer.model", "sample.mp4", "sample.txt"):
+        assert f"avhubert/builtin/{file}" in names_in_wheel
+        assert f"avhubert/builtin/{file}" in names_in_sdist
+    assert any(name.endswith("/licenses/NOTICE") for name in names_in_wheel)
+    assert "NOTICE" in names_in_sdist
     assert not [name for name in names_in_wheel if not name.startswith(("avhubert/", "avhubert-"))]

@@ -15,7 +15,8 @@ from avhubert.config.validate import to_dict
 from avhubert.model.metadata import LabelSet, ModelMetadata
 
 UNKNOWN = "unknown"
-_OWN_ROWS = {"license", "data", "results"}  # keys of the metadata that are not in the table of the others
+# keys of the metadata that are not in the table of the others
+_OWN_ROWS = {"license", "attribution", "data", "results"}
 _LABELS = ("clusters", "source", "layer", "rate")  # the fields of a label set that the card shows
 
 
@@ -36,6 +37,7 @@ def card(config: ModelFile, parameters: int, name: str | None = None) -> str:
         "Input: 25 fps gray mouth clips of 88×88 and 16 kHz audio. Load it with "
         f"`avhubert.load({json.dumps(name) if name else 'directory'})`.",
         f"**Licence.** {_licence(metadata)}",
+        *([f"**Training data.** {metadata.attribution}"] if metadata.attribution else []),
         *_results(metadata.results),
         "**Intended use.** Research, and captioning or assistance with the consent of the recorded people.",
         "**Sensitive.** Lip reading can transcribe people who cannot be heard and did not consent. Do not use it on\n"
@@ -110,15 +112,31 @@ def _results(results: list[dict[str, Any]] | None) -> list[str]:
         return []
     rows = []
     for row in results:
-        condition = "clean" if row.get("snr") is None else f"{row['snr']} dB {row.get('noise') or 'noise'}"
-        condition += f", video: {row['fault']}" if row.get("fault") else ""
         low, high = row.get("interval") or (None, None)
         interval = "" if low is None else f"{low:.1f} to {high:.1f}"
-        wer = f"{row['wer']:.1f}" if isinstance(row.get("wer"), (int, float)) else UNKNOWN
-        data = PurePath(str(row.get("data", UNKNOWN))).name + f", {row.get('split', 'test')}"
-        rows.append((data, row.get("modality", UNKNOWN), condition, wer, interval, row.get("clips", "")))
+        rows.append(
+            (_data(row), row.get("modality", UNKNOWN), _condition(row), _wer(row), interval, row.get("clips", ""))
+        )
     head = ["data", "modality", "condition", "WER, %", "95 % interval", "clips"]
     return ["**Results.** Word error rates, measured by `avhubert evaluate`:", _table(head, rows)]
+
+
+def result_text(row: dict[str, Any]) -> str:
+    """A row of `results` in words: data, modality, condition and word error rate."""
+    return f"{_data(row)}, {row.get('modality', UNKNOWN)}, {_condition(row)}: WER {_wer(row)} %"
+
+
+def _data(row: dict[str, Any]) -> str:
+    return PurePath(str(row.get("data", UNKNOWN))).name + f", {row.get('split', 'test')}"
+
+
+def _condition(row: dict[str, Any]) -> str:
+    condition = "clean" if row.get("snr") is None else f"{row['snr']} dB {row.get('noise') or 'noise'}"
+    return condition + (f", video: {row['fault']}" if row.get("fault") else "")
+
+
+def _wer(row: dict[str, Any]) -> str:
+    return f"{row['wer']:.1f}" if isinstance(row.get("wer"), (int, float)) else UNKNOWN
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -30,6 +30,7 @@ def save_model(
     metadata: ModelMetadata | None = None,
     weights: dict[str, Tensor] | None = None,
     name: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a model directory. Each file is written whole or not at all; other files in the directory stay.
 
@@ -40,9 +41,11 @@ def save_model(
         metadata: For `config.json` and the card; `model.metadata` is not used.
         weights: The whole state, if `model` has only a part of it (several devices).
         name: The name on the Hugging Face Hub that the card shows in its example.
+        dtype: Number format in which the file has the weights; None: theirs. Every format is read as fp32.
 
     Raises:
         ConfigError: The directory cannot be written.
+        CheckpointError: A weight is too large for `dtype`, or no number.
     """
     directory = files.output_directory(directory)
     config = ModelFile.of(model, metadata or ModelMetadata())
@@ -50,11 +53,21 @@ def save_model(
         with files.atomic_path(directory / TOKENIZER) as temporary:
             temporary.write_bytes(tokenizer)
     whole = model.state_dict() if weights is None else weights
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in whole.items()}
+    state = {name: _stored(name, tensor, dtype) for name, tensor in whole.items()}
     with files.atomic_path(directory / WEIGHTS) as temporary:
         write_safetensors(state, temporary, hashes.header(state, tokenizer))
     files.write_text(directory / CARD, card(config, sum(p.numel() for p in model.parameters()), name))
     files.write_json(directory / CONFIG, config.to_dict())  # last: a folder with it is a model directory
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    stored = tensor.detach().cpu().contiguous()
+    if dtype is None or not stored.is_floating_point():
+        return stored
+    converted = stored.to(dtype)
+    if not converted.isfinite().all():
+        raise CheckpointError(f"{name} has numbers that {str(dtype).removeprefix('torch.')} cannot represent")
+    return converted
 
 
 def save(model: AVHubert | Recognizer, directory: str | Path) -> None:

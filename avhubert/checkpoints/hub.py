@@ -94,7 +94,7 @@ def push_to_hub(
     if license is not None:
         metadata.license = license
     if results is not None:
-        metadata.results = _results(Path(results))
+        metadata.results = read_results(Path(results))
     with tempfile.TemporaryDirectory() as scratch:
         save_model(scratch, model, tokenizer, metadata, name=name)
         with _hub_errors(repository, branch, ConfigError):
@@ -123,7 +123,12 @@ def _public(value: Any) -> Any:
     return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
-def _results(path: Path) -> list[dict[str, Any]]:
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `results.json` of `avhubert evaluate`, for the card, without absolute paths.
+
+    Raises:
+        DataError: The file has no word error rates.
+    """
     content = read_json(path)
     rows = content.get("results") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "wer" in row for row in rows):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from avhubert.checkpoints import hub
+from avhubert.checkpoints import builtin, hub
 from avhubert.checkpoints.config_file import CONFIG
 from avhubert.checkpoints.directory import TOKENIZER, check_tokenizer, load_model
 from avhubert.checkpoints.fairseq import read as fairseq
@@ -19,8 +19,8 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
 
 WHAT_TO_GIVE = (
-    "give a model directory (model.safetensors, config.json), a published checkpoint (.pt) or a name on the Hugging "
-    "Face Hub (org/name)"
+    "give a model directory (model.safetensors, config.json), a published checkpoint (.pt), a name on the Hugging Face "
+    "Hub (org/name) or `builtin`"
 )
 
 
@@ -30,9 +30,10 @@ def load(
     """A model in evaluation mode; a recognizer comes with `.tokenizer` and `.decode_settings`.
 
     Args:
-        source: a model directory, a run directory (its newest weights), a published checkpoint, or "org/name" or
-            "org/name@revision" of the Hugging Face Hub (extra `hub`; from its cache without internet). A path on this
-            disk takes precedence. `.metadata` describes the model's origin.
+        source: a model directory, a run directory (its newest weights), a published checkpoint, "org/name" or
+            "org/name@revision" of the Hugging Face Hub (extra `hub`; from its cache without internet), or "builtin",
+            the small model inside the package. A path on this disk takes precedence over a name on the Hub.
+            `.metadata` describes the model's origin.
         device: cpu, cuda, cuda:N, mps, or auto (a GPU if there is one).
         dtype: number format of the weights (fp32, bf16, fp16 or a torch dtype); None: fp32. The functions that take
             `precision` keep fp32 weights and lower the precision of the products only, which is more accurate.
@@ -49,7 +50,8 @@ def load(
 def _load(source: str | Path) -> AVHubert | Recognizer:
     if not isinstance(source, (str, Path)) or not str(source):
         raise CheckpointError(f"{source!r} is not the name of a model; {WHAT_TO_GIVE}")
-    path = Path(source)
+    builtin.log_use(source)
+    path = Path(builtin.resolve(source))
     if not path.exists() and hub.is_name(source):
         path = hub.fetch(str(source))
     if path.is_file() and path.suffix in (".pt", ".pth"):

@@ -108,7 +108,7 @@ def add_decoding(parser: argparse.ArgumentParser) -> None:
     """--beam, --ctc-weight, --lm, --lm-weight: settings in place of the model's."""
     parser.add_argument("--beam", type=positive, metavar="N", help="beam size; default here and below: the model's")
     parser.add_argument("--ctc-weight", type=share, metavar="W", help="weight of CTC in the score, 0 to 1")
-    parser.add_argument("--lm", metavar="LM", help="language model: a file of `avhubert lm`, or a Hugging Face model")
+    parser.add_argument("--lm", metavar="LM", help="a file of `avhubert lm`, or a Hugging Face model")
     parser.add_argument("--lm-weight", type=float, metavar="W", help="weight of the language model")
 
 

@@ -14,7 +14,9 @@ from avhubert.errors import AvhubertError
 
 def _features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="DATA_OR_FILE", help="data directory, recording or folder of recordings")
-    parser.add_argument("--model", required=True, metavar="MODEL", help="model directory or published checkpoint")
+    parser.add_argument(
+        "--model", required=True, metavar="MODEL", help="model directory, published checkpoint or builtin"
+    )
     parser.add_argument("--layer", type=int, metavar="L", help="0: the encoder's input; default: the encoder's output")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--split", metavar="S", help="split of the data directory (default: all)")
@@ -45,7 +47,7 @@ def _features(options: argparse.Namespace) -> None:
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="CKPT.pt", help="or a model directory, with --to-fairseq")
+    parser.add_argument("source", metavar="CKPT.pt", help="or a model directory, with --to-fairseq")
     parser.add_argument("out", type=Path, metavar="OUT", help="model directory, or file with --to-fairseq")
     parser.add_argument("--to-fairseq", action="store_true", help="write the published format")
 
@@ -60,7 +62,9 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="model directory, published checkpoint or name on the Hub")
+    parser.add_argument(
+        "model", metavar="MODEL", help="model directory, published checkpoint, name on the Hub or builtin"
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to create")
     parser.add_argument(
         "--modality", choices=MODALITY_CHOICES, help="inputs of the encoder (default: those it was fine-tuned with)"
@@ -96,7 +100,9 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", help="one of these, a published checkpoint, or a name on the Hub")
+    parser.add_argument(
+        "path", metavar="PATH", help="one of these, a published checkpoint, a name on the Hub, or builtin"
+    )
     add_streams(parser)
 
 

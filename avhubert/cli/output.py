@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from avhubert.errors import one_line
 
-NOTICES = ("avhubert.devices",)  # loggers whose messages are not part of a command's output, such as a transcript
+# loggers whose messages are not part of a command's output, such as a transcript
+NOTICES = ("avhubert.checkpoints.builtin", "avhubert.devices")
 
 
 def escape_unknown_characters() -> None:

@@ -19,7 +19,7 @@ from avhubert.cli.arguments import (
     snr,
     stream_choice,
 )
-from avhubert.cli.output import show, show_values
+from avhubert.cli.output import show, show_values, warn
 from avhubert.cli.parser import Command
 from avhubert.config import command_defaults as defaults
 from avhubert.errors import ConfigError
@@ -28,7 +28,7 @@ from avhubert.serve.limits import MAX_QUEUE, MAX_RECORDING_SECONDS, MAX_UPLOAD_M
 
 # --------------------------------------------------------------------------- evaluate, compare
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="model directory or published checkpoint")
+    parser.add_argument("model", metavar="MODEL", help="model directory, published checkpoint or builtin")
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory")
     parser.add_argument("--split", default="test", help="split of DATA (default test)")
     parser.add_argument(
@@ -116,14 +116,24 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 # --------------------------------------------------------------------------- transcribe, serve
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=defaults.BUILTIN_MODEL,
+        metavar="MODEL",
+        help="model directory or checkpoint (default: builtin)",
+    )
+
+
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="file, folder or pattern such as 'talks/*.mp4'")
-    parser.add_argument("--model", required=True, metavar="MODEL", help="model directory or published checkpoint")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="file, folder or pattern such as 'talks/*.mp4'")
+    _add_model(parser)
+    parser.add_argument("--sample", action="store_true", help="transcribe the clip inside the package")
     parser.add_argument(
         "--modality",
         choices=("auto", *MODALITY_CHOICES),
         default="auto",
-        help="streams to use (default auto: those that are present and good enough)",
+        help="streams (default auto: those present and good enough)",
     )
     parser.add_argument(
         "--format", choices=("txt", "srt", "vtt", "json"), default="txt", help="output format (default txt)"
@@ -139,9 +149,12 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _transcribe(options: argparse.Namespace) -> None:
+    from avhubert.checkpoints.builtin import SAMPLE, sample_text
     from avhubert.cli.transcripts import transcribe
     from avhubert.transcription.batch import BatchOptions
 
+    if not options.files and not options.sample:
+        raise ConfigError("nothing to transcribe: give a FILE, or --sample for the clip inside the package")
     if options.out is None and (options.burn_in or options.skip_existing):
         raise ConfigError("--burn-in and --skip-existing need --out, the output folder")
     if options.people:
@@ -149,8 +162,10 @@ def _transcribe(options: argparse.Namespace) -> None:
             raise ConfigError("--burn-in shows the captions of one person; it cannot be combined with --people")
         if options.out is None and options.format != "txt":
             raise ConfigError(f"--people writes one {options.format} file for each person; give --out, their folder")
+    if options.sample:
+        warn(f"the sample says: {sample_text()}")
     transcribe(
-        options.files,
+        [*options.files, *([SAMPLE] if options.sample else [])],
         options.model,
         BatchOptions(
             modality=options.modality,
@@ -169,7 +184,7 @@ def _transcribe(options: argparse.Namespace) -> None:
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="MODEL", help="model directory or published checkpoint")
+    _add_model(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1: this machine only)"
     )
@@ -262,14 +277,14 @@ COMMANDS = (
     Command(
         "transcribe",
         "transcribe video or audio files of any length and format",
-        "avhubert transcribe talk.mp4 --model runs/demo/model --format srt",
+        "avhubert transcribe talk.mp4 --format srt",
         _transcribe_arguments,
         _transcribe,
     ),
     Command(
         "serve",
         "serve a web page and an HTTP API that transcribe uploaded files",
-        "avhubert serve --model runs/demo/model --port 8000",
+        "avhubert serve --port 8000",
         _serve_arguments,
         _serve,
     ),

@@ -105,7 +105,7 @@ def _iterate(options: argparse.Namespace) -> None:
 
 
 def _pseudo_label_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="recognizer")
+    parser.add_argument("model", metavar="MODEL", help="recognizer")
     parser.add_argument("data", type=Path, metavar="DATA", help="data directory; transcripts are not needed")
     parser.add_argument("out", type=Path, metavar="OUT", help="data directory to write, for fine-tuning")
     parser.add_argument(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# avhubert transcribe, serve
+BUILTIN_MODEL = "builtin"  # name of the model inside the package, wherever a model is asked for
+
 # avhubert prepare, shards, synth
 VOCAB_SIZE = 1000  # symbols of the tokenizer
 MAX_REJECTED = 0.5  # share of the inputs; more means that the corpus or the way it is read is wrong

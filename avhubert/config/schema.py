@@ -276,7 +276,8 @@ class FinetuneModelConfig:
     """The model of fine-tuning: the pre-trained model gives the encoder's sizes, these keys the rest."""
 
     pretrained: str = required(
-        "Pre-trained model: a model directory or published checkpoint; none: train `scratch` from random weights."
+        "Model whose encoder is used: a model directory, published checkpoint or `builtin`; none: train `scratch` from "
+        "random weights."
     )
     dropout: float = share(0.0, "Dropout after the encoder's attention and feed-forward blocks.")
     attention_dropout: float = share(0.0, "Dropout of the encoder's attention weights.")

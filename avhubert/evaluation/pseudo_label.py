@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from avhubert.checkpoints.builtin import resolve as resolve_builtin
 from avhubert.checkpoints.directory import TOKENIZER, WEIGHTS
 from avhubert.checkpoints.load import load_recognizer
 from avhubert.config.command_defaults import MAX_PSEUDO_LABEL_FRAMES
@@ -106,7 +107,7 @@ def pseudo_label(
     decoder = BatchDecoder(recognizer, device, precision, None if beam is None else {"beam": beam})
     folder = output_directory(out)
     with lock_directory(folder):
-        _check_settings(folder, _settings(Path(model), data / f"{split}.tsv", modality, decoder))
+        _check_settings(folder, _settings(Path(resolve_builtin(model)), data / f"{split}.tsv", modality, decoder))
         new = [clip for clip in clips if clip.id not in known]
         chosen, left_out = select(new, 1, max_frames, streams=MODALITIES[modality])
         if len(new) < len(clips):

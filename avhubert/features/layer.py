@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from avhubert.checkpoints.builtin import resolve as resolve_builtin
 from avhubert.checkpoints.load import load
 from avhubert.constants import MODALITIES
 from avhubert.data.collate import Example, pad_streams
@@ -128,7 +129,8 @@ def _fits(batch: list[Example], example: Example) -> bool:
 
 def model_hash(source: str | Path) -> str | None:
     """SHA-256 of a checkpoint file or of a model directory's weights; None if neither is on this disk."""
-    for file in (Path(source) / "model.safetensors", Path(source)):
+    path = Path(resolve_builtin(source))
+    for file in (path / "model.safetensors", path):
         if file.is_file():
             return sha256(file)
     return None

@@ -93,6 +93,7 @@ class ModelMetadata(JsonRecord):
     fine_tuned_on: str | None = None  # the streams that the published checkpoint was fine-tuned on, joined by ', '
     assumed: str | None = None  # settings that the published checkpoint lacks
     license: str | None = None  # the Hub's identifier
+    attribution: str | None = None  # authors and licence of the training data, as its licence demands
     results: list[dict[str, Any]] | None = None  # rows of results.json
 
     @classmethod

@@ -97,6 +97,8 @@ def mount(app: FastAPI, service: Service, folder: Path) -> FastAPI:
         choices.append(ALL_CHOICE)
     with gr.Blocks(title="avhubert", analytics_enabled=False, delete_cache=(60, PAGE_FILE_SECONDS)) as page:
         gr.Markdown(f"# avhubert\nThe transcript of a video, from audio and lips. Model: `{service.name}`. {CONSENT}")
+        if service.note:
+            gr.Markdown(service.note[0].upper() + service.note[1:] + ".")
         with gr.Row():
             with gr.Column():
                 video = gr.Video(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
+from avhubert.checkpoints import builtin
 from avhubert.errors import ConfigError
 from avhubert.serve.api import create_app
 from avhubert.serve.guard import Guard
@@ -29,7 +30,7 @@ def serve(
     """Runs the server until Ctrl-C or SIGTERM.
 
     Args:
-        model: Model directory, published checkpoint, or name on the Hub.
+        model: Model directory, published checkpoint, name on the Hub, or 'builtin'.
         host: Address to listen on.
         port: Port; 0: any free one.
         token: Token that clients must send; None: none is needed.
@@ -50,7 +51,8 @@ def serve(
         jobs = Path(folder) / "jobs"
         jobs.mkdir()
         recognizer = load_recognizer(model)
-        service = Service(recognizer, Path(model).name, limits, Worker(limits.queue, jobs), options)
+        worker, note = Worker(limits.queue, jobs), builtin.note(model)
+        service = Service(recognizer, Path(model).name, limits, worker, options, note=note)
         service.prepare()
         config = uvicorn.Config(
             build_app(service, token, Path(folder)),

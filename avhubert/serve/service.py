@@ -52,6 +52,7 @@ class Service:
         options: How the recognizer computes.
         checker: Checks uploaded files.
         decoder: The process that reads them.
+        note: What the page says about the model.
     """
 
     recognizer: Recognizer
@@ -61,6 +62,7 @@ class Service:
     options: ModelOptions = field(default_factory=ModelOptions)
     checker: Checker = field(default_factory=Checker)
     decoder: Decoder = field(default_factory=Decoder)
+    note: str = ""
 
     @property
     def modalities(self) -> tuple[str, ...]:

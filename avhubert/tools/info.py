@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avhubert.config.command_defaults import BUILTIN_MODEL
 from avhubert.constants import FRAME_RATE, SAMPLE_RATE, SPECIAL_SYMBOLS
 from avhubert.data.discovery import Recordings, describe_skipped, find_recordings
 from avhubert.data.manifest import REJECTED, Clip, read_lines, splits
@@ -41,7 +42,7 @@ def describe(source: str | Path, streams: StreamChoice | None = None) -> Descrip
         CheckpointError: `source` is a model that cannot be read, or does not exist.
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and source != BUILTIN_MODEL:
         return _describe_folder(path)
     try:
         return describe_model(source)
@@ -75,7 +76,7 @@ def _describe_folder(path: Path) -> Description:
 # --------------------------------------------------------------------------- models and runs
 def describe_model(source: str | Path) -> Description:
     """Describes a model directory, a published checkpoint or a model on the Hub."""
-    from avhubert.checkpoints.card import label_set
+    from avhubert.checkpoints.card import label_set, result_text
     from avhubert.checkpoints.load import describe as model_values
     from avhubert.checkpoints.load import load
     from avhubert.model.recognizer import Recognizer
@@ -84,6 +85,8 @@ def describe_model(source: str | Path) -> Description:
     description: Description = {name: _text(value) for name, value in model_values(model).items()}
     if model.metadata.labels:
         description["labels"] = "; ".join(map(label_set, model.metadata.labels))
+    if model.metadata.results:
+        description["results"] = "; ".join(map(result_text, model.metadata.results))
     if isinstance(model, Recognizer) and model.tokenizer is not None:
         description["tokenizer"] = _tokenizer_text(model.tokenizer)
     return description

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from avhubert.checkpoints.directory import TOKENIZER, save_model
-from avhubert.checkpoints.load import load_encoder
+from avhubert.checkpoints.load import load
 from avhubert.config.schema import FinetuneConfig
 from avhubert.config.validate import require
 from avhubert.constants import EOS
@@ -104,7 +104,10 @@ def build_recognizer(config: FinetuneConfig, tokenizer: Tokenizer, say: Callable
         say("model.pretrained=none: the encoder starts from random weights, of the sizes in model.scratch")
         sizes = dataclasses.replace(config.model.scratch, num_classes=[], **regularisation)
         return _with_settings(Recognizer.from_config(sizes, decoder), config)
-    source = load_encoder(config.model.pretrained)
+    source = load(config.model.pretrained)
+    if isinstance(source, Recognizer):
+        say(f"model.pretrained={config.model.pretrained} is a recognizer: its encoder is used, without its decoder")
+        source = source.encoder
     encoder = AVHubert(dataclasses.replace(source.config, num_classes=[], **regularisation))
     weights = {name: tensor for name, tensor in source.state_dict().items() if not name.startswith(HEADS)}
     encoder.load_state_dict(weights)

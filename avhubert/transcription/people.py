@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avhubert.config.command_defaults import BUILTIN_MODEL
 from avhubert.constants import FRAME_RATE
 from avhubert.data.media import AUTOMATIC, MediaPart, StreamChoice
 from avhubert.errors import ConfigError, MediaError
@@ -124,7 +125,7 @@ def _link(people: list[Person], pieces: list[TrackPiece]) -> None:
 
 def transcribe_people(
     file: str | Path,
-    model: str | Path | Recognizer,
+    model: str | Path | Recognizer = BUILTIN_MODEL,
     modality: str = AUTO,
     *,
     device: str = AUTO,
@@ -138,7 +139,7 @@ def transcribe_people(
 
     Args:
         file: The video.
-        model: Model directory, published checkpoint, name on the Hub, or loaded recognizer.
+        model: The recognizer, see `transcribe`.
         modality: Streams to read: 'av', 'v' or 'auto'.
         device: Device of the model, see `transcribe`.
         precision: Number format of the model's computations, see `transcribe`.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from avhubert.config.command_defaults import BUILTIN_MODEL
 from avhubert.constants import FRAME_RATE, SAMPLE_RATE
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.video import MediaInfo, probe
@@ -43,19 +44,19 @@ MAX_EXCESS_SECONDS = 0.1  # by which what was read may be longer than the header
 
 @overload
 def transcribe(
-    file: str | Path, model: str | Path | Recognizer, modality: str = ..., stream: Literal[False] = ...,
+    file: str | Path, model: str | Path | Recognizer = ..., modality: str = ..., stream: Literal[False] = ...,
     *, device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ..., streams: StreamChoice = ...,
     vad: str = ...,
 ) -> Transcript: ...  # fmt: skip
 @overload
 def transcribe(
-    file: str | Path, model: str | Path | Recognizer, modality: str = ..., *, stream: Literal[True],
+    file: str | Path, model: str | Path | Recognizer = ..., modality: str = ..., *, stream: Literal[True],
     device: str = ..., precision: str = ..., decode: Mapping[str, Any] | None = ..., streams: StreamChoice = ...,
     vad: str = ...,
 ) -> Transcription: ...  # fmt: skip
 def transcribe(
     file: str | Path,
-    model: str | Path | Recognizer,
+    model: str | Path | Recognizer = BUILTIN_MODEL,
     modality: str = AUTO,
     stream: bool = False,
     *,
@@ -69,7 +70,8 @@ def transcribe(
 
     Args:
         file: The file.
-        model: Model directory, published checkpoint, name on the Hub, or loaded recognizer.
+        model: Model directory, published checkpoint, name on the Hub, loaded recognizer, or 'builtin', the small model
+            inside the package, which knows 51 words.
         modality: Streams to read: 'av', 'a' or 'v'. 'auto' decides for each minute which of the streams are usable;
             the transcript says which and why.
         stream: Return a `Transcription` instead: an iterator of segments, each available as soon as it is decoded.

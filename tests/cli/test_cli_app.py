@@ -141,7 +141,7 @@ def test_wrong_input_is_one_sentence_and_an_exit_code(
         ("transcribe x.mp4 --model m --zzz=1", "there is no option --zzz (see `avhubert transcribe --help`)"),
         ("trancribe x.mp4", "there is no command 'trancribe'; did you mean transcribe? (see `avhubert --help`)"),
         ("xyz", "there is no command 'xyz': demo, synth, prepare, "),
-        ("transcribe x.mp4", "the following arguments are required: --model"),
+        ("features x.mp4 --out x", "the following arguments are required: --model"),
         ("prepare lrs3 a b --work x", "argument --workers: "),
     ],
 )
@@ -152,6 +152,12 @@ def test_misspelled_words_get_a_suggestion(words: str, expected: str, capsys: py
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1
+
+
+def test_transcribe_needs_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transcribe"]) == 2
+    expected = "avhubert: nothing to transcribe: give a FILE, or --sample for the clip inside the package\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_log_messages_are_printed_while_a_command_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -415,10 +415,22 @@ def test_frozen_steps_leave_the_encoder_as_it_was(tuning: list[str], undisturbed
     assert all("running" in name or "num_batches" in name for name in moved)
 
 
-def test_what_fine_tuning_refuses(tuning: list[str], small_scratch: list[str], tmp_path: Path, data_dir: Path) -> None:
-    scratch = tune(tuning, tmp_path / "scratch", "train.max_steps=1", *small_scratch)
+def test_fine_tuning_from_a_recognizer_starts_from_its_encoder(
+    tuning: list[str], small_scratch: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first = tune(tuning, tmp_path / "first", "train.max_steps=1", *small_scratch)
+    again = [f"model.pretrained={first}", "train.max_steps=1", "train.freeze_encoder_steps=1"]
+    second = weights(tune(tuning, tmp_path / "second", *again))
+    assert (
+        f"model.pretrained={first} is a recognizer: its encoder is used, without its decoder" in capsys.readouterr().out
+    )
+    before = weights(first)
+    assert all(torch.equal(before[name], second[name]) for name in before if name.startswith("encoder."))
+    assert any(not torch.equal(before[name], second[name]) for name in before if name.startswith("decoder."))
+
+
+def test_what_fine_tuning_refuses(tuning: list[str], tmp_path: Path, data_dir: Path) -> None:
     for more, kind, words in (
-        ([f"model.pretrained={scratch}"], CheckpointError, "is a fine-tuned recognizer, and a pre-trained model is"),
         (["model.pretrained=nowhere"], CheckpointError, "nowhere does not exist"),
         (["model.decoder.ctc=false"], ConfigError, r"ctc_weight=0\.3 needs a CTC head"),
         (["data.modalities=a", "data.draw_a=0"], ConfigError, r"data\.modalities=a leaves nothing of"),

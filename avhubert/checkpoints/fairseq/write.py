@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avhubert.checkpoints import builtin
 from avhubert.checkpoints.config_file import ModelFile, read_config
 from avhubert.checkpoints.directory import TOKENIZER, load_model
 from avhubert.checkpoints.fairseq.config import finetuning_cfg, pretraining_cfg, training_history
@@ -37,7 +38,7 @@ def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
         CheckpointError: Not a model directory, or a damaged one.
         ConfigError: `path` exists or cannot be written.
     """
-    directory = Path(directory)
+    directory = Path(builtin.resolve(directory))
     model = load_model(directory)
     refuse_existing(path)
     config = read_config(directory)
