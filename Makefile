@@ -50,12 +50,11 @@ setup: .venv/.dev
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-# what `avhubert demo` uses: the package, its face models and the voice for the synthetic corpus
+# what `avhubert demo` uses: the package and the voice for the synthetic corpus
 .venv/.run: $(INPUTS) | .venv/bin/python
 	$(LOCKED)/run.txt
 	$(TORCH)
 	$(PACKAGE)
-	$(BIN)/avhubert models fetch
 	touch $@
 
 # and what the tests use

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +28,6 @@ LONGEST_STEM = 200  # bytes; a temporary name has at least 14 more
 # the name of what is being written, or of the directory that it replaces
 TEMPORARY = re.compile(r"\.(?P<stem>.+)\.\w{8}\.(?:part(?P<suffix>\.[^.]+)?|old)", re.DOTALL)
 SET_CACHE = "set AVHUBERT_CACHE to a folder that you can write to"
-LOCK_POLL_SECONDS = 0.2
 _HELD = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # another process holds the lock
 
 
@@ -271,38 +269,30 @@ def output_directory(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def lock_directory(path: str | Path, wait_seconds: float = 0.0) -> Iterator[None]:
+def lock_directory(path: str | Path) -> Iterator[None]:
     """Hold the lock of directory `path` during the block.
 
     The operating system releases the lock of a process that ends, so a killed job leaves none behind. On a file system
     without locks the block runs without one; a warning says so once.
 
-    Args:
-        path: The directory.
-        wait_seconds: How long to wait for another process that holds the lock.
-
     Raises:
-        ConfigError: Another process still holds it.
+        ConfigError: Another process holds it.
     """
     path = Path(path)
     with open(path / ".lock", "w", encoding="utf-8", newline="\n") as handle:
-        _lock(handle, path, time.monotonic() + wait_seconds)
+        _lock(handle, path)
         yield
 
 
-def _lock(handle: IO[str], path: Path, deadline: float) -> None:
-    while True:
-        try:
-            platforms.lock_file(handle)
+def _lock(handle: IO[str], path: Path) -> None:
+    try:
+        platforms.lock_file(handle)
+    except OSError as error:
+        if error.errno not in _HELD:
+            _warn_without_lock(error.strerror or str(error), path)
             return
-        except OSError as error:
-            if error.errno not in _HELD:
-                _warn_without_lock(error.strerror or str(error), path)
-                return
-            if time.monotonic() >= deadline:
-                message = f"{path} is in use by another process; wait for it or choose another directory"
-                raise ConfigError(message, path=path) from error
-        time.sleep(LOCK_POLL_SECONDS)
+        message = f"{path} is in use by another process; wait for it or choose another directory"
+        raise ConfigError(message, path=path) from error
 
 
 @functools.cache
@@ -343,26 +333,3 @@ def cache_directory(name: str) -> Path:
     except ConfigError as error:
         reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error
         raise ConfigError(f"cannot write to the cache folder {path}: {reason}; {SET_CACHE}", path=path) from error
-
-
-def cache_or_temporary(name: str) -> Path:
-    """`cache_path`; a folder for temporary files if the home folder cannot be written to, which is reported once.
-
-    A folder in $AVHUBERT_CACHE is never replaced.
-    """
-    if os.environ.get("AVHUBERT_CACHE"):
-        return cache_path(name)
-    try:
-        path = cache_path(name)
-        if not (path.is_dir() and any(path.iterdir())):  # what is there can be read without writing
-            cache_directory(name)
-        return path
-    except (ConfigError, OSError) as error:
-        path = Path(tempfile.gettempdir()) / "avhubert" / name
-        _warn_of_temporary(str(error), path)
-        return path
-
-
-@functools.cache
-def _warn_of_temporary(reason: str, path: Path) -> None:
-    _log.warning("%s; until then %s is used", reason, path)

@@ -128,7 +128,7 @@ a copyleft licence. What the metadata of a package does not say:
 - **Built-in model**: its weights are Apache-2.0; they were trained on clips of the GRID corpus (Cooke, Barker,
   Cunningham, Shao 2006), whose licence, CC BY 4.0, asks for this attribution. `NOTICE` has it in full.
 - **Speech detector** (Silero VAD): MIT; its licence is beside its weights.
-- **Face models** (`avhubert models fetch`): Apache-2.0, by Google; they are not a package.
+- **Face models**: Apache-2.0, by Google (MediaPipe); the files are in the package, with the licence beside them.
 - NumPy's and SciPy's wheels contain OpenBLAS (BSD-3-Clause) and GCC's runtime libraries (GPL-3.0 with the exception
   that lets programs of any licence use them).
 

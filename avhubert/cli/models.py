@@ -113,13 +113,15 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _models_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("fetch",), help="download the models and check their hashes")
+    parser.add_argument(
+        "action", choices=("fetch",), help="check the files, which are in the package, and print their paths"
+    )
 
 
 def _models(options: argparse.Namespace) -> None:
-    from avhubert.prepare.detectors.models import fetch
+    from avhubert.prepare.detectors.models import paths
 
-    for name, path in fetch().items():
+    for name, path in paths().items():
         show(f"{name}: {path}")
 
 
@@ -161,7 +163,7 @@ COMMANDS = (
     ),
     Command(
         "models",
-        "download the face models in advance",
+        "check the face models",
         "avhubert models fetch",
         _models_arguments,
         _models,

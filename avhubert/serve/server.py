@@ -38,7 +38,7 @@ def serve(
         options: How the recognizer computes.
 
     Raises:
-        CheckpointError: `model` is not a recognizer, or the face models are missing and cannot be downloaded.
+        CheckpointError: `model` is not a recognizer, or the face models are missing or damaged.
         ConfigError: The server cannot listen on the address, the token is empty, or an option cannot be used here.
     """
     from avhubert.checkpoints.load import load_recognizer

@@ -73,7 +73,7 @@ class Service:
         """Does at the start of the server what the first request would do: moves the model, loads the face models.
 
         Raises:
-            CheckpointError: The face models are missing and cannot be downloaded.
+            CheckpointError: The face models are missing or damaged.
             ConfigError: An option cannot be used on this machine or with this model.
         """
         from avhubert.transcription.decoding import WindowDecoder

@@ -265,10 +265,10 @@ def _face_runtime() -> Check:
 
 
 def _face_models() -> Iterator[Check]:
-    from avhubert.prepare.detectors.models import FILES, folder
+    from avhubert.prepare.detectors.models import FILES, REINSTALL, folder
 
     home = folder()
-    fix = "avhubert models fetch"
+    fix = REINSTALL
     if os.environ.get("AVHUBERT_MODELS"):
         fix = f"copy it into {home} (AVHUBERT_MODELS), or unset the variable"
     for model, (file, digest) in FILES.items():
@@ -276,7 +276,7 @@ def _face_models() -> Iterator[Check]:
         if not path.is_file():
             yield Check(name, MISSING, f"no {path}", fix, needed=True)
         elif files.sha256(path) != digest:
-            yield Check(name, BAD, f"{path} is damaged", f"rm {path}; {fix}", needed=True)
+            yield Check(name, BAD, f"{path} is damaged", fix, needed=True)
         else:
             yield Check(name, OK, str(path))
 
@@ -286,8 +286,7 @@ def _cache() -> Check:
     try:
         return Check("cache", OK, str(files.cache_directory("")))
     except AvhubertError as error:
-        needed = any(check.prevents_use for check in _face_models())  # else only cuts of long videos are not kept
-        return Check("cache", BAD, f"cannot be used: {error}", files.SET_CACHE, needed)
+        return Check("cache", BAD, f"cannot be used: {error}", files.SET_CACHE)  # cuts of long videos are not kept
 
 
 def _disk() -> Check:

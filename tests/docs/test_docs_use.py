@@ -8,6 +8,7 @@ import pytest
 
 DOCUMENTS = [
     "docs/how-to/choose-a-device.md",
+    "docs/how-to/built-in-model.md",
     "docs/how-to/transcribe.md",
     "docs/how-to/serve.md",
     "docs/how-to/evaluate.md",

@@ -21,7 +21,6 @@ def test_every_file_is_prepared_or_rejected_with_its_reason(
     messy: Messy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AVHUBERT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("AVHUBERT_MODELS", str(Path("~/.cache/avhubert/models").expanduser()))
     assert sorted(path.name for path in messy.folder.iterdir()) == sorted(messy.expected)
     dst = tmp_path / "data"
     summary = prepare("folder", messy.folder, dst, workers=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avhubert.data.video import write_video
-from avhubert.errors import CheckpointError, MediaError
+from avhubert.errors import MediaError
 from avhubert.prepare import geometry, mouth
-from avhubert.prepare.detectors import models
 from avhubert.prepare.detectors.blazeface import BlazeFace
 from avhubert.prepare.detectors.interface import Face, overlap
 from avhubert.prepare.tracking import track_faces
@@ -139,34 +137,3 @@ def test_error_without_a_face_names_the_file(tmp_path: Path) -> None:
     write_video(tmp_path / "grass.mp4", np.random.default_rng(0).integers(60, 90, (6, 128, 128, 3), np.uint8))
     with pytest.raises(MediaError, match=r"no face was found in any of the 6 frames of .*grass\.mp4"):
         mouth.mouth_clip(tmp_path / "grass.mp4")
-
-
-# --------------------------------------------------------------------------- the models' files
-def test_model_files_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = models.fetch()
-    assert set(result) == set(models.FILES)
-    monkeypatch.setenv("AVHUBERT_MODELS", str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"AVHUBERT_MODELS\) has no face_landmark"):
-        models.path("mesh")
-    (tmp_path / "face_landmark.tflite").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="is damaged"):
-        models.path("mesh")
-    with pytest.raises(CheckpointError, match="unknown face model 'nose'; known: detector"):
-        models.path("nose")
-
-
-def test_a_wheel_with_other_files_is_an_error(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
-        for file, _ in models.FILES.values():
-            archive.writestr(f"some/where/{file}", b"other")
-    with pytest.raises(CheckpointError, match="has an unknown SHA-256; nothing was written"):
-        models._unpack(tmp_path / "other.whl", tmp_path)
-    assert list(tmp_path.glob("*.tflite")) == []
-
-
-def test_error_without_network_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVHUBERT_MODELS", str(tmp_path / "empty"))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(CheckpointError, match=r"cannot be fetched through pip .* `avhubert models fetch`"):
-        models.fetch()

