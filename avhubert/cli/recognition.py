@@ -141,6 +141,11 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="write one file per FILE there instead of printing")
     parser.add_argument("--burn-in", action="store_true", help="also write the video with captions and mouth boxes")
     parser.add_argument("--skip-existing", action="store_true", help="skip files whose transcript is already in DIR")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="also replace files in DIR that transcribe did not write",
+    )
     parser.add_argument("--people", action="store_true", help="one transcript for each visible person, by lip reading")
     add_streams(parser)
     add_vad(parser)
@@ -155,8 +160,10 @@ def _transcribe(options: argparse.Namespace) -> None:
 
     if not options.files and not options.sample:
         raise ConfigError("nothing to transcribe: give a FILE, or --sample for the clip inside the package")
-    if options.out is None and (options.burn_in or options.skip_existing):
-        raise ConfigError("--burn-in and --skip-existing need --out, the output folder")
+    if options.out is None and (options.burn_in or options.skip_existing or options.overwrite):
+        raise ConfigError("--burn-in, --skip-existing and --overwrite need --out, the output folder")
+    if options.skip_existing and options.overwrite:
+        raise ConfigError("--skip-existing keeps the files that --overwrite replaces; choose one of them")
     if options.people:
         if options.burn_in:
             raise ConfigError("--burn-in shows the captions of one person; it cannot be combined with --people")
@@ -173,6 +180,7 @@ def _transcribe(options: argparse.Namespace) -> None:
             out=options.out,
             burn_in=options.burn_in,
             skip_existing=options.skip_existing,
+            overwrite=options.overwrite,
             people=options.people,
             device=options.device,
             precision=options.precision,

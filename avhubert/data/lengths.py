@@ -12,6 +12,7 @@ from av.error import FFmpegError
 
 from avhubert.data.media import MAX_FAILURES, DamageLog, FileIdentity, file_identity, file_start, open_container
 from avhubert.data.stored_lengths import avi_seconds, mp3_seconds, read_wav_header
+from avhubert.data.truncation import CUT_OFF, cut_off
 
 TOLERANCE_SECONDS = Fraction(1)  # a smaller difference between header and content is usual
 # FFmpeg's names of formats whose header has the length; of the others it is estimated from the size of the file
@@ -19,7 +20,7 @@ STORED_LENGTH = frozenset(("aiff", "asf", "caf", "flac", "flv", "matroska", "mov
 
 
 def compare_lengths(path: str | Path, container: av.container.InputContainer, end: Fraction, damage: DamageLog) -> None:
-    """Record a message if a stream of the file ended elsewhere than the header says.
+    """Record a message if a stream of the file ended elsewhere than the header says, or if the file was cut off.
 
     Args:
         path: The file.
@@ -29,6 +30,8 @@ def compare_lengths(path: str | Path, container: av.container.InputContainer, en
     """
     header = _stored_seconds(path, container)
     if header is None:
+        if message := cut_off(path, set(container.format.name.split(","))):
+            damage.note(message)
         return
     if end > header + TOLERANCE_SECONDS:
         damage.note(f"the header of the file says {float(header):.1f} s, but it has {float(end):.1f} s")
@@ -36,8 +39,7 @@ def compare_lengths(path: str | Path, container: av.container.InputContainer, en
         read = max(end, _last_packet(file_identity(path)))  # another stream may be longer
         if read < header - TOLERANCE_SECONDS:
             damage.note(
-                f"the header of the file says {float(header):.1f} s, but it ends after {float(read):.1f} s: the "
-                "download or the recording stopped before its end"
+                f"the header of the file says {float(header):.1f} s, but it ends after {float(read):.1f} s: {CUT_OFF}"
             )
 
 

@@ -51,7 +51,7 @@ AUTOMATIC = StreamChoice()
 
 @dataclass(frozen=True)
 class Damage:
-    """A part of a stream that is lost: packets that could not be decoded, or that are missing.
+    """A part of a stream that is lost: packets that are missing, or that could not be decoded as a whole.
 
     Attributes:
         stream: 'audio' or 'video'.
@@ -59,6 +59,7 @@ class Damage:
         seconds: Length of what is lost.
         packets: Number of packets that could not be decoded; 0: there are none in this part.
         reason: FFmpeg's message.
+        estimated: The packets were decoded, but what is damaged in them was estimated from their surroundings.
     """
 
     stream: StreamKind
@@ -66,6 +67,7 @@ class Damage:
     seconds: float
     packets: int = 1
     reason: str = ""
+    estimated: bool = False
 
     @property
     def end(self) -> float:
@@ -74,7 +76,7 @@ class Damage:
 
     def is_neighbour(self, later: Damage) -> bool:
         """Whether the next damage of the file belongs to the same stretch of damaged packets."""
-        packets = self.packets > 0 and later.packets > 0
+        packets = self.packets > 0 and later.packets > 0 and self.estimated == later.estimated
         return packets and self.stream == later.stream and later.start <= self.end + NEIGHBOUR_SECONDS
 
     def __str__(self) -> str:
@@ -82,6 +84,11 @@ class Damage:
             return f"the {self.stream} has nothing from {self.start:.1f} s to {self.end:.1f} s"
         packets = "1 damaged packet" if self.packets == 1 else f"{self.packets} damaged packets"
         was = "was" if self.packets == 1 else "were"
+        if self.estimated:
+            frames = packets.replace("packet", "frame")
+            return (
+                f"{frames} of the {self.stream} {was} decoded with errors at {self.start:.1f} s ({self.seconds:.2f} s)"
+            )
         return f"{packets} of the {self.stream} {was} skipped at {self.start:.1f} s ({self.seconds:.2f} s lost)"
 
 
@@ -92,12 +99,13 @@ class DamageLog:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[StreamKind, int, bool], Damage] = {}
+        self._parts: dict[tuple[StreamKind, int, bool, bool], Damage] = {}
         self._notes: dict[str, None] = {}
 
     def add(self, damage: Damage) -> None:
         """Record a damaged packet or a gap."""
-        self._parts.setdefault((damage.stream, round(1000 * damage.start), damage.packets == 0), damage)
+        kind = damage.packets == 0, damage.estimated
+        self._parts.setdefault((damage.stream, round(1000 * damage.start), *kind), damage)
 
     def note(self, sentence: str) -> None:
         """Record another message for the user, such as which of several streams is read."""
@@ -113,14 +121,14 @@ class DamageLog:
     def damages(self) -> list[Damage]:
         """The damage of each stream in order of time; neighbouring packets are one entry."""
         merged: list[Damage] = []
-        for damage in sorted(self._parts.values(), key=lambda damage: (damage.stream, damage.start)):
+        for damage in sorted(self._parts.values(), key=lambda damage: (damage.stream, damage.estimated, damage.start)):
             last = merged[-1] if merged else None
             if last is None or not last.is_neighbour(damage):
                 merged.append(damage)
             else:
                 seconds, packets = last.seconds + damage.seconds, last.packets + damage.packets
                 merged[-1] = replace(last, seconds=seconds, packets=packets)
-        return merged
+        return sorted(merged, key=lambda damage: (damage.stream, damage.start))
 
     def sentences(self) -> tuple[str, ...]:
         """One message for each entry."""

@@ -13,7 +13,8 @@ import numpy as np
 BLOCK_SECONDS = 0.5  # for which it is decided at once whether channels cancel
 MEASURED_EVERY = 3  # frames, to save time
 CANCELLED = 0.02  # share of the channels' power that is left in their mean, below which they cancel; uncorrelated: 0.5
-FORMATS = frozenset(("dbl", "dblp", "flt", "fltp", "s16", "s16p", "s32", "s32p", "u8", "u8p"))  # of samples
+_TYPES = {"dbl": "f8", "flt": "f4", "s16": "i2", "s32": "i4", "u8": "u1"}  # of samples, by FFmpeg's names
+FORMATS = frozenset((*_TYPES, *(f"{name}p" for name in _TYPES)))  # interleaved and planar
 AUDIBLE = 1e-7  # mean square of a channel relative to full scale (−70 dB), above which cancelling matters
 
 
@@ -34,14 +35,12 @@ class PhaseCorrection:
         self._frames: list[av.AudioFrame] = []
         self._length = 0.0
         self._measured = 0  # samples
-        self._power = np.zeros(3)  # sums of left², right², left · right
+        self._power = np.zeros(2)  # sums of left² + right², and of left · right
 
     def add(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
         """The frames that are ready after `frame`, which is stereo."""
         if len(self._frames) % MEASURED_EVERY == 0:
-            channels = _channels(frame)
-            left, right = channels[0], channels[1]
-            self._power += (np.dot(left, left), np.dot(right, right), np.dot(left, right))
+            self._power += _power(frame)
             self._measured += frame.samples
         self._frames.append(frame)
         self._length += frame.samples / frame.sample_rate
@@ -53,27 +52,33 @@ class PhaseCorrection:
         frames, self._frames = self._frames, []
         cancels = bool(frames) and self._cancels()
         self.seconds += self._length if cancels else 0.0
-        self._length, self._measured, self._power = 0.0, 0, np.zeros(3)
+        self._length, self._measured, self._power = 0.0, 0, np.zeros(2)
         for frame in frames:
             if cancels:
                 _invert(frame)
             yield frame
 
     def _cancels(self) -> bool:
-        left, right, product = self._power / max(1, self._measured)
-        mean_power, mixed = (left + right) / 2, (left + right + 2 * product) / 4
+        both, product = self._power / max(1, self._measured)
+        mean_power, mixed = both / 2, (both + 2 * product) / 4
         return bool(mean_power > AUDIBLE and mixed < CANCELLED * mean_power)
 
 
-def _channels(frame: av.AudioFrame) -> np.ndarray:
-    """float32 [2, N], full scale 1."""
-    samples: np.ndarray = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, 2).T
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32, copy=False)
-    middle = 128.0 if samples.dtype.kind == "u" else 0.0
-    return (samples.astype(np.float32) - middle) / (float(np.iinfo(samples.dtype.name).max) - middle)
+def _power(frame: av.AudioFrame) -> np.ndarray:
+    """Sums of left² + right², and of left · right, float64 [2], full scale 1."""
+    kind = np.dtype(_TYPES[frame.format.name.rstrip("p")])
+    count = frame.samples * (1 if frame.format.is_planar else 2)
+    # without `to_ndarray`, which copies and takes half of the time
+    planes = [np.frombuffer(memoryview(plane), kind, count).astype(np.float32) for plane in frame.planes]
+    middle, largest = 0.0, 1.0
+    if kind.kind != "f":
+        middle = 128.0 if kind.kind == "u" else 0.0
+        largest = float(np.iinfo(kind).max) - middle
+    if middle:
+        planes = [plane - middle for plane in planes]
+    left, right = planes if frame.format.is_planar else (planes[0][0::2], planes[0][1::2])
+    both = sum(float(np.dot(plane, plane)) for plane in planes)
+    return np.array((both, float(np.dot(left, right)))) / largest**2
 
 
 def _invert(frame: av.AudioFrame) -> None:

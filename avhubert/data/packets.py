@@ -223,7 +223,8 @@ class StreamDecoder(Generic[Frame]):
             for frame in frames:
                 pts = frame.pts
                 marked = forward is not None and forward.needs_mark(pts)
-                if complete and not marked and pts is not None and 0 < pts - last_pts <= usual_pts:
+                unusual = marked or not complete or frame.is_corrupt
+                if not unusual and pts is not None and 0 < pts - last_pts <= usual_pts:
                     last_pts = pts
                     regular = TimedFrame(frame, self.time_of(frame))
                     report_progress()
@@ -253,6 +254,8 @@ class StreamDecoder(Generic[Frame]):
             self._stamp(timed)
             if complete:
                 self._record_gap(timed, start)
+            if timed.frame.is_corrupt:
+                self._record_estimate(timed, start)
             if self._clock.end > self._end:  # frames without an advance in time are no progress
                 report_progress()
             self._end = max(self._end, self._clock.end)
@@ -310,6 +313,13 @@ class StreamDecoder(Generic[Frame]):
         gap = timed.time - self._end
         if gap > GAP_SECONDS:
             self.damage.add(Damage(self.kind, float(self._end), float(gap), packets=0))
+
+    def _record_estimate(self, timed: TimedFrame[Frame], start: Fraction) -> None:
+        """Record that the decoder estimated a part of a frame, without an error."""
+        if self.damage is None or timed.time is None or timed.time < start:
+            return
+        seconds = float(self._duration(timed.frame))
+        self.damage.add(Damage(self.kind, float(timed.time), seconds, estimated=True))
 
     def _record(self, packet: Any, start: Fraction, error: FFmpegError | OSError) -> None:
         """Record a damaged packet that belongs to the requested part."""

@@ -45,6 +45,7 @@ class MediaInfo:
         height: the same.
         fps: average frame rate; 0 without video or if unknown.
         duration_seconds: by the header, or of the packets if the header does not have it; 0 if unknown.
+        shown_as_stored: whether frames are shown neither rotated, mirrored nor stretched.
     """
 
     has_video: bool
@@ -53,6 +54,7 @@ class MediaInfo:
     height: int
     fps: float
     duration_seconds: float
+    shown_as_stored: bool = True
 
 
 def _open(path: str | Path) -> av.container.InputContainer:
@@ -97,25 +99,30 @@ def probe(path: str | Path, streams: StreamChoice = AUTOMATIC, damage: DamageLog
         if has_audio:
             select_stream(container, path, "audio", streams, damage)
         width = height = 0
-        fps = 0.0
+        fps, as_stored = 0.0, True
         if has_video:
             video: Any = container.streams.video[select_stream(container, path, "video", streams, damage)]
             check_size(path, video)
             fps = float(video.average_rate or 0)
-            width, height = _display_size(container, video)
+            width, height, as_stored = _display_size(container, video)
         seconds = (container.duration or 0) / av.time_base or content_seconds(path)
-        return MediaInfo(has_video, has_audio, width, height, fps, seconds)
+        return MediaInfo(has_video, has_audio, width, height, fps, seconds, as_stored)
 
 
-def _display_size(container: av.container.InputContainer, stream: Any) -> tuple[int, int]:
-    """Width and height at which the first frame is shown; as in the header if none of the first packets is a frame."""
+def _display_size(container: av.container.InputContainer, stream: Any) -> tuple[int, int, bool]:
+    """Width and height at which the first frame is shown, and whether it is shown as it is stored.
+
+    The size is that of the header if none of the first packets is a frame.
+    """
     try:
         for packet in itertools.islice(container.demux(stream), PROBED_PACKETS):
             for frame in packet.decode():
-                return display_size(frame, stream.sample_aspect_ratio)
+                shown = display_size(frame, stream.sample_aspect_ratio)
+                return *shown, shown == (frame.width, frame.height) and Orientation.of(frame) == Orientation()
     except (FFmpegError, OSError):
         pass  # the frames are read later, where damage is reported
-    return stretched_width(stream.width, stream.sample_aspect_ratio), stream.height
+    width = stretched_width(stream.width, stream.sample_aspect_ratio)
+    return width, stream.height, width == stream.width
 
 
 def read_frames(

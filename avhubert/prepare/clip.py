@@ -216,10 +216,11 @@ def _faces(
 
 
 def _existing_mouth_clip(part: MediaPart, media: MediaInfo, monitor: FrameMonitor) -> _Face:
-    """An input of 96 × 96 pixels: it is a mouth clip already."""
+    """An input of 96 × 96 pixels as shown: it is a mouth clip already; copied if readers of the copy see the same."""
     frames = [rgb_to_gray(frame) for frame in monitor.watch(read_frames_part(part))]
     whole = part.start == 0 and part.end is None and not part.damage
-    return _Face(frames, copy=whole and Path(part.path).suffix == ".mp4" and media.fps == FRAME_RATE)
+    same = media.shown_as_stored and media.fps == FRAME_RATE and not part.streams.video
+    return _Face(frames, copy=whole and same and Path(part.path).suffix == ".mp4")
 
 
 def _find_faces(

@@ -26,7 +26,7 @@ RUN_SECTIONS = ("train", "data", "model")  # that every resolved.yaml has
 MODEL_VALUES_OF_RUN = ("parameters", "encoder", "visual front end", "decoder", "classes", "decoding", "tokenizer")
 QUALITY_METRICS = ("pnmi", "purity", "entropy", "empty_clusters")
 SYMBOLS_SHOWN = 8  # of a tokenizer
-LONGEST_CHECKED_SECONDS = 600  # longer recordings are described by their header only
+LONGEST_CHECKED_SECONDS = 600  # by the header; longer recordings are not searched for damage
 THUMBNAIL = 16  # pixels
 
 
@@ -151,6 +151,11 @@ def describe_recording(path: Path, streams: StreamChoice | None = None) -> Descr
         description["audio"] = "yes" if media.has_audio else "none"
     if media.duration_seconds <= LONGEST_CHECKED_SECONDS:
         _check_recording(path, media, streams, damage)
+    else:
+        description["damage"] = (
+            f"not searched for: the recording is longer than {LONGEST_CHECKED_SECONDS // 60} minutes; `avhubert "
+            "transcribe` and `prepare` report damage"
+        )
     for number, sentence in enumerate(damage.sentences(), 1):
         description[f"warning {number}"] = sentence
     return description

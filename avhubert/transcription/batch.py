@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from avhubert.data.discovery import CAPTIONED, MEDIA_EXTENSIONS, Skipped, describe_skipped, find_recordings
 from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import DataError, MediaError
-from avhubert.files import fitting_name, output_directory, write_text
+from avhubert.files import fitting_name, output_directory
 from avhubert.transcription.burn_in import burn_in
 from avhubert.transcription.modality import AUTO
+from avhubert.transcription.outputs import OutputFolder
 from avhubert.transcription.people import PersonTranscription, check_lip_reading, find_people
 from avhubert.transcription.pipeline import Transcription
 from avhubert.transcription.transcript import Transcript, render
@@ -54,6 +55,7 @@ class BatchOptions:
         out: Output folder; None: transcripts are returned and not written.
         burn_in: Also write NAME.captioned.mp4, the video with captions.
         skip_existing: Skip files whose outputs are already in `out`, and never replace a transcript there.
+        overwrite: Also replace files in `out` that this package did not write, or that were changed since.
         people: One transcript for each visible person, NAME.person1.`form` and so on from left to right.
         device: Device of the model, see `transcribe`.
         precision: Number format of the model's computations, see `transcribe`.
@@ -67,6 +69,7 @@ class BatchOptions:
     out: str | Path | None = None
     burn_in: bool = False
     skip_existing: bool = False
+    overwrite: bool = False
     people: bool = False
     device: str = AUTO
     precision: str = AUTO
@@ -100,7 +103,7 @@ class FileResult:
     transcripts: list[LabelledTranscript] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    error: MediaError | None = None
+    error: MediaError | DataError | None = None
     skipped: bool = False
 
 
@@ -198,7 +201,8 @@ def transcribe_files(
     """Transcribes files one after the other; a file that fails does not stop the others.
 
     Raises:
-        DataError: Two files would be written to the same output.
+        DataError: Two files would be written to the same output, or a file that this package did not write would be
+            replaced.
         ConfigError: The output folder cannot be written, or the model cannot read what is requested.
         CheckpointError: `model` is not a recognizer.
     """
@@ -210,6 +214,9 @@ def transcribe_files(
     if len(set(names)) < len(names):
         duplicate = next(name for name, times in Counter(names).items() if times > 1)
         raise DataError(f"two files would be written to {duplicate}; transcribe them into different folders")
+    outputs = OutputFolder(folder, options.overwrite) if folder else None
+    if outputs is not None and folder is not None and not options.skip_existing:
+        outputs.check([path for name in names for path in _existing_outputs(folder / name, options)])
     recognizer = load_recognizer(model)
     if options.people:
         check_lip_reading(recognizer, options.modality)
@@ -218,7 +225,7 @@ def transcribe_files(
         if options.skip_existing and target is not None and _is_complete(file.path, target, options):
             yield FileResult(file.path, skipped=True)
         else:
-            yield _transcribe_file(file.path, target, recognizer, options, start_progress)
+            yield _transcribe_file(file.path, target, outputs, recognizer, options, start_progress)
 
 
 def _is_complete(file: Path, target: Path, options: BatchOptions) -> bool:
@@ -240,8 +247,29 @@ def _captioned(target: Path) -> Path:
     return target.with_name(f"{target.stem}{CAPTIONED}")
 
 
+def _existing_outputs(target: Path, options: BatchOptions) -> list[Path]:
+    """The files that would be replaced."""
+    paths = [target]
+    if options.people:
+        while paths[-1].exists():
+            paths.append(_of_person(target, len(paths) + 1, options.form))
+    if options.burn_in:
+        paths.append(_captioned(target))
+    return [path for path in paths if path.exists()]
+
+
+def _of_person(target: Path, number: int, form: str) -> Path:
+    """The path of a person's transcript, given that of the first person."""
+    return target.with_name(f"{target.name.removesuffix(f'.person1.{form}')}.person{number}.{form}")
+
+
 def _transcribe_file(
-    file: Path, target: Path | None, recognizer: Recognizer, options: BatchOptions, start_progress: StartProgress
+    file: Path,
+    target: Path | None,
+    outputs: OutputFolder | None,
+    recognizer: Recognizer,
+    options: BatchOptions,
+    start_progress: StartProgress,
 ) -> FileResult:
     result = FileResult(file)
     try:
@@ -251,12 +279,15 @@ def _transcribe_file(
     except MediaError as error:
         result.error = error
         return result
-    if target is not None:
+    if target is not None and outputs is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if options.burn_in:
-            _write_captioned(transcription, result, _captioned(target))
-        if not (options.skip_existing and target.exists()):  # it may have been corrected by hand
-            _write_transcripts(result, target, options.form)
+        try:
+            if options.burn_in and not (options.skip_existing and _captioned(target).exists()):
+                _write_captioned(transcription, result, _captioned(target), outputs)
+            if not (options.skip_existing and target.exists()):  # it may have been corrected by hand
+                _write_transcripts(result, target, options, outputs)
+        except DataError as error:  # the file was made while the recording was transcribed
+            result.error = error
     return result
 
 
@@ -288,7 +319,8 @@ def _run(transcription: Transcription, start_progress: StartProgress) -> Transcr
     return transcription.transcript()
 
 
-def _write_captioned(transcription: Transcription, result: FileResult, target: Path) -> None:
+def _write_captioned(transcription: Transcription, result: FileResult, target: Path, outputs: OutputFolder) -> None:
+    outputs.check([target])
     try:
         result.warnings += burn_in(
             transcription.file,
@@ -297,14 +329,15 @@ def _write_captioned(transcription: Transcription, result: FileResult, target: P
             target,
             transcription.reader.streams,
         )
+        outputs.add(target)
         result.written.append(target)
     except MediaError as error:
         result.warnings.append(str(error))
 
 
-def _write_transcripts(result: FileResult, target: Path, form: str) -> None:
+def _write_transcripts(result: FileResult, target: Path, options: BatchOptions, outputs: OutputFolder) -> None:
     """Writes the transcript of each person; the first person's last, because --skip-existing looks for that one."""
     for number, labelled in reversed(list(enumerate(result.transcripts, 1))):
-        path = target.with_name(target.name.replace(f".person1.{form}", f".person{number}.{form}"))
-        write_text(path, render(labelled.transcript, form))
+        path = _of_person(target, number, options.form) if options.people else target
+        outputs.write(path, render(labelled.transcript, options.form))
         result.written.append(path)

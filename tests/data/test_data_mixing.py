@@ -10,6 +10,7 @@ import pytest
 
 from avhubert.data.audio import read_audio
 from avhubert.data.media import DamageLog
+from avhubert.data.mixing import FORMATS, PhaseCorrection
 from tests.data.recordings import audio_file, speech
 
 pytestmark = pytest.mark.quick
@@ -49,3 +50,25 @@ def test_only_the_part_that_is_out_of_phase_is_inverted(tmp_path: Path) -> None:
     samples = read_audio(path)
     assert np.abs(samples[:40_000].astype(int) - left[:40_000]).max() <= 1
     assert np.abs(samples[64_000:].astype(int) - left[64_000 : len(samples)]).max() <= 1
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_every_format_of_samples(form: str) -> None:
+    wave = np.sin(np.arange(16_000) / 7)
+    kind = {"d": np.float64, "f": np.float32, "s16": np.int16, "s32": np.int32, "u8": np.uint8}
+    numpy_type = next(kind[name] for name in kind if form.startswith(name))
+    scale, middle = (1.0, 0) if numpy_type in (np.float64, np.float32) else (np.iinfo(numpy_type).max // 3, 0)
+    if numpy_type is np.uint8:
+        middle = 128
+    for right, inverted in ((-wave, True), (0.5 * wave, False)):
+        channels = np.round(scale * np.stack([wave, right]), 12 if scale == 1.0 else 0) + middle
+        samples = channels.astype(numpy_type)
+        planar = form.endswith("p")
+        frame = av.AudioFrame.from_ndarray(samples if planar else samples.T.reshape(1, -1), form, "stereo")
+        frame.sample_rate = 16_000
+        correction = PhaseCorrection()
+        (mixed,) = [*correction.add(frame), *correction.flush()]
+        assert correction.seconds == (1.0 if inverted else 0.0)
+        second = mixed.to_ndarray()[1] if planar else mixed.to_ndarray()[0, 1::2]
+        expected = samples[0] if inverted else samples[1]
+        assert np.abs(second.astype(float) - expected).max() <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -358,3 +359,25 @@ def test_only_a_few_passes_stay_open(tmp_path: Path, demuxed: Counter[str]) -> N
     assert len(forward._idle) == OPEN_PASSES
     close_passes()
     assert not forward._idle
+
+
+# --------------------------------------------------------------------------- damage that the decoder conceals
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4")])
+def test_frames_that_the_decoder_estimates_are_reported(tmp_path: Path, name: str, codec: str) -> None:
+    with Recording(tmp_path / name) as recording:
+        recording.write_video(recording.video_stream(codec), [moving(index) for index in range(150)])
+    list(read_frames(tmp_path / name, damage=(damage := DamageLog())))
+    assert not damage
+    with av.open(str(tmp_path / name)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray((tmp_path / name).read_bytes())
+    for position, size in places[60:70]:
+        assert position is not None
+        content[position + size // 2] ^= 0xFF
+    (tmp_path / name).write_bytes(content)
+    frames = list(read_frames(tmp_path / name, damage=damage))
+    assert len(frames) == 150
+    [sentence] = [str(entry) for entry in damage.damages() if entry.estimated]
+    assert re.fullmatch(r"\d+ damaged frames? of the video w\w+ decoded with errors at 2\.\d s \(0\.\d+ s\)", sentence)
+    list(read_frames(tmp_path / name, 4, 6, damage=(healthy := DamageLog())))
+    assert not healthy

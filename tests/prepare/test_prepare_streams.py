@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,26 @@ def test_what_is_rejected_with_any_streams(
     assert done.rejection is not None
     assert done.rejection.reason.startswith(reason)
     assert not (tmp_path / "dst").exists()
+
+
+@pytest.mark.parametrize(
+    "matrix", [(-1, 0, 0, 1), (0, 1, -1, 0)], ids=["left and right mirrored", "rotated by 90° clockwise"]
+)
+def test_a_mouth_clip_with_a_display_matrix_is_turned(tmp_path: Path, matrix: tuple[int, ...]) -> None:
+    frames = np.full((30, 96, 96), 60, np.uint8)
+    frames[:, :48, :30] = 220  # top left
+    frames += np.random.default_rng(0).integers(0, 20, frames.shape, np.uint8)
+    (tmp_path / "src").mkdir()
+    write_video(tmp_path / "src" / "a.mp4", frames)
+    stored = (tmp_path / "src" / "a.mp4").read_bytes()
+    assert prepare_clip(SourceClip("a", tmp_path / "src" / "a.mp4", ""), tmp_path / "as stored", modality="v").frames
+    assert (tmp_path / "as stored" / "video" / "a.mp4").read_bytes() == stored
+    content, offset = bytearray(stored), stored.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in matrix)
+    content[offset : offset + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "src" / "a.mp4").write_bytes(content)
+    assert prepare_clip(SourceClip("a", tmp_path / "src" / "a.mp4", ""), tmp_path / "turned", modality="v").frames
+    turned = read_gray(tmp_path / "turned" / "video" / "a.mp4").astype(int)
+    expected = frames[:, :, ::-1] if matrix[0] else np.rot90(frames, -1, (1, 2))
+    assert np.abs(turned - expected).mean() < 8
+    assert np.abs(turned - frames).mean() > 20

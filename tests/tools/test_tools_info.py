@@ -219,3 +219,10 @@ def test_a_folder_of_recordings(tmp_path: Path) -> None:
         "videos": "1, 0.0 min",
         "skipped 1": "1 (the extension .xyz is not one of a recording; name the file to read it): c.xyz",
     }
+
+
+def test_a_recording_that_is_not_searched_for_damage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = audio_file(tmp_path / "talk.m4a", speech(4), "aac")
+    assert "damage" not in describe(path)
+    monkeypatch.setattr("avhubert.tools.info.LONGEST_CHECKED_SECONDS", 3)
+    assert str(describe(path)["damage"]).startswith("not searched for: the recording is longer than ")

@@ -18,6 +18,7 @@ from avhubert.data.video import probe, write_video
 from avhubert.errors import DataError
 from avhubert.model.recognizer import Recognizer
 from avhubert.transcription.batch import MediaFile, find_files, output_names
+from avhubert.transcription.outputs import RECORD, OutputFolder
 
 # ASCII in the terminal and in file names, as in a minimal container
 C_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -128,7 +129,7 @@ def test_output_in_other_encodings_is_escaped(
         assert b"Error" not in done.stderr
         assert (b"\\U0001f600" in done.stdout) or (b"\\udcf0\\udc9f" in done.stdout)
         assert b".xyz" in done.stderr
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").glob("*.json"))) == 3
 
 
 def test_two_files_for_one_output_are_refused(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +148,7 @@ def test_a_folder_is_written_as_a_folder(
     shown = capsys.readouterr()
     assert "two.mp4: read from av (audio and lips are both there)" in shown.err
     assert "one.wav has no video to draw captions into" in shown.err
-    written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("[!.]*.*"))
     assert written == ["day 2/one.srt", "day 2/two.captioned.mp4", "day 2/two.srt", "one.srt"]
     info = probe(out / "day 2" / "two.captioned.mp4")
     assert (info.width, info.height, info.has_audio) == (224, 224, True)
@@ -178,10 +179,59 @@ def test_a_second_run_beside_the_sources_makes_what_is_missing(
     assert main([*run, "--burn-in", "--skip-existing"]) == 0
     assert "3 of 3 were there already" in capsys.readouterr().err
     written = {path.name for path in tree.rglob("*") if path.is_file()}
+    written.remove(RECORD)
     assert written == {"notes.txt", "one.txt", "one.wav", "two.captioned.mp4", "two.mp4", "two.txt", "unknown.xyz"}
 
 
-@pytest.mark.parametrize("option", ["--burn-in", "--skip-existing"])
+def test_files_of_the_user_are_never_replaced(tree: Path, model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["transcribe", str(tree / "one.wav"), *model, "--modality", "a", "--out", str(tree)]
+    mine = tree / "one.txt"
+    mine.write_text("my notes about this talk")
+    assert main(run) == 1
+    assert "one.txt was not written by `avhubert transcribe`, or changed since" in capsys.readouterr().err
+    assert mine.read_text() == "my notes about this talk"
+    assert main([*run, "--format", "srt"]) == 0
+    assert main([*run, "--skip-existing"]) == 0
+    assert mine.read_text() == "my notes about this talk"
+    assert main([*run, "--overwrite"]) == 0
+    written = mine.read_text()
+    assert written != "my notes about this talk"
+    assert main(run) == 0  # its own file
+    assert mine.read_text() == written
+    mine.write_text("corrected by hand")
+    capsys.readouterr()
+    assert main(run) == 1
+    assert "(--overwrite)" in capsys.readouterr().err
+    assert main([*run, "--overwrite", "--skip-existing"]) == 2
+    assert "choose one of them" in capsys.readouterr().err
+
+
+def test_the_record_of_outputs(tmp_path: Path) -> None:
+    outputs = OutputFolder(tmp_path)
+    (tmp_path / "day").mkdir()
+    outputs.write(tmp_path / "day" / "a.txt", "first")
+    again = OutputFolder(tmp_path)
+    again.write(tmp_path / "day" / "a.txt", "second")
+    outputs.write(tmp_path / "day" / "a.txt", "third")  # another command has written the second version
+    with open(tmp_path / RECORD, "a", encoding="ascii") as file:
+        file.write('{"name": "day/a.t')  # torn
+    OutputFolder(tmp_path).check([tmp_path / "day" / "a.txt", tmp_path / "new.txt"])
+    for name in ("b.txt", "c.mp4"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(DataError, match=r"b\.txt and 1 more files were not written by"):
+        outputs.check([tmp_path / "b.txt", tmp_path / "c.mp4"])
+    with pytest.raises(DataError, match=r"b\.txt was not written by"):
+        outputs.write(tmp_path / "b.txt", "text")
+    outputs.write(tmp_path / "b.txt", "mine")  # nothing is lost
+    OutputFolder(tmp_path, overwrite=True).check([tmp_path / "c.mp4"])
+    outputs.add(tmp_path / "c.mp4")
+    outputs.check([tmp_path / "c.mp4"])
+    (tmp_path / "d.txt").mkdir()
+    with pytest.raises(DataError, match=r"d\.txt was not written by"):
+        outputs.check([tmp_path / "d.txt"])
+
+
+@pytest.mark.parametrize("option", ["--burn-in", "--skip-existing", "--overwrite"])
 def test_options_that_write_need_a_folder(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", "x.mp4", "--model", "m", option]) == 2
     assert "need --out" in capsys.readouterr().err

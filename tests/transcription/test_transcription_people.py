@@ -100,7 +100,7 @@ def test_the_command(
     out = tmp_path / "out"
     command = ["transcribe", str(video), "--model", str(model), "--people", "--format", "srt", "--out", str(out)]
     assert main(command) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["dialogue.person1.srt", "dialogue.person2.srt"]
+    assert sorted(path.name for path in out.glob("*.srt")) == ["dialogue.person1.srt", "dialogue.person2.srt"]
     assert main([*command, "--skip-existing"]) == 0
     assert "1 of 1 were there already" in capsys.readouterr().err
 
