@@ -73,7 +73,7 @@ def _program_stream(start: bytes, first: int, end: bytes) -> str | None:
     position = end.find(bytes((0, 0, 1, PACK)))
     if position < 0:
         return None
-    while position + 6 <= len(end):
+    while position + 4 <= len(end):
         if end[position : position + 3] != b"\0\0\1":
             return None  # padding, or something else that is not known here
         code = end[position + 3]
@@ -91,7 +91,7 @@ def _program_stream(start: bytes, first: int, end: bytes) -> str | None:
 
 def _pack_bytes(content: bytes, position: int) -> int:
     """Length of a pack header: of MPEG-1, or of MPEG-2 with stuffing."""
-    if content[position + 4] >> 6 != 1:
+    if position + 4 < len(content) and content[position + 4] >> 6 != 1:
         return 12
     return 14 + (content[position + 13] & 7 if position + 13 < len(content) else 0)
 

@@ -23,11 +23,11 @@ def notes(path: Path, video: bool) -> list[str]:
     return [sentence for sentence in damage.sentences() if CUT_OFF in sentence]
 
 
-@pytest.mark.parametrize("name", ["a.ogg", "a.opus", "a.ts", "a.mpg"])
+@pytest.mark.parametrize("name", ["a.opus", "a.ts", "a.mpg"])
 def test_a_download_that_stopped_half_way_is_reported_without_a_length(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     both = name in ("a.ts", "a.mpg")
-    codec = {"a.ogg": "libvorbis", "a.opus": "libopus", "a.ts": "aac", "a.mpg": "mp2"}[name]
+    codec = {"a.opus": "libopus", "a.ts": "aac", "a.mpg": "mp2"}[name]
     if both:
         with Recording(path) as recording:
             audio = recording.audio_stream(codec, 48_000)
@@ -41,7 +41,7 @@ def test_a_download_that_stopped_half_way_is_reported_without_a_length(tmp_path:
 
 
 def test_an_ogg_file_that_ends_with_a_page_is_cut_off_unless_that_is_the_last_one(tmp_path: Path) -> None:
-    content = audio_file(tmp_path / "a.ogg", speech(8, 48_000), "libvorbis", 48_000).read_bytes()
+    content = audio_file(tmp_path / "a.ogg", speech(8, 48_000), "libopus", 48_000).read_bytes()
     page = content.rindex(b"OggS")
     (tmp_path / "a.ogg").write_bytes(content[:page])
     assert notes(tmp_path / "a.ogg", False) == [NOT_MARKED]
@@ -69,6 +69,8 @@ def test_what_follows_the_end_of_a_program_stream_is_no_packet(tmp_path: Path) -
         (pack + packet + bytes(500), False),
         (pack + packet + packet[:30], True),
         (pack + packet + pack[:2], True),
+        (pack + packet + pack[:4], True),
+        (pack + packet + packet[:5], True),
         (b"\xff" * 100, False),
     ):
         (tmp_path / "a.mpg").write_bytes(content)
