@@ -62,7 +62,7 @@ def build_parser(commands: Iterable[Command]) -> Parser:
     parser = Parser(
         prog="avhubert",
         description="Audio-visual speech recognition: prepare videos, train models, transcribe.",
-        epilog="Start with: avhubert demo",
+        epilog="Start with: avhubert transcribe --sample",
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
