@@ -123,7 +123,13 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         metavar="RULE",
         help="grid: unseen (default; s1, s2, s20, s22 are test), overlap (255 sentences of each speaker are test), or "
-        "speaker:S (train, valid and test of one speaker)",
+        "speaker:S (train, valid and test of one speaker); folder: speakers (no speaker in two splits)",
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="FILE",
+        help="folder: table with lines PATH, tab, SPEAKER, where PATH is a recording or folder below SRC (default "
+        "SRC/speakers.tsv, if there); or the word folders: each folder directly in SRC is one speaker",
     )
     parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
     parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
@@ -157,6 +163,7 @@ def _prepare(options: argparse.Namespace) -> None:
         stall_seconds=options.timeout,
         modality=options.streams,
         split=options.split,
+        speakers=options.speakers,
     )
     show(summary)
 

@@ -48,8 +48,3 @@ def read_alignment(path: Path) -> list[AlignedWord]:
     if not any(word.text not in SILENCES for word in words):
         raise DataError(f"{path.name} has no words", kind=MALFORMED, path=path)
     return words
-
-
-def spoken(words: list[AlignedWord]) -> str:
-    """The words without silences, separated by spaces."""
-    return " ".join(word.text for word in words if word.text not in SILENCES)

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from avhubert.constants import FRAME_RATE
 from avhubert.corpora import archives
-from avhubert.corpora.alignments import SUFFIX, read_alignment, spoken
+from avhubert.corpora.alignments import SILENCES, SUFFIX, read_alignment
 from avhubert.corpora.sources import Listing, Rejection, SourceClip, clip_id, require_clips, require_folder
 from avhubert.data.discovery import AUDIO_EXTENSIONS, MEDIA_EXTENSIONS, Skipped, find_recordings
 from avhubert.errors import DataError, list_names
@@ -22,6 +23,7 @@ from avhubert.errors import DataError, list_names
 _log = logging.getLogger(__name__)
 
 FRAMES = 75  # of every video of the corpus, except damaged ones
+LEAST_FRAMES = 65  # of a video without `.align`: 99 of 100 sentences have ended by then
 CONTRADICTION = "the name and the .align say different words"
 SECOND_VIDEO = "a second recording of a sentence, of which the largest file is used"
 AUDIO_ONLY = "a sentence without a video; --streams any or a takes its audio"
@@ -97,7 +99,7 @@ def find(src: str | Path, modality: str = "av") -> Listing:
             if path in files.videos and second != path
         ]
         try:
-            text, alignment = _transcript(name, alignments.get((speaker, name)) or alignments.get(("", name)))
+            transcript = _transcript(name, alignments.get((speaker, name)) or alignments.get(("", name)))
         except DataError as error:
             rejections.append(Rejection.from_error(identifier, error))
             continue
@@ -106,11 +108,12 @@ def find(src: str | Path, modality: str = "av") -> Listing:
                 identifier,
                 path,
                 "",
-                text=text,
-                phones=alignment,
+                text=transcript.text,
+                phones=transcript.alignment,
                 speaker=speaker,
                 audio=files.audios[0] if files.audios else None,
                 expected_frames=FRAMES,
+                spoken_until=transcript.spoken_until,
             )
         )
     _report(clips, rejections)
@@ -142,8 +145,23 @@ def _choose(files: _Sentence, modality: str) -> Path | None:
     return max(files.videos, key=lambda path: path.stat().st_size, default=None)
 
 
-def _transcript(name: str, alignment: Path | None) -> tuple[str, Path | None]:
-    """The words that the name spells, else those of the `.align`, and the `.align`.
+@dataclass(frozen=True)
+class _Transcript:
+    """The words of a sentence.
+
+    Attributes:
+        text: The words.
+        alignment: The `.align`; None if there is none.
+        spoken_until: Seconds at which the last word ends.
+    """
+
+    text: str
+    alignment: Path | None
+    spoken_until: float
+
+
+def _transcript(name: str, alignment: Path | None) -> _Transcript:
+    """The words that the name spells, else those of the `.align`.
 
     Raises:
         DataError: They contradict, the `.align` is malformed, or the name spells nothing and there is no `.align`.
@@ -155,14 +173,15 @@ def _transcript(name: str, alignment: Path | None) -> tuple[str, Path | None]:
                 f"its name '{name}' spells no sentence (such as bbaf2n), and there is no {name}{SUFFIX}",
                 kind="no transcript: the name spells no sentence and there is no .align",
             )
-        return spelled, None
-    aligned = spoken(read_alignment(alignment))
+        return _Transcript(spelled, None, LEAST_FRAMES / FRAME_RATE)
+    words = [word for word in read_alignment(alignment) if word.text not in SILENCES]
+    aligned = " ".join(word.text for word in words)
     if spelled is not None and aligned != spelled:
         raise DataError(
             f"its name spells '{spelled}', but {alignment.name} says '{aligned}'; remove the wrong one",
             kind=CONTRADICTION,
         )
-    return aligned, alignment
+    return _Transcript(aligned, alignment, words[-1].end)
 
 
 def _with_archives(skipped: Sequence[Skipped]) -> list[Skipped]:

@@ -116,10 +116,21 @@ def find(src: str | Path) -> Listing:
             except DataError as error:
                 rejections.append(Rejection.from_error(identifier, error))
                 continue
+            # the folder of a clip is a talk, whose speaker is nearly always one person
+            speaker = identifier.rpartition("/")[0].partition("/")[2]
             segments = split_at_silences(words) if split == "pretrain" and words else [Segment(0.0, None, text)]
             for number, segment in enumerate(segments):
                 name = identifier if len(segments) == 1 else f"{identifier}_{number:02d}"
                 clips.append(
-                    SourceClip(name, video, split, segment.start, segment.end, segment.text or text, phone_file(video))
+                    SourceClip(
+                        name,
+                        video,
+                        split,
+                        segment.start,
+                        segment.end,
+                        segment.text or text,
+                        phone_file(video),
+                        speaker=speaker,
+                    )
                 )
     return require_clips(clips, rejections, src, "no videos in pretrain/, trainval/ or test/", skipped)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from avhubert.corpora import folder, grid, lrs3, voxceleb2
 from avhubert.corpora.sources import Listing
+from avhubert.corpora.speakers import with_speakers
 from avhubert.data.media import AUTOMATIC, StreamChoice
 from avhubert.errors import ConfigError, DataError, one_of
 
@@ -19,19 +20,24 @@ CORPORA: dict[str, Callable[..., Listing]] = {
     "grid": grid.find,
     "folder": folder.find,
 }
-WITH_AUDIO_FILES = ("grid", "folder")  # whose `find` takes the modality: audio files alone can be clips
 
-
-def check_corpus(corpus: str, valid_list: Path | None, english_ids: Path | None) -> None:
+def check_corpus(
+    corpus: str, valid_list: Path | None, english_ids: Path | None, speakers: str | Path | None = None
+) -> None:
     """Check that the corpus exists and that the lists belong to it.
 
     Raises:
         DataError: The corpus is unknown.
-        ConfigError: A list is for another corpus.
+        ConfigError: A list or table is for another corpus.
     """
     if corpus not in CORPORA:
         raise DataError(one_of("corpus", corpus, CORPORA))
-    for option, value, only in (("--valid-list", valid_list, "lrs3"), ("--english-ids", english_ids, "vox2")):
+    options: tuple[tuple[str, str | Path | None, str], ...] = (
+        ("--valid-list", valid_list, "lrs3"),
+        ("--english-ids", english_ids, "vox2"),
+        ("--speakers", speakers, "folder"),
+    )
+    for option, value, only in options:
         if value is not None and corpus != only:
             raise ConfigError(f"{option} is for the corpus {only}, not for {corpus}")
 
@@ -42,11 +48,15 @@ def find_clips(
     english_ids: Path | None = None,
     modality: str = "av",
     streams: StreamChoice = AUTOMATIC,
+    speakers: str | Path | None = None,
 ) -> Listing:
-    """The clips of the corpus at `src`, for clips with the streams of `modality`. DataError if there are none."""
+    """The clips of the corpus at `src`, for clips with the streams of `modality`. DataError if there are none.
+
+    `speakers` is for the corpus folder, see `with_speakers`.
+    """
     if corpus == "folder":
-        return folder.find(src, modality, streams)
+        return with_speakers(folder.find(src, modality, streams), src, speakers)
+    if corpus == "grid":
+        return grid.find(src, modality)
     find = CORPORA[corpus]
-    if corpus in WITH_AUDIO_FILES:
-        return find(src, modality)
     return find(src) if english_ids is None else find(src, english_ids)

@@ -43,6 +43,8 @@ class SourceClip:
         speaker: Who speaks; '' if unknown.
         audio: Audio file for a video without an audio track; None: a .wav beside the video, if there is one.
         expected_frames: Number of frames of every video of the corpus; a clip of another length gets a warning.
+        spoken_until: Seconds from the start of the clip until which words of the transcript are spoken; a clip that
+            ends before is rejected.
     """
 
     id: str
@@ -56,6 +58,7 @@ class SourceClip:
     speaker: str = ""
     audio: Path | None = None
     expected_frames: int | None = None
+    spoken_until: float = 0.0
 
 
 @dataclass(frozen=True)

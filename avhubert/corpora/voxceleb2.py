@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from avhubert.corpora.sources import Listing, SourceClip, clip_id, find_videos, read_ids, require_clips
 from avhubert.errors import DataError
 
+_SPEAKER = re.compile(r"id\d+")  # a folder such as id00012
 ENGLISH_LIST = "english.txt"  # beside dev/ and test/; used if no other list is given
 
 
@@ -23,7 +25,8 @@ def find(src: str | Path, english_ids: Path | None = None) -> Listing:
     found = find_videos(src)
     for video in found.files:
         identifier = clip_id(video.relative_to(src).with_suffix("").as_posix())
-        clips.append(SourceClip(identifier, video, "en" if identifier in english else "other"))
+        speaker = next((name for name in identifier.split("/")[:-1] if _SPEAKER.fullmatch(name)), "")
+        clips.append(SourceClip(identifier, video, "en" if identifier in english else "other", speaker=speaker))
     listing = require_clips(clips, [], src, "no videos", found.skipped)
     if english and not any(clip.split == "en" for clip in clips):
         raise DataError(

@@ -33,6 +33,7 @@ from avhubert.prepare.rejection import (
     check_audio,
     check_lengths,
     check_video,
+    check_words,
     too_long,
 )
 from avhubert.processes import failure_of
@@ -135,6 +136,7 @@ def _prepare(
     elif samples is not None:
         check_lengths(monitor, len(samples) / SAMPLE_RATE)
         samples = samples[: monitor.frames * SAMPLES_PER_FRAME]
+    check_words(_seconds(monitor if faces else None, samples), clip.spoken_until)
     written: list[_Face | None] = [*faces] or [None]
     for name, face in zip(face_ids(clip.id, len(written)), written, strict=True):
         _write(face, samples, clip.path, *media_paths(dst, name))
@@ -156,6 +158,13 @@ def _prepare(
         ),
         other_face_shares=tuple(face.share for face in faces[1:]),
     )
+
+
+def _seconds(monitor: FrameMonitor | None, samples: np.ndarray | None) -> float:
+    """The length of a clip; `monitor`: None without video."""
+    if monitor is not None:
+        return monitor.frames / FRAME_RATE
+    return 0.0 if samples is None else len(samples) / SAMPLE_RATE
 
 
 def _unexpected_length(clip: SourceClip, monitor: FrameMonitor) -> list[str]:

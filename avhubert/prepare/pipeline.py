@@ -79,6 +79,7 @@ def prepare(
     stall_seconds: float = STALL_SECONDS,
     modality: str = "av",
     split: str | None = None,
+    speakers: str | Path | None = None,
 ) -> Summary:
     """Prepare a corpus; a killed run resumes when it is started again.
 
@@ -104,20 +105,22 @@ def prepare(
         streams: Which of several audio or video streams of a file are read.
         stall_seconds: A clip is rejected if nothing of it is decoded for so long.
         modality: The streams of the clips: 'av', 'a', 'v', or 'any', those that a recording has.
-        split: For `grid`: 'unseen' (DST/unseen, the default), 'overlap' (DST/overlap), or 'speaker:S' (DST/S).
+        split: For `grid`: 'unseen' (DST/unseen, the default), 'overlap' (DST/overlap), or 'speaker:S' (DST/S). For
+            `folder`: 'speakers', so that no speaker is in two splits.
+        speakers: For `folder`: a table of the speakers, or 'folders', see `corpora.speakers.with_speakers`.
 
     Raises:
         ConfigError: `dst` cannot be written or is in use, or a list or split is for another corpus.
         DataError: Unknown corpus, no clips in `src`, none usable, or too many rejected.
     """
-    check_corpus(corpus, valid_list, english_ids)
+    check_corpus(corpus, valid_list, english_ids, speakers)
     check_split(corpus, split)
     if executor not in EXECUTORS:
         raise ConfigError(one_of("executor", executor, EXECUTORS))
     clip_settings = _ClipSettings(
         workers, executor, LandmarkSource.parse(landmarks), max_seconds, streams, stall_seconds, modality
     )
-    listing = find_clips(corpus, Path(src), english_ids, modality, streams)
+    listing = find_clips(corpus, Path(src), english_ids, modality, streams, speakers)
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = output_directory(dst).resolve()
     if dst == Path(src).resolve():
@@ -260,7 +263,7 @@ def _with_other_faces(clip: PreparedClip) -> list[PreparedClip]:
     names = face_ids(clip.id, 1 + len(shares))[1:]
     others = [
         PreparedClip(
-            replace(clip.source, id=name, text=None, phones=None),
+            replace(clip.source, id=name, text=None, phones=None, speaker=""),
             replace(clip.result, id=name, face_share=share, warnings=(), other_face_shares=()),
         )
         for name, share in zip(names, shares, strict=True)

@@ -22,6 +22,7 @@ MIN_FACE_SHARE = 0.8  # share of frames in which the face must be detected
 MAX_FACES = 8  # faces of one video that become clips
 MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of video and audio
 MIN_FRAMES = 5
+WORD_TOLERANCE = 0.1  # seconds of the last word that may be missing
 MAX_BLACK_SHARE = 0.2  # share of frames that may be black
 BLACK_LEVEL = 24  # no pixel of a black frame is brighter; black in video is 0 or, with a wrong range flag, 16
 # A camera or stream that hangs repeats the same frame. Encoders refine it: measured, 0.3 to 1.0 of the frames are equal
@@ -166,6 +167,13 @@ def check_audio(seconds: float, max_seconds: float) -> None:
         raise _rejected("too short", f"{seconds:.2f} s of audio")
     if seconds > max_seconds:
         raise too_long(max_seconds)
+
+
+def check_words(clip_seconds: float, spoken_until: float) -> None:
+    """MediaError if the clip ends before the last word of its transcript."""
+    if clip_seconds < spoken_until - WORD_TOLERANCE:
+        detail = f"it has {clip_seconds:.2f} s, its words {spoken_until:.2f} s"
+        raise _rejected("it ends before its last word", detail)
 
 
 def _rejected(kind: str, detail: str) -> MediaError:

@@ -1,19 +1,24 @@
-"""Splits that depend on who speaks: those of GRID (`--split unseen`, `overlap`, `speaker:S`).
+"""Splits that depend on who speaks: those of GRID, and `--split speakers` of a folder.
 
-No rule depends on a seed. Where sentences of a speaker are divided, those with the smallest SHA-256 of their id
+No rule of GRID depends on a seed. Where sentences of a speaker are divided, those with the smallest SHA-256 of their id
 (SPEAKER/NAME) go to test, the next ones to valid: so clips that are added or rejected change the split of few others.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from avhubert.constants import SPLITS
+from avhubert.corpora.folder import FACE
 from avhubert.corpora.grid import speaker_order
-from avhubert.errors import ConfigError, DataError, one_of
+from avhubert.corpora.speakers import SPEAKERS_TABLE
+from avhubert.errors import ConfigError, DataError, list_names, one_of
 from avhubert.prepare.records import Assignment, PreparedClip, Splits
 
+BY_SPEAKER = "speakers"  # `--split` of a folder: no speaker in two splits
 UNSEEN, OVERLAP, SPEAKER = "unseen", "overlap", "speaker:"
 UNSEEN_TEST = ("s1", "s2", "s20", "s22")  # two men and two women (Assael et al., LipNet, 2016)
 UNSEEN_VALID = ("s11", "s30")  # a woman and a man
@@ -83,6 +88,50 @@ def _of_speaker(clips: Sequence[PreparedClip], dst: Path, speaker: str) -> Assig
     _check(train, valid, f"--split {SPEAKER}{speaker}", {speaker: speakers[speaker]})
     others = [clip for name, group in speakers.items() if name != speaker for clip in group]
     return Assignment({dst / speaker: {"train": train, "valid": valid, "test": test, OTHERS: others}})
+
+
+def divide_speakers(clips: Sequence[PreparedClip], share: float, seed: int) -> Splits:
+    """Splits without a common speaker: test and valid get about the share `share` of the clips each, train the rest.
+
+    Raises:
+        DataError: The speaker of a clip is unknown, or there are fewer than three speakers.
+    """
+    known = {clip.id: clip.source.speaker for clip in clips}
+    groups: dict[str, list[PreparedClip]] = {}
+    for clip in clips:  # other faces of a recording go where its speaker goes
+        groups.setdefault(known[clip.id] or known.get(FACE.sub("", clip.id), ""), []).append(clip)
+    if unknown := groups.pop("", []):
+        raise DataError(
+            f"the speaker of {len(unknown)} clips is unknown ({list_names([clip.id for clip in unknown])}); name it in "
+            f"{SPEAKERS_TABLE}, or leave out --split {BY_SPEAKER}"
+        )
+    if len(groups) < len(SPLITS):
+        raise DataError(
+            f"there are {len(groups)} speakers ({_names(groups)}); --split {BY_SPEAKER} needs at least {len(SPLITS)}, "
+            "one for each of train, valid and test"
+        )
+    order = sorted(groups)
+    random.Random(seed).shuffle(order)
+    splits: Splits = {"train": [], "valid": [], "test": []}
+    for split in ("test", "valid"):
+        for name in _draw(order, {name: len(groups[name]) for name in order}, share * len(clips)):
+            splits[split] += groups[name]
+            order.remove(name)
+    splits["train"] = [clip for name in order for clip in groups[name]]
+    return splits
+
+
+def _draw(order: Sequence[str], sizes: Mapping[str, int], target: float) -> list[str]:
+    """The first speakers of an order whose clips make about `target`, at least one speaker, leaving at least two."""
+    drawn: list[str] = []
+    total = 0
+    for name in order:
+        if total + sizes[name] <= 1.5 * target and len(order) - len(drawn) > 2:
+            drawn.append(name)
+            total += sizes[name]
+        if total >= target:
+            break
+    return drawn or [min(order, key=lambda name: (sizes[name], name))]
 
 
 def _by_speaker(clips: Iterable[PreparedClip]) -> dict[str, list[PreparedClip]]:

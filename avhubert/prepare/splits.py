@@ -9,9 +9,9 @@ from pathlib import Path
 from avhubert.constants import SPLITS
 from avhubert.corpora.folder import FACE
 from avhubert.corpora.sources import Listing, Rejection, read_ids
-from avhubert.errors import ConfigError, DataError
+from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.prepare.records import Assignment, PreparedClip, Splits
-from avhubert.prepare.speaker_splits import UNSEEN, check_grid_split, grid_splits
+from avhubert.prepare.speaker_splits import BY_SPEAKER, UNSEEN, check_grid_split, divide_speakers, grid_splits
 
 VALID_SHARE = 0.1  # of the clips, if the corpus has no validation split
 VOX2_VALID_SHARE = 0.01
@@ -21,9 +21,12 @@ def check_split(corpus: str, split: str | None) -> None:
     """ConfigError if the corpus has no split of that name."""
     if split is None:
         return
-    if corpus != "grid":
-        raise ConfigError(f"--split is for the corpus grid, not for {corpus}")
-    check_grid_split(split)
+    if corpus == "grid":
+        check_grid_split(split)
+    elif corpus != "folder":
+        raise ConfigError(f"--split is for the corpora grid and folder, not for {corpus}")
+    elif split != BY_SPEAKER:
+        raise ConfigError(one_of("split", split, (BY_SPEAKER,)))
 
 
 def assign_splits(
@@ -53,7 +56,7 @@ def assign_splits(
         return _vox2_splits(clips, dst, seed)
     if corpus == "grid":
         return grid_splits(clips, dst, split or UNSEEN)
-    return _folder_splits(clips, dst, seed)
+    return _folder_splits(clips, dst, seed, by_speaker=split == BY_SPEAKER)
 
 
 def _lrs3_splits(clips: Sequence[PreparedClip], dst: Path, seed: int, valid_ids: set[str] | None) -> Assignment:
@@ -93,11 +96,22 @@ def _vox2_splits(clips: Sequence[PreparedClip], dst: Path, seed: int) -> Assignm
     return Assignment(directories, [] if english else [note])
 
 
-def _folder_splits(clips: Sequence[PreparedClip], dst: Path, seed: int) -> Assignment:
-    """The splits of the folder; splits without clips are drawn from the clips outside train/, valid/ and test/."""
+def _folder_splits(clips: Sequence[PreparedClip], dst: Path, seed: int, by_speaker: bool) -> Assignment:
+    """The splits of the folder; splits without clips are drawn from the clips outside train/, valid/ and test/.
+
+    Args:
+        clips: The usable clips.
+        dst: The output folder.
+        seed: Seed of drawn splits.
+        by_speaker: No speaker is in two splits, whatever the folders are.
+    """
     with_text = [clip for clip in clips if clip.source.text]
     rejections = [_without_text(clip) for clip in clips if not clip.source.text] if with_text else []
     clips = with_text or clips
+    note = "no transcripts: this data can be used for pre-training, but not for fine-tuning"
+    notes = [] if with_text else [note]
+    if by_speaker:
+        return Assignment({dst: divide_speakers(clips, VALID_SHARE, seed)}, notes, rejections)
     splits: Splits = {split: [clip for clip in clips if clip.source.split == split] for split in SPLITS}
     rest = [clip for clip in clips if not clip.source.split]
     if len(rest) >= 3:
@@ -105,8 +119,7 @@ def _folder_splits(clips: Sequence[PreparedClip], dst: Path, seed: int) -> Assig
             if not splits[split]:
                 splits[split], rest = _divide(rest, _draw_ids(rest, seed))
     splits["train"] += rest
-    note = "no transcripts: this data can be used for pre-training, but not for fine-tuning"
-    return Assignment({dst: splits}, [] if with_text else [note], rejections)
+    return Assignment({dst: splits}, notes, rejections)
 
 
 def _without_text(clip: PreparedClip) -> Rejection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,19 @@ def test_paths_below_the_root_are_written_relative_to_it(tmp_path) -> None:
     assert (tmp_path / "a.tsv").read_text(encoding="utf-8") == "/r\nx\tv/x.mp4\t/elsewhere/x.wav\t5\t3200\n"
 
 
+def test_speakers_are_an_optional_column(tmp_path) -> None:
+    known = [replace(clip("x"), speaker="s1"), replace(clip("y"), speaker="")]
+    write_manifest(tmp_path / "a.tsv", known, "/")
+    lines = (tmp_path / "a.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == ["x\tv/x.mp4\ta/x.wav\t50\t32000\ts1", "y\tv/y.mp4\ta/y.wav\t50\t32000\t"]
+    assert read_manifest(tmp_path / "a.tsv") == known
+    # an editor that removes white space at the end of lines
+    (tmp_path / "a.tsv").write_text("\n".join(line.rstrip() for line in lines), encoding="utf-8")
+    assert read_manifest(tmp_path / "a.tsv") == known
+    with pytest.raises(DataError, match="contains a tab"):
+        write_manifest(tmp_path / "a.tsv", [replace(clip("x"), speaker="s\t1")], "/")
+
+
 def test_manifest_with_windows_line_ends_is_read(tmp_path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"/\r\nx\t/v/x.mp4\t/a/x.wav\t50\t32000\r\n")
     assert read_manifest(tmp_path / "a.tsv") == [clip("x")]
@@ -78,8 +92,8 @@ def test_manifest_with_windows_line_ends_is_read(tmp_path) -> None:
     [
         ("", r"a\.tsv is empty; its first line must be the root"),
         ("data\n", "the first line must be an absolute root folder, not 'data'"),
-        ("/\nx\tv\ta\t5\n", r"a\.tsv, line 2: 4 fields instead of 5"),
-        ("/\n\n", "line 2: 1 fields instead of 5"),
+        ("/\nx\tv\ta\t5\n", r"a\.tsv, line 2: 4 fields instead of 5 or 6"),
+        ("/\n\n", "line 2: 1 fields instead of 5 or 6"),
         ("/\nx\tv\ta\tfive\t3200\n", "the lengths 'five' and '3200' must be whole numbers"),
         ("/\nx\tv\ta\t5\t-1\n", "must be whole numbers"),
         ("/\nx\tv\ta\t5\t1\nx\tv\ta\t5\t1\n", "line 3: clip 'x' is listed twice"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,12 +93,50 @@ def test_one_speaker_and_the_others() -> None:
         split(clips, "speaker:s5")
 
 
+def split_folder(clips: Sequence[PreparedClip], seed: int = 0) -> Splits:
+    assignment = assign_splits("folder", clips, Path("/dst"), seed, split="speakers")
+    return assignment.directories[Path("/dst")]
+
+
+def test_a_folder_shares_no_speaker_between_splits() -> None:
+    clips = [clip for number, speaker in enumerate(ALL) for clip in clips_of([speaker], 1 + 7 * number % 11)]
+    face = replace(clips[0].source, id=f"{clips[0].id}_face2", speaker="")
+    seen = set()
+    for seed in range(20):
+        splits = split_folder([*clips, PreparedClip(face, clips[0].result)], seed)
+        parts = [speakers_of(splits[name]) - {""} for name in ("train", "valid", "test")]
+        assert set.union(*parts) == set(ALL)
+        assert sum(map(len, parts)) == len(ALL)
+        for name in ("valid", "test"):
+            assert 0.05 * len(clips) <= len(splits[name]) <= 0.15 * len(clips)
+        (home,) = (name for name, part in splits.items() if clips[0] in part)
+        assert face.id in {clip.id for clip in splits[home]}
+        seen.add(tuple(sorted(parts[2])))
+    assert len(seen) > 10
+
+
+def test_a_folder_of_three_speakers_of_any_size_is_split() -> None:
+    splits = split_folder(clips_of(["a"], 90) + clips_of(["b"], 5) + clips_of(["c"], 5))
+    assert len(splits["train"]) == 90
+    assert {len(splits[name]) for name in ("valid", "test")} == {5}
+
+
+def test_unknown_and_too_few_speakers_are_errors() -> None:
+    with pytest.raises(
+        DataError, match=r"the speaker of 2 clips is unknown \(/0000, /0001\); name it in speakers\.tsv"
+    ):
+        split_folder(clips_of(["a", "b", "c"], 2) + clips_of([""], 2))
+    with pytest.raises(DataError, match=r"there are 2 speakers \(a, b\); --split speakers needs at least 3"):
+        split_folder(clips_of(["a", "b"], 5))
+
+
 @pytest.mark.parametrize(
     ("corpus", "rule", "message"),
     [
         ("grid", "everything", "unknown split 'everything'"),
         ("grid", "speaker:", "unknown split 'speaker:'"),
-        ("lrs3", "unseen", "--split is for the corpus grid, not for lrs3"),
+        ("lrs3", "unseen", "--split is for the corpora grid and folder, not for lrs3"),
+        ("folder", "unseen", "unknown split 'unseen'; known: speakers"),
     ],
 )
 def test_unknown_rules_are_errors(corpus: str, rule: str, message: str) -> None:
