@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 
+from avhubert.constants import FRAME_RATE
 from avhubert.corpora import grid, lrs3
 from avhubert.corpora.synthetic.writer import make_corpus
 
@@ -48,9 +49,9 @@ def make_grid(dst: Path, clips: int, work: Path, seed: int = 3) -> list[str]:
 
 
 def to_mpeg(video: Path, path: Path, frames: int | None = None) -> None:
-    """Write the first `frames` frames (None: all) of a video, and all its audio, as MPEG-1 with MP2 audio."""
+    """Write the first `frames` frames (None: all) of a video, and their audio, as MPEG-1 with MP2 audio."""
     with av.open(str(video)) as source, av.open(str(path), "w") as out:
-        picture = out.add_stream("mpeg1video", rate=25)
+        picture = out.add_stream("mpeg1video", rate=FRAME_RATE)
         picture.pix_fmt, picture.bit_rate = "yuv420p", 1_500_000
         sound = out.add_stream("mp2", rate=44_100)
         for index, frame in enumerate(source.decode(video=0)):
@@ -59,12 +60,16 @@ def to_mpeg(video: Path, path: Path, frames: int | None = None) -> None:
             if index == frames:
                 break
             image = av.VideoFrame.from_ndarray(frame.to_ndarray(format="yuv420p"), format="yuv420p")
-            image.pts, image.time_base = index, Fraction(1, 25)
+            image.pts, image.time_base = index, Fraction(1, FRAME_RATE)
             out.mux(picture.encode(image))
         out.mux(picture.encode())
         source.seek(0)
         resampler = av.AudioResampler("s16", "stereo", 44_100)
+        first = None  # the clock of a program stream does not begin at 0
         for chunk in source.decode(audio=0):
+            first = chunk.time if first is None else first
+            if frames is not None and chunk.time - first >= frames / FRAME_RATE:
+                break
             for block in resampler.resample(chunk):
                 block.pts = None
                 out.mux(sound.encode(block))

@@ -27,7 +27,7 @@ def label_report(metrics: Mapping[str, Any], splits: Mapping[str, SplitLabels]) 
     page.text(
         f"{metrics['rate']} labels per second, learned from {metrics['learned_frames']:,} frames of the training "
         f"split. Entropy is in nats, at most {math.log(metrics['clusters']):.3g}. PNMI and purities compare labels "
-        "with the true phones at 25 per second."
+        "with the true phones (GRID: words) at 25 per second."
     )
     page.table(
         COLUMNS,

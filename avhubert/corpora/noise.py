@@ -2,13 +2,14 @@
 
 A noise folder contains CATEGORY/{train,valid,test}/*.wav, where CATEGORY is one of babble, speech, music, noise, and
 {train,valid,test}.tsv, which list one absolute path per line and join all categories of the folder (Interspeech 2022,
-§ 4). The same source and seed give the same bytes.
+§ 4). The same source and seed give the same bytes. If the source says who speaks, speakers.json names the speakers in
+each file, and every mixture leaves out some of them, so that for each speaker there is noise without his own voice.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -19,15 +20,17 @@ from avhubert.constants import SAMPLE_RATE, SPLITS
 from avhubert.data.audio import write_wav
 from avhubert.data.discovery import AUDIO_EXTENSIONS, describe_skipped, find_recordings
 from avhubert.data.manifest import read_manifest
+from avhubert.data.noise import NOISE_SPEAKERS
 from avhubert.data.shards import clip_samples
 from avhubert.errors import ConfigError, DataError, one_of
-from avhubert.files import atomic_directory, output_directory, write_text
+from avhubert.files import atomic_directory, output_directory, read_json_object, write_json, write_text
 from avhubert.report import progress
 
 KINDS = ("babble", "speech", "musan")
 CATEGORIES = ("babble", "speech", "music", "noise")
 VOICES = 30  # recordings in a babble mixture
 LEAST_VOICES = 2
+GROUPS = 8  # of speakers; each mixture leaves one group out
 BABBLE_SECONDS = 10  # longest mixture
 SPEECH_SECONDS = 20  # single voices are cut to this length
 PIECE_SECONDS = 10  # music and noise are cut into pieces of this length
@@ -61,10 +64,26 @@ class NoiseSummary:
 
 
 @dataclass(frozen=True)
-class _Clips:
-    """The noise clips of one split: an iterator over their samples, and their number."""
+class _Recording:
+    """A recording of speech, music or noise; `speaker`: who speaks, '' if unknown."""
 
-    samples: Iterator[np.ndarray]
+    path: Path
+    speaker: str = ""
+
+
+@dataclass(frozen=True)
+class _NoiseClip:
+    """Samples of a noise clip, and the known speakers in it."""
+
+    samples: np.ndarray
+    speakers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """The noise clips of one split, and their number."""
+
+    clips: Iterator[_NoiseClip]
     number: int
 
 
@@ -111,16 +130,17 @@ def make_noise(kind: str, src: str | Path, dst: str | Path, seed: int = 0, count
     return summary
 
 
-def _list_recordings(src: Path, dst: Path, summary: NoiseSummary) -> list[Path]:
+def _list_recordings(src: Path, dst: Path, summary: NoiseSummary) -> list[_Recording]:
     """Audio files of a data directory's training split, or below a folder except below `dst`."""
     if not src.is_dir():
         raise DataError(f"{src} is not a folder; name a data directory or a folder of audio files", path=src)
     if any((src / f"{split}.tsv").exists() for split in SPLITS):
         clips = read_manifest(src / "train.tsv")
-        recordings, skipped = [clip.audio for clip in clips if clip.audio_samples], []
+        recordings = [_Recording(clip.audio, clip.speaker) for clip in clips if clip.audio_samples]
+        skipped = []
     else:
         found = find_recordings(src, AUDIO_EXTENSIONS, without=[dst])
-        recordings, skipped = found.files, describe_skipped(found.skipped, src)
+        recordings, skipped = [_Recording(path) for path in found.files], describe_skipped(found.skipped, src)
         summary.notes += skipped
     if not recordings:
         known = "files are recognised by extensions such as .wav and .flac"
@@ -148,42 +168,76 @@ def _split(items: Sequence[Item], sizes: Sequence[int], rng: np.random.Generator
 
 
 # --------------------------------------------------------------------------- categories
-def _make_babble(recordings: list[Path], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
+def _make_babble(recordings: list[_Recording], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
     if len(recordings) < len(SPLITS) * LEAST_VOICES:
         raise DataError(
             f"babble needs at least {len(SPLITS) * LEAST_VOICES} recordings ({LEAST_VOICES} each for train, valid "
             f"and test), and there are {len(recordings)}; give more speech"
         )
     voices = _split(recordings, _split_sizes(len(recordings), 0.1, LEAST_VOICES), np.random.default_rng((seed, 0)))
+    _mix_speakers(voices)
     counts = _split_sizes(_default_count(len(recordings)) if count is None else count, 0.1, 1)
 
-    def mixtures(split: str, number: int) -> Iterator[np.ndarray]:
+    def mixtures(split: str, number: int) -> Iterator[_NoiseClip]:
         for index in range(number):
-            yield _mixture(voices[split], np.random.default_rng((seed, 1, SPLITS.index(split), index)))
+            chosen = _leave_speakers_out(voices[split], index, number)
+            yield _mixture(chosen, np.random.default_rng((seed, 1, SPLITS.index(split), index)))
 
     clips = {split: _Clips(mixtures(split, number), number) for split, number in zip(SPLITS, counts, strict=True)}
     _write_category("babble", dst, clips, summary)
-    for split in SPLITS:
-        if len(voices[split]) < VOICES:
+    for split, number in zip(SPLITS, counts, strict=True):
+        fewest = min(len(_leave_speakers_out(voices[split], index, number)) for index in range(min(number, GROUPS)))
+        if fewest < VOICES:
             summary.notes.append(
-                f"babble, {split}: {len(voices[split])} voices in a mixture instead of {VOICES}, "
+                f"babble, {split}: {fewest} voices in a mixture instead of {VOICES}, "
                 "because there are no more recordings"
             )
+    speakers = {recording.speaker for recording in recordings}
+    if len(speakers) == 1 and "" not in speakers:
+        summary.notes.append(
+            f"babble: all recordings are of the speaker {speakers.pop()}, whose own clips cannot be mixed with it"
+        )
 
 
-def _mixture(recordings: list[Path], rng: np.random.Generator) -> np.ndarray:
+def _mix_speakers(voices: dict[str, list[_Recording]]) -> None:
+    """Exchange a recording where all of a validation or test split are of one speaker, so that there is another."""
+    for split in SPLITS[1:]:
+        speakers = {recording.speaker for recording in voices[split]}
+        others = [index for index, recording in enumerate(voices["train"]) if recording.speaker not in speakers]
+        if len(speakers) == 1 and "" not in speakers and others:
+            train, held_out = voices["train"], voices[split]
+            train[others[0]], held_out[0] = held_out[0], train[others[0]]
+
+
+def _leave_speakers_out(recordings: list[_Recording], index: int, number: int) -> list[_Recording]:
+    """The recordings for mixture `index` of `number`: the known speakers are in groups, and each mixture lacks one."""
+    speakers = sorted({recording.speaker for recording in recordings} - {""})
+    groups = min(GROUPS, number, len(speakers))
+    if groups < 2:
+        return recordings
+    left_out = set(speakers[index % groups :: groups])
+    return [recording for recording in recordings if recording.speaker not in left_out]
+
+
+def _mixture(recordings: list[_Recording], rng: np.random.Generator) -> _NoiseClip:
     """Mean of up to 30 recordings, each rotated randomly and repeated to the length of the longest (at most 10 s)."""
-    chosen = rng.choice(len(recordings), size=min(VOICES, len(recordings)), replace=False)
-    voices = [clip_samples(recordings[index]) for index in chosen]
+    chosen = [
+        recordings[index] for index in rng.choice(len(recordings), size=min(VOICES, len(recordings)), replace=False)
+    ]
+    voices = [clip_samples(recording.path) for recording in chosen]
     length = min(max(map(len, voices)), BABBLE_SECONDS * SAMPLE_RATE)
     total = np.zeros(length, np.float64)
     for voice in voices:
         total += np.resize(np.roll(voice, -int(rng.integers(len(voice)))), length)
-    return np.floor(total / len(voices)).astype(np.int16)
+    return _NoiseClip(np.floor(total / len(voices)).astype(np.int16), _speakers_in(chosen))
 
 
-def _make_speech(recordings: list[Path], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
-    lengths = [len(clip_samples(path)) for path in _with_progress(recordings, "reading speech")]
+def _speakers_in(recordings: Iterable[_Recording]) -> tuple[str, ...]:
+    return tuple(sorted({recording.speaker for recording in recordings} - {""}))
+
+
+def _make_speech(recordings: list[_Recording], dst: Path, seed: int, count: int | None, summary: NoiseSummary) -> None:
+    lengths = [len(clip_samples(recording.path)) for recording in _with_progress(recordings, "reading speech")]
     long_enough = [index for index, length in enumerate(lengths) if length >= LEAST_SECONDS * SAMPLE_RATE]
     summary.notes.append(
         f"speech: {len(recordings) - len(long_enough)} of {len(recordings)} recordings are shorter than "
@@ -200,17 +254,21 @@ def _make_speech(recordings: list[Path], dst: Path, seed: int, count: int | None
         [recordings[index] for index in chosen], _split_sizes(len(chosen), 0.2, 1), np.random.default_rng((seed, 2))
     )
     limit = SPEECH_SECONDS * SAMPLE_RATE
-    clips = {
-        split: _Clips((clip_samples(path)[:limit] for path in paths), len(paths)) for split, paths in parts.items()
-    }
+
+    def voices(chosen: list[_Recording]) -> Iterator[_NoiseClip]:
+        for recording in chosen:
+            yield _NoiseClip(clip_samples(recording.path)[:limit], _speakers_in([recording]))
+
+    clips = {split: _Clips(voices(chosen), len(chosen)) for split, chosen in parts.items()}
     _write_category("speech", dst, clips, summary)
 
 
-def _make_pieces(category: str, recordings: list[Path], dst: Path, seed: int, summary: NoiseSummary) -> None:
+def _make_pieces(category: str, recordings: list[_Recording], dst: Path, seed: int, summary: NoiseSummary) -> None:
     size, least = PIECE_SECONDS * SAMPLE_RATE, LEAST_SECONDS * SAMPLE_RATE
     pieces: list[tuple[Path, int]] = []  # file and first sample
     too_short = 0
-    for path in _with_progress(recordings, f"reading {category}"):
+    for recording in _with_progress(recordings, f"reading {category}"):
+        path = recording.path
         length = len(clip_samples(path))
         for start in range(0, length, size):
             if min(size, length - start) >= least:
@@ -226,34 +284,50 @@ def _make_pieces(category: str, recordings: list[Path], dst: Path, seed: int, su
     rng = np.random.default_rng((seed, 3, CATEGORIES.index(category)))
     parts = _split(pieces, _split_sizes(len(pieces), 0.1, 1), rng)
 
-    def samples_of(chosen: list[tuple[Path, int]]) -> Iterator[np.ndarray]:
+    def samples_of(chosen: list[tuple[Path, int]]) -> Iterator[_NoiseClip]:
         for path, group in itertools.groupby(chosen, key=lambda piece: piece[0]):
             samples = clip_samples(path)
             for _, start in group:
-                yield samples[start : start + size]
+                yield _NoiseClip(samples[start : start + size])
 
     clips = {split: _Clips(samples_of(chosen), len(chosen)) for split, chosen in parts.items()}
     _write_category(category, dst, clips, summary)
 
 
 # --------------------------------------------------------------------------- writing
-def _with_progress(paths: list[Path], task_name: str) -> Iterator[Path]:
+def _with_progress(recordings: list[_Recording], task_name: str) -> Iterator[_Recording]:
     with progress() as bar:
-        task = bar.add_task(task_name, total=len(paths), unit="files")
-        for path in paths:
-            yield path
+        task = bar.add_task(task_name, total=len(recordings), unit="files")
+        for recording in recordings:
+            yield recording
             bar.advance(task)
 
 
 def _write_category(category: str, dst: Path, clips: Mapping[str, _Clips], summary: NoiseSummary) -> None:
+    speakers: dict[str, list[str]] = {}  # by path below dst
     with atomic_directory(dst / category) as folder, progress() as bar:
         task = bar.add_task(category, total=sum(part.number for part in clips.values()), unit="clips")
         for split, part in clips.items():
             (folder / split).mkdir()
-            for index, samples in enumerate(part.samples):
-                write_wav(folder / split / f"{category}_{index:05}.wav", samples)
+            for index, clip in enumerate(part.clips):
+                name = f"{category}_{index:05}.wav"
+                write_wav(folder / split / name, clip.samples)
+                if clip.speakers:
+                    speakers[f"{category}/{split}/{name}"] = list(clip.speakers)
                 bar.advance(task)
+    _update_speakers(category, dst, speakers)
     summary.clips[category] = {split: part.number for split, part in clips.items()}
+
+
+def _update_speakers(category: str, dst: Path, speakers: dict[str, list[str]]) -> None:
+    """Replace the entries of a category in speakers.json; no file if no speaker is known."""
+    path = dst / NOISE_SPEAKERS
+    before = read_json_object(path) if path.is_file() else {}
+    content = {name: names for name, names in before.items() if not name.startswith(f"{category}/")} | speakers
+    if content:
+        write_json(path, content)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_lists(dst: Path, seed: int) -> None:

@@ -21,6 +21,7 @@ CORPORA: dict[str, Callable[..., Listing]] = {
     "folder": folder.find,
 }
 
+
 def check_corpus(
     corpus: str, valid_list: Path | None, english_ids: Path | None, speakers: str | Path | None = None
 ) -> None:

@@ -7,7 +7,7 @@ evaluation. The choices do not depend on the worker, the rank or the order of lo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from avhubert.constants import CROP_SIZE, FILTERS, FRAME_RATE, MODALITIES, MOUTH
 from avhubert.data.corruption import parse_corruption
 from avhubert.data.filterbank import VoiceChange
 from avhubert.data.manifest import Clip
+from avhubert.data.noise import without_voice
 from avhubert.data.variation import ImageChange
 from avhubert.errors import ConfigError
 
@@ -78,21 +79,51 @@ class Augmentation:
             id.
         seed: of the run.
         noise: wav files; None: no noise.
+        noise_speakers: whose voices these files contain, as far as it is known: a clip is never mixed with the voice of
+            its own speaker.
 
     Raises:
         ConfigError: noise_num exceeds the number of noise files; a kind of video corruption is unknown.
     """
 
-    def __init__(self, config: DataConfig, training: bool, seed: int, noise: Sequence[Path] | None = None) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        training: bool,
+        seed: int,
+        noise: Sequence[Path] | None = None,
+        noise_speakers: Mapping[Path, frozenset[str]] | None = None,
+    ) -> None:
         self._config = config
         self._finetuning = config if training and isinstance(config, FinetuneDataConfig) else None
         self._training = training
         self._seed = seed
         self._noise = noise
+        self._noise_speakers = noise_speakers or {}
+        self._noise_of: dict[str, Sequence[Path]] = {}  # by speaker
         for name in config.faults if isinstance(config, FinetuneDataConfig) else ():
             parse_corruption(name)
         if noise is not None and len(noise) < config.noise_num:
             raise ConfigError(f"data.noise_num={config.noise_num} but the noise list has {len(noise)} files")
+
+    def check_speakers(self, clips: Sequence[Clip]) -> None:
+        """Check that there is noise for each speaker. ConfigError if only noise with his own voice is left."""
+        if self._noise is None or not self._config.noise_prob:
+            return
+        for speaker in sorted({clip.speaker for clip in clips if clip.audio_samples}):
+            usable = len(self._usable_noise(speaker))
+            if usable < self._config.noise_num:
+                raise ConfigError(
+                    f"{usable} files of the noise list are without the voice of the speaker '{speaker}', and "
+                    f"{self._config.noise_num} are needed; make the noise from more speakers (`avhubert noise`)"
+                )
+
+    def _usable_noise(self, speaker: str) -> Sequence[Path]:
+        if self._noise is None:
+            return []
+        if speaker not in self._noise_of:
+            self._noise_of[speaker] = without_voice(self._noise, self._noise_speakers, speaker)
+        return self._noise_of[speaker]
 
     def _rng(self, choice: Choice, index: int, epoch: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, epoch, index, choice))
@@ -176,20 +207,24 @@ class Augmentation:
     def noise(self, clip: Clip, index: int, epoch: int) -> NoiseDraw | None:
         """The noise of a clip; None: no noise."""
         if self._training:
-            return self._draw_noise(self._rng(Choice.NOISE, index, epoch))
-        return self.noise_in_evaluation(clip.id)
+            return self._draw_noise(self._rng(Choice.NOISE, index, epoch), clip.speaker)
+        return self.noise_in_evaluation(clip.id, clip.speaker)
 
-    def noise_in_evaluation(self, utterance_id: str) -> NoiseDraw | None:
-        """The noise of an utterance in evaluation; it depends on the id and the noise list only. None: no noise."""
-        return self._draw_noise(np.random.default_rng([*hashlib.sha256(utterance_id.encode()).digest()]))
+    def noise_in_evaluation(self, utterance_id: str, speaker: str = "") -> NoiseDraw | None:
+        """The noise of an utterance in evaluation; None: no noise.
 
-    def _draw_noise(self, rng: np.random.Generator) -> NoiseDraw | None:
+        It depends on the id, the noise list and, if the list says whose voices it has, the speaker only.
+        """
+        return self._draw_noise(np.random.default_rng([*hashlib.sha256(utterance_id.encode()).digest()]), speaker)
+
+    def _draw_noise(self, rng: np.random.Generator, speaker: str) -> NoiseDraw | None:
         if self._noise is None or rng.random() >= self._config.noise_prob:
             return None
-        chosen = rng.choice(len(self._noise), size=self._config.noise_num, replace=False)
+        files = self._usable_noise(speaker)
+        chosen = rng.choice(len(files), size=self._config.noise_num, replace=False)
         low, high = self._config.noise_snr
         snr = low if low == high else int(rng.integers(low, high + 1))
-        return NoiseDraw(tuple(self._noise[number] for number in chosen), snr)
+        return NoiseDraw(tuple(files[number] for number in chosen), snr)
 
     def mask_time(self, streams: Sequence[Tensor], index: int, epoch: int) -> None:
         """Set random spans of each stream to 0, which is the mean (Ma et al., ICASSP 2023, § 3.3).

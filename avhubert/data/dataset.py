@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +39,14 @@ class ClipDataset:
         texts: transcripts in the order of `clips`; None: none.
         tokenizer: of the transcripts; None without transcripts.
         noise: wav files; None: no noise.
+        noise_speakers: whose voices these files contain, as far as it is known.
         tolerant: `batch` skips unreadable clips and lists them in `left_out`; otherwise it raises an error.
         corruption: the corruption of every clip's video, a name in `data.corruption`; None: no corruption.
 
     Raises:
         DataError: the number of label rows or transcripts differs from the number of clips.
-        ConfigError: noise_num exceeds the number of noise files; a kind of video corruption is unknown.
+        ConfigError: noise_num exceeds the number of noise files, of all or of those without the voice of a speaker; a
+            kind of video corruption is unknown.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ClipDataset:
         noise: Sequence[Path] | None = None,
         tolerant: bool = False,
         corruption: str | None = None,
+        noise_speakers: Mapping[Path, frozenset[str]] | None = None,
     ) -> None:
         assert (texts is None) == (tokenizer is None), "transcripts and a tokenizer go together"
         for name, rows in [*(("label rows", rows) for rows, _ in labels), ("transcripts", texts)]:
@@ -66,7 +69,8 @@ class ClipDataset:
                 raise DataError(f"there are {len(rows)} {name} for {len(clips)} clips; make them again")
         self.clips = list(clips)
         self.config = config
-        self.augmentation = Augmentation(config, training, seed, noise)
+        self.augmentation = Augmentation(config, training, seed, noise, noise_speakers)
+        self.augmentation.check_speakers(clips)
         self._labels = list(labels)
         self._texts = texts
         self._tokenizer = tokenizer
@@ -144,7 +148,7 @@ class ClipDataset:
     def measured_snr(self, index: int) -> float | None:
         """Measure the SNR in dB of a clip's mixture in evaluation; None if no noise is mixed in."""
         clip = self.clips[index]
-        noise = self.augmentation.noise_in_evaluation(clip.id)
+        noise = self.augmentation.noise_in_evaluation(clip.id, clip.speaker)
         if noise is None or not clip.audio_samples:
             return None
         samples, sources = clip_samples(clip.audio), [read_audio(file) for file in noise.files]

@@ -1,6 +1,6 @@
 """Manifests: reading, checking, writing, and selecting clips; lines of the text files of a data directory.
 
-A data directory contains {train,valid,test}.{tsv,wrd} (and .phn for the synthetic corpus), tokenizer.model and
+A data directory contains {train,valid,test}.{tsv,wrd} (and .phn where true labels are known), tokenizer.model and
 dict.wrd.txt. A label folder contains {train,valid}.km, dict.km.txt and labels.json. The .tsv, .wrd, .phn and .km files
 are UTF-8 text with one line per clip. Frames are video frames at 25 Hz.
 """

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from avhubert.data.manifest import read_lines
 from avhubert.errors import DataError
+from avhubert.files import read_json_object
+
+NOISE_SPEAKERS = "speakers.json"  # in a noise folder: the known speakers in each file
 
 
 def mix(speech: np.ndarray, noises: Sequence[np.ndarray], snr: float) -> np.ndarray:
@@ -97,3 +100,33 @@ def read_noise_list(path: str | Path, split: str) -> list[Path]:
         if not file.is_file():
             raise DataError(f"noise list {path} lists {file}, which does not exist; make the list again")
     return files
+
+
+def read_noise_speakers(path: str | Path) -> dict[Path, frozenset[str]]:
+    """Whose voices the files of a noise folder contain, so that no speaker is mixed with his own voice.
+
+    Args:
+        path: a list, or a folder with lists.
+
+    Returns:
+        The known speakers by absolute path; empty if the folder does not say it.
+
+    Raises:
+        DataError: speakers.json is damaged.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    file = folder / NOISE_SPEAKERS
+    if not file.is_file():
+        return {}
+    content = read_json_object(file)
+    for name, speakers in content.items():
+        if not (isinstance(speakers, list) and all(isinstance(speaker, str) for speaker in speakers)):
+            raise DataError(f"{file}: {name} has no list of speakers; make the noise again", path=file)
+    return {Path(os.path.abspath(folder / name)): frozenset(speakers) for name, speakers in content.items()}
+
+
+def without_voice(noise: Sequence[Path], noise_speakers: Mapping[Path, frozenset[str]], speaker: str) -> Sequence[Path]:
+    """The noise files that do not contain the voice of a speaker; all if he is unknown."""
+    if not speaker or not noise_speakers:
+        return noise
+    return [file for file in noise if speaker not in noise_speakers.get(file, ())]

@@ -1,11 +1,10 @@
 """Shards: the clips of a data directory in a few large tar files (WebDataset's format) instead of many small files.
 
 The network file system of a compute cluster reads one file of a gigabyte much faster than two thousand small ones. For
-each clip, a shard contains NUMBER.npy (gray frames, uint8 [T, H, W]), NUMBER.wav (16 kHz mono), NUMBER.json (id and
-lengths) and, with a transcript, NUMBER.txt. SHARD.tar.json beside the shard has the offset and the checksum of each
-member, so that a damaged one is detected whenever it is read. A path in
-the manifest is that of the tar file and the name of the member, as if the tar file were a folder; so clips can be read
-in any order, and batches are equal to those of the original files. Frames are stored decoded: a clip takes about seven
+each clip, a shard contains NUMBER.npy (gray frames, uint8 [T, H, W]), NUMBER.wav (16 kHz mono), NUMBER.json (id,
+lengths and, if known, speaker) and, with a transcript, NUMBER.txt. SHARD.tar.json beside the shard has the offset and the
+checksum of each member, so that a damaged one is detected whenever it is read. A path in the manifest is that of the tar
+file and the name of the member, as if the tar file were a folder; so clips can be read in any order, and batches are equal to those of the original files. Frames are stored decoded: a clip takes about seven
 times the space and a twenty-fifth of the time to read (benchmarks/bench_shards.py).
 """
 
@@ -274,7 +273,13 @@ def _padded(size: int) -> int:
 
 def _contents(clip: Clip, text: str | None) -> Iterator[tuple[str, bytes]]:
     """Extension and content of each member of a clip."""
-    description = {"id": clip.id, "video_frames": clip.video_frames, "audio_samples": clip.audio_samples}
+    description: dict[str, str | int] = {
+        "id": clip.id,
+        "video_frames": clip.video_frames,
+        "audio_samples": clip.audio_samples,
+    }
+    if clip.speaker:
+        description["speaker"] = clip.speaker
     yield "json", json.dumps(description, ensure_ascii=False).encode()
     if clip.video_frames:
         buffer = io.BytesIO()

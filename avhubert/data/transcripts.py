@@ -1,4 +1,4 @@
-"""Transcripts (`.wrd`) and reference phones (`.phn`) of the synthetic corpus, one line per clip."""
+"""Transcripts (`.wrd`) and true labels of frames (`.phn`: phones, or words of GRID), one line per clip."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_transcripts(path: str | Path, texts: Sequence[str]) -> None:
 
 
 def read_phones(path: str | Path) -> list[list[str]]:
-    """Read a `.phn` file: per clip the phone of each 25 Hz frame.
+    """Read a `.phn` file: per clip the phone or word of each 25 Hz frame; empty if unknown.
 
     Raises:
         DataError: the file is missing or is not Unicode text.

@@ -15,7 +15,7 @@ from avhubert.checkpoints.load import load_recognizer
 from avhubert.config.command_defaults import NORMALISER
 from avhubert.data.batching import make_batches
 from avhubert.data.dataset import ClipDataset
-from avhubert.data.noise import read_noise_list
+from avhubert.data.noise import read_noise_list, read_noise_speakers
 from avhubert.data.text import normaliser
 from avhubert.decode.batch_decoder import FRAMES_PER_BATCH, BatchDecoder
 from avhubert.devices import AUTO
@@ -87,9 +87,11 @@ def evaluate(
     decoder = BatchDecoder(recognizer, device, precision, decode)
     sources: Mapping[Any, str | Path] = noise if isinstance(noise, Mapping) else {None: noise} if noise else {}
     noises: dict[str | None, list[Path]] = {name: read_noise_list(source, split) for name, source in sources.items()}
+    speakers = {file: names for source in sources.values() for file, names in read_noise_speakers(source).items()}
     results = []
     for condition in conditions(modalities, list(noises), snrs, faults):
-        dataset = evaluation_set.dataset(condition, None if condition.snr is None else noises[condition.noise])
+        files = None if condition.snr is None else noises[condition.noise]
+        dataset = evaluation_set.dataset(condition, files, speakers)
         result = _evaluate_condition(decoder, evaluation_set, dataset, condition, normalise_text, quiet)
         results.append(result)
         if not quiet:
@@ -126,7 +128,10 @@ def _evaluate_condition(
             bar.advance(task, len(indices))
     seconds = time.perf_counter() - started
     utterances = score(
-        [clip.id for clip in clips], evaluation_set.references, [texts[index] for index in range(len(clips))]
+        [clip.id for clip in clips],
+        evaluation_set.references,
+        [texts[index] for index in range(len(clips))],
+        [clip.speaker for clip in clips],
     )
     measured = None if condition.snr is None else _measured_snrs(dataset)
     return summarise(utterances, condition, evaluation_set.seconds, seconds, measured, timer.seconds)

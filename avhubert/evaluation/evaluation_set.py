@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,19 @@ class EvaluationSet:
         """Total duration of the clips."""
         return sum(clip.frames for clip in self.clips) / FRAME_RATE
 
-    def dataset(self, condition: Condition, noises: Sequence[Path] | None) -> ClipDataset:
-        """The clips under a condition; `noises`: its noise files, None without noise."""
+    def dataset(
+        self,
+        condition: Condition,
+        noises: Sequence[Path] | None,
+        noise_speakers: Mapping[Path, frozenset[str]] | None = None,
+    ) -> ClipDataset:
+        """The clips under a condition.
+
+        Args:
+            condition: the condition.
+            noises: its noise files; None without noise.
+            noise_speakers: whose voices these files contain, as far as it is known.
+        """
         config = DataConfig(
             dir=str(self.data_dir),
             modalities=condition.modality,
@@ -51,7 +62,15 @@ class EvaluationSet:
             noise_prob=0.0 if condition.snr is None else 1.0,
             noise_snr=[0, 0] if condition.snr is None else [condition.snr, condition.snr],
         )
-        return ClipDataset(self.clips, config, training=False, seed=0, noise=noises, corruption=condition.fault)
+        return ClipDataset(
+            self.clips,
+            config,
+            training=False,
+            seed=0,
+            noise=noises,
+            corruption=condition.fault,
+            noise_speakers=noise_speakers,
+        )
 
 
 def read_evaluation_set(

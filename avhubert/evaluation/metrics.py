@@ -37,6 +37,7 @@ class Utterance:
         words: of the reference.
         substitutions, deletions, insertions: word errors.
         others: further hypotheses, best first.
+        speaker: who speaks, by the manifest; '' if it does not say.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Utterance:
     deletions: int
     insertions: int
     others: list[ScoredText] = field(default_factory=list)
+    speaker: str = ""
 
     @property
     def errors(self) -> int:
@@ -58,7 +60,7 @@ class Utterance:
         """Whether texts are texts and counts are counts, as they are in a file that nobody changed."""
         counts = (self.words, self.substitutions, self.deletions, self.insertions)
         return (
-            all(isinstance(text, str) for text in (self.id, self.reference, self.hypothesis))
+            all(isinstance(text, str) for text in (self.id, self.reference, self.hypothesis, self.speaker))
             and all(type(count) is int and 0 <= count < 1 << 31 for count in counts)
             and isinstance(self.score, (int, float))
         )
@@ -100,10 +102,11 @@ class Result:
     stages: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """The result without its utterances, as in results.json."""
+        """The result without its utterances, and the error rate of each speaker, as in results.json."""
         values = asdict(replace(self, utterances=()))
         del values["utterances"]
-        return values | {"condition": str(self.condition)}
+        speakers = [rate._asdict() for rate in group_rates(self.utterances, speaker)]
+        return values | {"condition": str(self.condition), "speakers": speakers}
 
     @property
     def condition(self) -> Condition:
@@ -117,7 +120,10 @@ class Result:
 
 
 def score(
-    ids: Sequence[str], references: Sequence[str], hypotheses: Sequence[Sequence[tuple[str, float]]]
+    ids: Sequence[str],
+    references: Sequence[str],
+    hypotheses: Sequence[Sequence[tuple[str, float]]],
+    speakers: Sequence[str] | None = None,
 ) -> tuple[Utterance, ...]:
     """Count the word errors of the best hypothesis of each utterance.
 
@@ -125,9 +131,13 @@ def score(
         ids: of the utterances.
         references: their transcripts.
         hypotheses: texts and scores of the hypotheses of each utterance, best first.
+        speakers: who speaks; None: unknown.
     """
     scored = []
-    for identifier, reference, ((hypothesis, value), *others) in zip(ids, references, hypotheses, strict=True):
+    known = speakers or [""] * len(ids)
+    for identifier, reference, ((hypothesis, value), *others), name in zip(
+        ids, references, hypotheses, known, strict=True
+    ):
         counts = jiwer.process_words(reference, hypothesis)
         scored.append(
             Utterance(
@@ -140,6 +150,7 @@ def score(
                 deletions=counts.deletions,
                 insertions=counts.insertions,
                 others=[ScoredText(*other) for other in others],
+                speaker=name,
             )
         )
     return tuple(scored)
@@ -219,8 +230,8 @@ def group_rates(utterances: Sequence[Utterance], key: Callable[[Utterance], str]
 
 
 def speaker(utterance: Utterance) -> str:
-    """The folder part of a clip's id, which names the speaker in LRS3, VoxCeleb2 and the synthetic corpus."""
-    return utterance.id.rpartition("/")[0] or "all"
+    """Who speaks; if the manifest does not say it, the folder part of the clip's id."""
+    return utterance.speaker or utterance.id.rpartition("/")[0] or "all"
 
 
 def length(utterance: Utterance) -> str:

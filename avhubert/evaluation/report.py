@@ -49,15 +49,24 @@ def result_page(results: Sequence[Result], clips: Sequence[Clip], split: str) ->
         page.heading(f"{result.condition}: the worst utterances")
         for utterance in worst_utterances(result, WORST_UTTERANCES):
             _add_utterance(page, utterance, by_id[utterance.id])
-    for name, key in (("speaker", speaker), ("length", length)):
-        page.heading(f"By {name}: {results[0].condition}")
-        page.table((name, "clips", "words", "WER %"), group_rates(results[0].utterances, key))
+    page.heading("By speaker")
+    _add_speakers(page, results)
+    page.heading(f"By length: {results[0].condition}")
+    page.table(("length", "clips", "words", "WER %"), group_rates(results[0].utterances, length))
     return page
 
 
 def worst_utterances(result: Result, count: int) -> list[Utterance]:
     """The utterances with the most errors."""
     return sorted(result.utterances, key=lambda utterance: (-utterance.errors, utterance.id))[:count]
+
+
+def _add_speakers(page: Page, results: Sequence[Result]) -> None:
+    """A row for each speaker, a column for each condition."""
+    rates = [group_rates(result.utterances, speaker) for result in results]
+    columns = ("speaker", "clips", "words", *(f"WER %, {result.condition}" for result in results))
+    rows = zip(*rates, strict=True)  # every condition has the same utterances
+    page.table(columns, [(*row[0][:3], *(rate.wer for rate in row)) for row in rows])
 
 
 class StreamComparison(NamedTuple):

@@ -106,7 +106,8 @@ def _results_section(page: Page, out: Path) -> None:
     rows, samples = [], []
     for folder in sorted((out / "evaluation").iterdir()):
         summary = read_json(folder / "results.json")["results"][0]
-        del summary["condition"]
+        for derived in ("condition", "speakers"):
+            summary.pop(derived, None)
         result = Result(**summary, utterances=())
         rows.append(result_row(result))
         hypotheses = read_json(next(folder.glob("hypotheses-*.json")))[:SAMPLES_SHOWN]

@@ -15,7 +15,7 @@ from avhubert.data.dataset import ClipDataset
 from avhubert.data.labels import LabelInfo
 from avhubert.data.loader import Loader
 from avhubert.data.manifest import Clip, read_manifest, select
-from avhubert.data.noise import read_noise_list
+from avhubert.data.noise import read_noise_list, read_noise_speakers
 from avhubert.data.text import normalise_text
 from avhubert.data.tokenizer import Tokenizer, list_characters, unknown_characters
 from avhubert.data.transcripts import read_transcripts
@@ -70,6 +70,7 @@ def read_split(
         texts=None if texts is None else [normalise_text(texts[index]) for index in selected],
         tokenizer=tokenizer,
         noise=read_noise_list(data.noise, split) if with_noise and data.noise else None,
+        noise_speakers=read_noise_speakers(data.noise) if with_noise and data.noise else None,
         tolerant=data.max_bad_share > 0,
     )
 

@@ -37,8 +37,10 @@ PUBLISHED = {
     "decode": {"s2s_decode"},
 }  # fmt: skip
 OURS = {
-    "pretrain": {"tiny_iter1", "tiny_iter2"}, "finetune": {"tiny"}, "decode": set(),
-    "iterate": {"base_lrs3", "base_vox", "tiny"},
+    "pretrain": {"tiny_iter1", "tiny_iter2", "grid_iter1", "grid_iter2", "grid_tiny_iter1", "grid_tiny_iter2"},
+    "finetune": {"tiny", "grid_finetune", "grid_features", "grid_finetune_tiny", "grid_features_tiny"},
+    "decode": set(),
+    "iterate": {"base_lrs3", "base_vox", "tiny", "grid_iterate", "grid_iterate_tiny"},
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from avhubert.corpora.noise import BALANCED, make_noise
 from avhubert.data.audio import read_audio, write_wav
 from avhubert.data.manifest import Clip, write_manifest
-from avhubert.data.noise import read_noise_list
+from avhubert.data.noise import read_noise_list, read_noise_speakers, without_voice
 from avhubert.errors import ConfigError, DataError, MediaError
 
 SPLITS = ("train", "valid", "test")
@@ -68,6 +69,47 @@ def test_only_the_training_split_of_a_data_directory_is_used(tmp_path) -> None:
     make_noise("babble", tmp_path, tmp_path / "noise")
     used = [pitches(read_audio(path)) for split in SPLITS for path in read_noise_list(tmp_path / "noise", split)]
     assert set().union(*used) == set(range(20))
+
+
+def speaking(tmp_path: Path, speakers: Sequence[str]) -> Path:
+    """A data directory whose training recording number n has pitch n and speaker `speakers[n]`."""
+    src = recordings(tmp_path / "wav", len(speakers))
+    clips = [Clip(str(i), src / f"{i:03}.mp4", src / f"{i:03}.wav", 25, 16000, name) for i, name in enumerate(speakers)]
+    write_manifest(tmp_path / "train.tsv", clips, tmp_path)
+    return tmp_path
+
+
+def test_for_each_speaker_there_is_babble_without_his_voice(tmp_path) -> None:
+    speakers = [f"s{index % 6}" for index in range(48)]
+    make_noise("babble", speaking(tmp_path, speakers), tmp_path / "noise", seed=2)
+    voices = read_noise_speakers(tmp_path / "noise")
+    for split in SPLITS:
+        paths = read_noise_list(tmp_path / "noise", split)
+        for path in paths:
+            assert {speakers[pitch] for pitch in pitches(read_audio(path))} == voices[path]
+        for speaker in {name for path in paths for name in voices[path]}:
+            assert without_voice(paths, voices, speaker)
+    assert read_noise_speakers(tmp_path / "noise" / "train.tsv") == voices
+
+
+def test_held_out_babble_has_two_speakers_where_there_are_two(tmp_path) -> None:
+    src = speaking(tmp_path, ["a"] * 17 + ["b"] * 3)
+    for seed in range(5):
+        make_noise("babble", src, tmp_path / "noise", seed=seed)
+        voices = read_noise_speakers(tmp_path / "noise")
+        for split in SPLITS:
+            assert {name for path in read_noise_list(tmp_path / "noise", split) for name in voices[path]} == {"a", "b"}
+
+
+def test_babble_of_one_speaker_says_so_and_other_noise_forgets_it(tmp_path) -> None:
+    summary = make_noise("babble", speaking(tmp_path, ["s1"] * 20), tmp_path / "noise")
+    assert "all recordings are of the speaker s1, whose own clips cannot be mixed with it" in str(summary)
+    assert set(read_noise_speakers(tmp_path / "noise").values()) == {frozenset(["s1"])}
+    make_noise("babble", recordings(tmp_path / "wav", 20), tmp_path / "noise")
+    assert read_noise_speakers(tmp_path / "noise") == {}
+    (tmp_path / "noise" / "speakers.json").write_text('{"a.wav": "s1"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"speakers\.json: a\.wav has no list of speakers; make the noise again"):
+        read_noise_speakers(tmp_path / "noise")
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path) -> None:

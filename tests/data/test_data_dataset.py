@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +219,34 @@ def test_evaluation_noise_depends_on_the_id_and_the_list_only(clips, noise) -> N
     )
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_no_clip_is_mixed_with_the_voice_of_its_speaker(clips, noise, training: bool) -> None:
+    spoken = [replace(clip, speaker=f"s{index % 3}") for index, clip in enumerate(clips)]
+    voices = {file: frozenset([f"s{index % 3}", "s9"]) for index, file in enumerate(noise)}
+    dataset = ClipDataset(
+        spoken, config(modalities="a", noise_prob=1.0), training, 0, noise=noise, noise_speakers=voices
+    )
+    drawn = set()
+    for epoch in range(5):
+        for index, clip in enumerate(spoken):
+            draw = dataset.augmentation.noise(clip, index, epoch)
+            assert draw is not None
+            assert not any(clip.speaker in voices[file] for file in draw.files)
+            drawn.update(draw.files)
+    assert len(drawn) > 3
+    # a clip whose speaker is unknown gets the same noise as before
+    plain, unknown = noisy(clips, noise, training), replace(spoken[0], speaker="")
+    assert dataset.augmentation.noise(unknown, 0, 0) == plain.augmentation.noise(clips[0], 0, 0)
+
+
+def test_noise_of_the_own_voice_alone_is_an_error(clips, noise) -> None:
+    own = [replace(clip, speaker="s1") for clip in clips]
+    voices = {file: frozenset(["s1"]) for file in noise}
+    with pytest.raises(ConfigError, match="0 files of the noise list are without the voice of the speaker 's1'"):
+        ClipDataset(own, config(modalities="a", noise_prob=1.0), True, 0, noise=noise, noise_speakers=voices)
+    ClipDataset(own, config(modalities="a", noise_prob=0.0), True, 0, noise=noise, noise_speakers=voices)
+
+
 def test_noise_is_mixed_into_the_audio_before_the_features(clips, noise) -> None:
     from avhubert.data.filterbank import audio_features
 
@@ -246,7 +274,7 @@ def test_training_noise_is_drawn_per_epoch_with_its_probability(clips, noise) ->
 
 def test_snr_range_includes_both_ends_and_several_noises_are_distinct(clips, noise) -> None:
     dataset = noisy(clips, noise, noise_snr=[-1, 1], noise_num=3)
-    draws = [dataset.augmentation._draw_noise(np.random.default_rng(seed)) for seed in range(60)]
+    draws = [dataset.augmentation._draw_noise(np.random.default_rng(seed), "") for seed in range(60)]
     assert {draw.snr for draw in draws} == {-1, 0, 1}
     assert all(len(set(draw.files)) == 3 for draw in draws)
 

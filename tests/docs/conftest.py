@@ -28,6 +28,7 @@ BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.S | re.M)
 # blocks with one of these words are not run; the value is the reason
 NOT_RUN = {
     "--config-dir conf/finetune": "needs a file of the published project; see test_checkpoints_published_presets.py",
+    "griddata": "needs GRID; tests/prepare/test_prepare_grid.py prepares a synthetic one",
     "push_to_hub": "needs the Hub; test_checkpoints_hub.py sends to a server of its own",
 }
 SMALL = (

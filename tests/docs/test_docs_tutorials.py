@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-DOCUMENTS = ["docs/tutorials/tour.md", "docs/tutorials/train-your-own.md"]
+DOCUMENTS = ["docs/tutorials/real-corpus.md", "docs/tutorials/tour.md", "docs/tutorials/train-your-own.md"]
 
 
 @pytest.mark.slow

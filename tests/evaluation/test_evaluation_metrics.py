@@ -69,6 +69,12 @@ def test_two_streams_are_compared_with_the_better_one() -> None:
 def test_groups_and_alignment() -> None:
     assert group_rates(result("v", 1).utterances, speaker) == [("s0", 5, 20, 0.0), ("s1", 5, 20, 5.0)]
     assert group_rates(result("v", 1).utterances, length) == [("  1 to 5 words", 10, 40, 2.5)]
+    known = score(["x/1", "x/2"], ["a b"] * 2, [[("a b", 0.0)], [("a c", 0.0)]], ["s1", "s2"])
+    assert group_rates(known, speaker) == [("s1", 1, 2, 0.0), ("s2", 1, 2, 50.0)]
+    assert summarise(known, Condition("v"), 1.0, 1.0).summary()["speakers"] == [
+        {"name": "s1", "utterances": 1, "words": 2, "wer": 0.0},
+        {"name": "s2", "utterances": 1, "words": 2, "wer": 50.0},
+    ]
     assert align_words("bin blue at f", "bin blew at f now") == [
         ("equal", "bin", "bin"), ("substitute", "blue", "blew"), ("equal", "at f", "at f"), ("insert", "", "now"),
     ]  # fmt: skip
