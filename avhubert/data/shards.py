@@ -2,10 +2,11 @@
 
 The network file system of a compute cluster reads one file of a gigabyte much faster than two thousand small ones. For
 each clip, a shard contains NUMBER.npy (gray frames, uint8 [T, H, W]), NUMBER.wav (16 kHz mono), NUMBER.json (id,
-lengths and, if known, speaker) and, with a transcript, NUMBER.txt. SHARD.tar.json beside the shard has the offset and the
-checksum of each member, so that a damaged one is detected whenever it is read. A path in the manifest is that of the tar
-file and the name of the member, as if the tar file were a folder; so clips can be read in any order, and batches are equal to those of the original files. Frames are stored decoded: a clip takes about seven
-times the space and a twenty-fifth of the time to read (benchmarks/bench_shards.py).
+lengths and, if known, speaker) and, with a transcript, NUMBER.txt. SHARD.tar.json beside the shard has the offset and
+the checksum of each member, so that a damaged one is detected whenever it is read. A path in the manifest is that of
+the tar file and the name of the member, as if the tar file were a folder; so clips can be read in any order, and
+batches are equal to those of the original files. Frames are stored decoded: a clip takes about seven times the space
+and a twenty-fifth of the time to read (benchmarks/bench_shards.py).
 """
 
 from __future__ import annotations
