@@ -65,6 +65,24 @@ def _synth(options: argparse.Namespace) -> None:
     show(summary)
 
 
+def _add_choice_of_clips(parser: argparse.ArgumentParser) -> None:
+    """Options of single corpora: who speaks, and which clips are for what."""
+    parser.add_argument(
+        "--split",
+        metavar="RULE",
+        help="grid: unseen (default; s1, s2, s20, s22 are test), overlap (255 sentences of each speaker are test), or "
+        "speaker:S (train, valid and test of one speaker); folder: speakers (no speaker in two splits)",
+    )
+    parser.add_argument(
+        "--speakers",
+        metavar="FILE",
+        help="folder: table with lines PATH, tab, SPEAKER, where PATH is a recording or folder below SRC (default "
+        "SRC/speakers.tsv, if there); or the word folders: each folder directly in SRC is one speaker",
+    )
+    parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
+    parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
+
+
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", choices=("lrs3", "vox2", "grid", "folder"), help="layout of SRC")
     parser.add_argument("src", type=Path, metavar="SRC", help="the corpus, or any folder of videos")
@@ -119,20 +137,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"reject a clip if nothing of it is decoded for so many seconds (default {defaults.STALL_SECONDS:g})",
     )
-    parser.add_argument(
-        "--split",
-        metavar="RULE",
-        help="grid: unseen (default; s1, s2, s20, s22 are test), overlap (255 sentences of each speaker are test), or "
-        "speaker:S (train, valid and test of one speaker); folder: speakers (no speaker in two splits)",
-    )
-    parser.add_argument(
-        "--speakers",
-        metavar="FILE",
-        help="folder: table with lines PATH, tab, SPEAKER, where PATH is a recording or folder below SRC (default "
-        "SRC/speakers.tsv, if there); or the word folders: each folder directly in SRC is one speaker",
-    )
-    parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
-    parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
+    _add_choice_of_clips(parser)
     parser.add_argument(
         "--landmarks",
         metavar="DIR",

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -85,13 +85,11 @@ def evaluate(
     evaluation_set = read_evaluation_set(Path(data), split, modalities, normalise_text)
     folder = output_directory(out) if out else None
     decoder = BatchDecoder(recognizer, device, precision, decode)
-    sources: Mapping[Any, str | Path] = noise if isinstance(noise, Mapping) else {None: noise} if noise else {}
-    noises: dict[str | None, list[Path]] = {name: read_noise_list(source, split) for name, source in sources.items()}
-    speakers = {file: names for source in sources.values() for file, names in read_noise_speakers(source).items()}
+    noises, noise_speakers = _read_noises(noise, split)
     results = []
     for condition in conditions(modalities, list(noises), snrs, faults):
         files = None if condition.snr is None else noises[condition.noise]
-        dataset = evaluation_set.dataset(condition, files, speakers)
+        dataset = evaluation_set.dataset(condition, files, noise_speakers)
         result = _evaluate_condition(decoder, evaluation_set, dataset, condition, normalise_text, quiet)
         results.append(result)
         if not quiet:
@@ -99,6 +97,19 @@ def evaluate(
     if folder:
         write_results(folder, results, evaluation_set, Provenance(noises, normalise, decoder))
     return results
+
+
+class _Noises(NamedTuple):
+    """Noise files by the name of their list, and whose voices they contain, as far as it is known."""
+
+    files: dict[str | None, list[Path]]
+    speakers: dict[Path, frozenset[str]]
+
+
+def _read_noises(noise: str | Path | Mapping[str, str | Path] | None, split: str) -> _Noises:
+    sources: Mapping[Any, str | Path] = noise if isinstance(noise, Mapping) else {None: noise} if noise else {}
+    speakers = {file: names for source in sources.values() for file, names in read_noise_speakers(source).items()}
+    return _Noises({name: read_noise_list(source, split) for name, source in sources.items()}, speakers)
 
 
 def _evaluate_condition(

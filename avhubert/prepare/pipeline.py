@@ -46,6 +46,10 @@ class _ClipSettings:
     stall_seconds: float
     modality: str
 
+    def __post_init__(self) -> None:
+        if self.executor not in EXECUTORS:
+            raise ConfigError(one_of("executor", self.executor, EXECUTORS))
+
 
 @dataclass(frozen=True)
 class _OutputSettings:
@@ -87,8 +91,7 @@ def prepare(
     DST/rejected.tsv with their reason, tracebacks of unexpected errors are in DST/errors.log.
 
     Args:
-        corpus: `lrs3` writes the data directories DST/30h and DST/433h, `vox2` DST/en and DST/all, `folder` DST, `grid`
-            one that is named after the split.
+        corpus: `lrs3` writes DST/30h and DST/433h, `vox2` DST/en and DST/all, `grid` a folder by split, `folder` DST.
         src: The corpus.
         dst: The output folder.
         workers: Number of processes; by default one per core.
@@ -99,14 +102,12 @@ def prepare(
         max_seconds: Longer clips are rejected.
         valid_list: For `lrs3`: file with the ids of the validation clips, one per line; default: drawn.
         english_ids: For `vox2`: file with the ids of the English clips, one per line.
-        landmarks: A folder with a file of 68 landmarks per frame for every clip or video, or 'dlib:' and the folder
-            of dlib's model files; default: the built-in detector.
+        landmarks: Folder with 68 landmarks per frame, or 'dlib:' and the folder of dlib's models; default: built in.
         executor: `local` processes or a `ray` cluster.
         streams: Which of several audio or video streams of a file are read.
         stall_seconds: A clip is rejected if nothing of it is decoded for so long.
         modality: The streams of the clips: 'av', 'a', 'v', or 'any', those that a recording has.
-        split: For `grid`: 'unseen' (DST/unseen, the default), 'overlap' (DST/overlap), or 'speaker:S' (DST/S). For
-            `folder`: 'speakers', so that no speaker is in two splits.
+        split: For `grid` 'unseen' (default), 'overlap' or 'speaker:S'; for `folder` 'speakers': in one split each.
         speakers: For `folder`: a table of the speakers, or 'folders', see `corpora.speakers.with_speakers`.
 
     Raises:
@@ -115,20 +116,23 @@ def prepare(
     """
     check_corpus(corpus, valid_list, english_ids, speakers)
     check_split(corpus, split)
-    if executor not in EXECUTORS:
-        raise ConfigError(one_of("executor", executor, EXECUTORS))
     clip_settings = _ClipSettings(
         workers, executor, LandmarkSource.parse(landmarks), max_seconds, streams, stall_seconds, modality
     )
     listing = find_clips(corpus, Path(src), english_ids, modality, streams, speakers)
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
-    dst = output_directory(dst).resolve()
-    if dst == Path(src).resolve():
-        raise ConfigError(f"{dst} is the corpus itself; choose another output folder", path=dst)
+    dst = _output_folder(dst, src)
     with _lock_shard(dst, shard):
         _prepare_clips(listing.clips[shard[0] :: shard[1]], dst, shard, clip_settings)
     output_settings = _OutputSettings(corpus, Path(src), seed, vocab_size, max_rejected, valid_ids, modality, split)
     return _write_outputs(listing, read_journals(dst, listing.clips), dst, output_settings)
+
+
+def _output_folder(dst: str | Path, src: str | Path) -> Path:
+    folder = output_directory(dst).resolve()
+    if folder == Path(src).resolve():
+        raise ConfigError(f"{folder} is the corpus itself; choose another output folder", path=folder)
+    return folder
 
 
 @contextlib.contextmanager
