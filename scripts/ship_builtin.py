@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,7 +33,13 @@ ATTRIBUTION = (
 )
 
 
-def ship(source: Path, results: Sequence[Path] = (), out: Path = DIRECTORY, grid: bool = True) -> int:
+def ship(
+    source: Path,
+    results: Sequence[Path] = (),
+    out: Path = DIRECTORY,
+    grid: bool = True,
+    ctc_weight: float | None = None,
+) -> int:
     """Write the built-in model.
 
     Args:
@@ -40,6 +47,7 @@ def ship(source: Path, results: Sequence[Path] = (), out: Path = DIRECTORY, grid
         results: Files `results.json` of `avhubert evaluate`, for the card.
         out: The folder to write.
         grid: Whether the model was trained on GRID too.
+        ctc_weight: Weight of CTC in decoding; None: that of the model.
 
     Returns:
         The size of the weights in bytes.
@@ -63,6 +71,8 @@ def ship(source: Path, results: Sequence[Path] = (), out: Path = DIRECTORY, grid
         attribution=ATTRIBUTION if grid else "Synthetic faces made by `avhubert synth`; no recording of a person.",
         results=[row for file in results for row in read_results(file)] or None,
     )
+    if ctc_weight is not None:
+        recognizer.decode_settings = replace(recognizer.decode_settings, ctc_weight=ctc_weight)
     tokenizer = recognizer.require_tokenizer("shipped").serialized
     save_model(out, recognizer, tokenizer, metadata, name="builtin", dtype=torch.float16)
     size = (out / WEIGHTS).stat().st_size
@@ -77,8 +87,11 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="model directory")
     parser.add_argument("--results", type=Path, action="append", default=[], help="results.json; repeatable")
     parser.add_argument("--synthetic-only", action="store_true", help="the model was trained on synthetic faces alone")
+    parser.add_argument(
+        "--ctc-weight", type=float, metavar="W", help="weight of CTC in decoding (default: the model's)"
+    )
     options = parser.parse_args()
-    size = ship(options.model, options.results, grid=not options.synthetic_only)
+    size = ship(options.model, options.results, grid=not options.synthetic_only, ctc_weight=options.ctc_weight)
     print(f"{DIRECTORY}: {size:,} bytes of weights")
 
 
