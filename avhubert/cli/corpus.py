@@ -70,14 +70,12 @@ def _add_choice_of_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         metavar="RULE",
-        help="grid: unseen (default; s1, s2, s20, s22 are test), overlap (255 sentences of each speaker are test), or "
-        "speaker:S (train, valid and test of one speaker); folder: speakers (no speaker in two splits)",
+        help="grid: unseen (default), overlap, speaker:S; folder: speakers (no speaker in two splits)",
     )
     parser.add_argument(
         "--speakers",
         metavar="FILE",
-        help="folder: table with lines PATH, tab, SPEAKER, where PATH is a recording or folder below SRC (default "
-        "SRC/speakers.tsv, if there); or the word folders: each folder directly in SRC is one speaker",
+        help="folder: table of PATH, tab, SPEAKER (default SRC/speakers.tsv), or 'folders'",
     )
     parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
     parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
@@ -86,12 +84,7 @@ def _add_choice_of_clips(parser: argparse.ArgumentParser) -> None:
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", choices=("lrs3", "vox2", "grid", "folder"), help="layout of SRC")
     parser.add_argument("src", type=Path, metavar="SRC", help="the corpus, or any folder of videos")
-    parser.add_argument(
-        "dst",
-        type=Path,
-        metavar="DST",
-        help="output folder; lrs3 writes DST/30h, DST/433h; vox2 DST/en, DST/all; grid DST/unseen or another split",
-    )
+    parser.add_argument("dst", type=Path, metavar="DST", help="output folder; data directories are in it, or below it")
     add_workers(parser)
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="process part I of N (for job arrays)")
     parser.add_argument(
@@ -114,7 +107,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         type=share,
         default=defaults.MAX_REJECTED,
         metavar="SHARE",
-        help=f"fail if more than this share of the inputs, 0 to 1, cannot be used (default {defaults.MAX_REJECTED})",
+        help=f"highest share of unusable inputs, 0 to 1 (default {defaults.MAX_REJECTED})",
     )
     parser.add_argument(
         "--max-seconds",
@@ -128,21 +121,20 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(*MODALITY_CHOICES, "any"),
         default="av",
         metavar="S",
-        help="streams of a clip: av (default), a, v; any: those of av that the recording has",
+        help="av (default), a, v; any: those that a recording has",
     )
     parser.add_argument(
         "--timeout",
         type=seconds,
         default=defaults.STALL_SECONDS,
         metavar="S",
-        help=f"reject a clip if nothing of it is decoded for so many seconds (default {defaults.STALL_SECONDS:g})",
+        help=f"reject a clip that stalls for S seconds (default {defaults.STALL_SECONDS:g})",
     )
     _add_choice_of_clips(parser)
     parser.add_argument(
         "--landmarks",
         metavar="DIR",
-        help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR for dlib's model files (default: the "
-        "built-in detector)",
+        help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR (dlib's model files)",
     )
     add_streams(parser)
 
