@@ -249,6 +249,8 @@ def _split_text(manifest: Path) -> str:
         parts.append("no text")
     parts += [what for suffix, what in ((".phn", "true phones"), (".km", "labels"))
               if manifest.with_suffix(suffix).is_file()]  # fmt: skip
+    if speakers := len({clip.speaker for clip in clips} - {""}):
+        parts.append(f"{speakers:,} speakers")
     missing = {
         "video": sum(not clip.video_frames for clip in clips),
         "audio": sum(not clip.audio_samples for clip in clips),
