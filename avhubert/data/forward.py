@@ -70,7 +70,6 @@ class ForwardPass(Generic[State]):
 
     def packets(self, following: Iterator[Any]) -> Iterator[Any]:
         """The packets from the beginning of the part on; `following` are those that have not been demuxed yet."""
-        self.stream.codec_context.flush_buffers()
         yield from tuple(self._kept)
         for packet in following:
             if packet.size:
@@ -124,6 +123,7 @@ def take(stream: StreamKey, time: Fraction) -> ForwardPass[Any] | None:
 
 def give_back(stream: StreamKey, forward: ForwardPass[Any]) -> None:
     """Keep a pass for the next part; the pass that was used longest ago may be closed."""
+    forward.stream.codec_context.flush_buffers()  # the frames in the decoder, which are not kept
     with _lock:
         _idle.append(((os.getpid(), stream), forward))
         closed = [_idle.pop(0)[1] for _ in range(len(_idle) - OPEN_PASSES)]

@@ -1,4 +1,4 @@
-"""Whether a file of a format without a length in its header was cut off: Ogg, MPEG transport and program streams."""
+"""Whether a file without a length in its header was cut off: Ogg, AAC, MPEG transport and program streams."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ TS_SIZES = {188: 0, 192: 4, 204: 0}  # bytes of a packet: position of its first 
 TS_CHECKED = 5  # packets that must begin with that byte
 PACK, SYSTEM_END = 0xBA, 0xB9  # codes of a pack header and of the end of a program stream
 FIRST_WITH_LENGTH = 0xBB  # of the codes that are followed by a length
+ADTS_HEADER = 7  # bytes of the header of an AAC frame
+ADTS_CHECKED = 4  # frames in a row after which the first one is no coincidence
 
 
 def cut_off(path: str | Path, formats: set[str]) -> str | None:
@@ -96,8 +98,34 @@ def _pack_bytes(content: bytes, position: int) -> int:
     return 14 + (content[position + 13] & 7 if position + 13 < len(content) else 0)
 
 
+def _adts(start: bytes, first: int, end: bytes) -> str | None:
+    """Walks over the AAC frames from the first one on that others follow."""
+    position = end.find(b"\xff")
+    while position >= 0:
+        following, frames = position, 0
+        while length := _adts_length(end, following):
+            following += length
+            frames += 1
+        if frames >= ADTS_CHECKED:
+            rest = end[following : following + 2]
+            begins = bool(rest) and rest[:1] == b"\xff" and (len(rest) == 1 or rest[1] & 0xF6 == 0xF0)
+            return IN_A_PACKET if following > len(end) or begins else None
+        position = end.find(b"\xff", position + 1)
+    return None
+
+
+def _adts_length(content: bytes, position: int) -> int:
+    """Length of the AAC frame at a position; 0 if there is none, or not its whole header."""
+    header = content[position : position + ADTS_HEADER]
+    if len(header) < ADTS_HEADER or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+        return 0
+    length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+    return length if length >= ADTS_HEADER else 0
+
+
 _CHECKS: dict[str, Callable[[bytes, int, bytes], str | None]] = {
     "ogg": _ogg,
     "mpegts": _transport_stream,
     "mpeg": _program_stream,
+    "aac": _adts,
 }

@@ -23,11 +23,11 @@ def notes(path: Path, video: bool) -> list[str]:
     return [sentence for sentence in damage.sentences() if CUT_OFF in sentence]
 
 
-@pytest.mark.parametrize("name", ["a.opus", "a.ts", "a.mpg"])
+@pytest.mark.parametrize("name", ["a.opus", "a.aac", "a.ts", "a.mpg"])
 def test_a_download_that_stopped_half_way_is_reported_without_a_length(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     both = name in ("a.ts", "a.mpg")
-    codec = {"a.opus": "libopus", "a.ts": "aac", "a.mpg": "mp2"}[name]
+    codec = {"a.opus": "libopus", "a.aac": "aac", "a.ts": "aac", "a.mpg": "mp2"}[name]
     if both:
         with Recording(path) as recording:
             audio = recording.audio_stream(codec, 48_000)
@@ -57,6 +57,22 @@ def test_each_size_of_transport_packets(tmp_path: Path, packet: int, offset: int
     for more, cut in ((b"", False), (one[:100], True), (b"\0" * 100, False)):
         path.write_bytes(20 * one + more)
         assert cut_off(path, {"mpegts"}) == (IN_A_PACKET if cut else None)
+
+
+def test_what_follows_the_last_aac_frame_is_no_frame(tmp_path: Path) -> None:
+    content = audio_file(tmp_path / "a.aac", speech(4), "aac").read_bytes()
+    last = content.rindex(b"\xff\xf1")
+    for changed, cut in (
+        (content, False),
+        (content + b"TAG" + bytes(125), False),
+        (content[:-1], True),
+        (content[: last + 1], True),
+        (content[: last + 3], True),
+        (content[100:], False),
+        (b"\xff" * 1000, False),
+    ):
+        (tmp_path / "a.aac").write_bytes(changed)
+        assert cut_off(tmp_path / "a.aac", {"aac"}) == (IN_A_PACKET if cut else None)
 
 
 def test_what_follows_the_end_of_a_program_stream_is_no_packet(tmp_path: Path) -> None:
