@@ -14,8 +14,13 @@ from avhubert.prepare.detectors.interface import (
     LandmarkModel,
     Landmarks,
     Layout,
+    SearchingModel,
     overlap,
+    region_of_face,
 )
+
+
+SEARCH_EVERY = 25  # frames between searches for faces that are hard to detect, while no face is found
 
 
 @dataclass
@@ -48,7 +53,7 @@ def track_faces(frames: Iterable[np.ndarray], model: LandmarkModel) -> tuple[lis
         The tracks, longest and largest first, and the number of frames.
     """
     tracks: list[Track] = []
-    count = 0
+    count, next_search = 0, 0
     for count, frame in enumerate(frames, 1):
         index = count - 1
         active = [track for track in tracks if track.region is not None]
@@ -56,8 +61,24 @@ def track_faces(frames: Iterable[np.ndarray], model: LandmarkModel) -> tuple[lis
             active += _assign(model.detect(frame), tracks)
         for track in active:
             _update(track, frame, index, model)
+        if index >= next_search and not any(index in track.frames for track in active):
+            if not _search(frame, index, model, tracks):
+                next_search = index + SEARCH_EVERY
     tracks = [track for track in tracks if track.frames]
     return sorted(tracks, key=lambda track: -track.size), count
+
+
+def _search(frame: np.ndarray, index: int, model: LandmarkModel, tracks: list[Track]) -> bool:
+    """Track the faces of the first of the detector's further attempts that succeeds; whether one does."""
+    if not isinstance(model, SearchingModel):
+        return False
+    near = [track.box for track in tracks if track.frames and index - max(track.frames) <= SEARCH_EVERY]
+    for faces in model.search(frame, near):
+        for track in _assign(faces, tracks):
+            _update(track, frame, index, model)
+        if any(index in track.frames for track in tracks):
+            return True
+    return False
 
 
 def _assign(faces: list[Face], tracks: list[Track]) -> list[Track]:
@@ -86,13 +107,6 @@ def _update(track: Track, frame: np.ndarray, index: int, model: LandmarkModel) -
         track.region, track.box = _region_of_points(points, model.layout), track.frames[index].box
     else:
         track.region = None
-
-
-def region_of_face(face: Face) -> np.ndarray:
-    """The square (centre x, centre y, side, angle) around a face, rotated by the line through the eyes."""
-    centre = (face.box[:2] + face.box[2:]) / 2
-    line = face.eyes[1] - face.eyes[0]
-    return np.array([*centre, REGION_SCALE * float((face.box[2:] - face.box[:2]).max()), np.arctan2(line[1], line[0])])
 
 
 def _region_of_points(points: np.ndarray, layout: Layout) -> np.ndarray:

@@ -26,7 +26,7 @@ class Teacher(BlazeFace):
 
     def points(self, frame: np.ndarray) -> np.ndarray:
         from avhubert.prepare.detectors.interface import IBUG
-        from avhubert.prepare.tracking import region_of_face
+        from avhubert.prepare.detectors.interface import region_of_face
 
         mesh, _ = self.landmarks(frame, region_of_face(self.detect(frame)[0]))
         row = np.tile(mesh[MESH.stable[0]], (68, 1))

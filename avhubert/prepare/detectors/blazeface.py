@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
@@ -17,9 +17,14 @@ import torch.nn.functional as F
 
 from avhubert.errors import ConfigError
 from avhubert.prepare.detectors import models
-from avhubert.prepare.detectors.interface import MIN_OVERLAP, Face, Layout, overlap
+from avhubert.prepare.detectors.interface import MIN_OVERLAP, Face, Layout, overlap, region_of_face
+from avhubert.prepare.detectors.search import clearer, square_around, square_tiles
 
 MIN_SCORE = 0.5  # of a detection
+# Measured on GRID and synthetic faces: upright frontal faces have scores from 0.87 on and presence from 14 on; of faces that
+# are upside down, the score is at most 0.8, and the presence at most 12 as detected, but 13 to 46 after the turn.
+SURE_SCORE = 0.85  # of a detection, from which on the face is not upside down
+SURE_PRESENCE = 12.0  # logit of the mesh, from which on the direction of the face is right
 DETECT_EVERY = 12  # frames between detections while a face is tracked
 MESH = Layout(
     (2, 33, 133, 362, 263), (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178),
@@ -142,13 +147,59 @@ class BlazeFace:
 
     def detect(self, frame: np.ndarray) -> list[Face]:
         """All faces, best first; the full-range network is used where the short-range network detects none."""
-        return self._detect(*self._short_range, frame) or self._detect(*self._full_range, frame)
+        faces = self._detect(*self._short_range, frame) or self._detect(*self._full_range, frame)
+        return [self._upright(frame, face) for face in faces]
 
     def detect_more(self, frame: np.ndarray) -> list[Face]:
         """The faces that either network detects: slower, and a small face beside a large one is not missed."""
         faces = self._detect(*self._short_range, frame)
         more = self._detect(*self._full_range, frame)
-        return faces + [face for face in more if all(overlap(face.box, known.box) < MIN_OVERLAP for known in faces)]
+        faces += [face for face in more if all(overlap(face.box, known.box) < MIN_OVERLAP for known in faces)]
+        return [self._upright(frame, face) for face in faces]
+
+    def search(self, frame: np.ndarray, near: Sequence[np.ndarray]) -> Iterator[list[Face]]:
+        """Faces that `detect` misses, from the cheapest attempt to the dearest.
+
+        The attempts: around the boxes `near`, where faces were last; the full-range network where the short-range
+        network was wrong; more contrast and less noise (dark, backlit, old film); upside down; small faces in parts of
+        the frame.
+        """
+        height, width = frame.shape[:2]
+        for box in near:
+            yield self._detect_in(frame, [square_around(box, height, width)], self._short_range)
+        yield self._detect(*self._full_range, frame)
+        clear = clearer(frame)
+        yield self._detect(*self._short_range, clear) or self._detect(*self._full_range, clear)
+        last = np.array([width - 1, height - 1], np.float32)
+        yield [
+            Face(np.concatenate([last - face.box[2:], last - face.box[:2]]), last - face.eyes, face.score)
+            for face in self._detect(*self._short_range, frame[::-1, ::-1])
+        ]
+        for tiles in square_tiles(height, width):
+            yield self._detect_in(frame, tiles, self._full_range)
+
+    def _detect_in(
+        self, frame: np.ndarray, squares: Sequence[tuple[int, int, int]], detector: tuple[_Network, Any]
+    ) -> list[Face]:
+        """The faces in squares (left, top, side) of a frame, best first."""
+        faces: list[Face] = []
+        for left, top, side in squares:
+            shift = np.array([left, top], np.float32)
+            for face in self._detect(*detector, frame[top : top + side, left : left + side]):
+                faces.append(Face(face.box + np.tile(shift, 2), face.eyes + shift, face.score))
+        return sorted(faces, key=lambda face: -face.score)
+
+    def _upright(self, frame: np.ndarray, face: Face) -> Face:
+        """The face, its eyes exchanged if it is upside down: then the network detects it in the wrong direction."""
+        if face.score >= SURE_SCORE or self._mesh_points(frame, region_of_face(face))[1] >= SURE_PRESENCE:
+            return face
+        centre = (face.box[:2] + face.box[2:]) / 2
+        for quarters in (2, 1, 3):
+            cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters]
+            turned = Face(face.box, (face.eyes - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre, face.score)
+            if self._mesh_points(frame, region_of_face(turned))[1] >= SURE_PRESENCE:
+                return turned
+        return face
 
     def _detect(self, network: _Network, interpreter: Any, frame: np.ndarray) -> list[Face]:
         height, width = frame.shape[:2]
@@ -173,12 +224,23 @@ class BlazeFace:
         return faces
 
     def landmarks(self, frame: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
-        """Mesh points float32 [468, 2] in a region (centre x, centre y, side, angle), and the presence logit."""
+        """Mesh points float32 [468, 2] in a region (centre x, centre y, side, angle), and the presence logit.
+
+        Where there seems to be no face, the region is read again with more contrast and less noise.
+        """
+        points, presence = self._mesh_points(frame, region)
+        if presence > 0:
+            return points, presence
+        clear_points, clear_presence = self._mesh_points(frame, region, clear=True)
+        return (clear_points, clear_presence) if clear_presence > 0 else (points, presence)
+
+    def _mesh_points(self, frame: np.ndarray, region: np.ndarray, clear: bool = False) -> tuple[np.ndarray, float]:
         x, y, side, angle = region
         cos, sin = np.cos(angle) * side / MESH_SIDE, np.sin(angle) * side / MESH_SIDE
         matrix = np.array([[cos, -sin, x], [sin, cos, y]])
         middle = (MESH_SIDE - 1) / 2
         matrix[:, 2] -= matrix[:, :2] @ np.array([middle, middle])
-        outputs = self._run(self._mesh, _sample(frame, matrix, MESH_SIDE) / 255)
+        sampled = _sample(frame, matrix, MESH_SIDE)
+        outputs = self._run(self._mesh, (clearer(sampled) if clear else sampled) / 255)
         points = outputs[3 * MESH_POINTS].reshape(MESH_POINTS, 3)[:, :2]
         return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32), float(outputs[1][0])

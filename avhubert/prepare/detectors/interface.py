@@ -5,8 +5,9 @@ Coordinates are (x, y) in pixels, pixel centres at whole numbers. Frames are RGB
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -98,8 +99,24 @@ class LandmarkModel(Protocol):
         ...
 
 
+@runtime_checkable
+class SearchingModel(Protocol):
+    """What a detector can provide in addition: attempts at faces that `detect` misses."""
+
+    def search(self, frame: np.ndarray, near: Sequence[np.ndarray]) -> Iterator[list[Face]]:
+        """Faces by one attempt after the other; `near` are boxes where faces were last. The caller checks them."""
+        ...
+
+
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     shared = float(np.prod(np.maximum(sides, 0)))
     return shared / (float(np.prod(a[2:] - a[:2])) + float(np.prod(b[2:] - b[:2])) - shared + 1e-9)
+
+
+def region_of_face(face: Face) -> np.ndarray:
+    """The square (centre x, centre y, side, angle) around a face, rotated by the line through the eyes."""
+    centre = (face.box[:2] + face.box[2:]) / 2
+    line = face.eyes[1] - face.eyes[0]
+    return np.array([*centre, REGION_SCALE * float((face.box[2:] - face.box[:2]).max()), np.arctan2(line[1], line[0])])
