@@ -109,7 +109,7 @@ def turned(scene: Scene, yaw: float, pitch: float = 0.0) -> Scene:
 
 
 def inside_head(scene: Scene, scale: float = 1.0) -> np.ndarray:
-    """bool [H, W]: the ellipse of the head."""
+    """Bool [H, W]: the ellipse of the head."""
     height, width = scene.image.shape[:2]
     y, x = np.mgrid[:height, :width]
     middle = scene.centre - [0, 0.08 * scene.height]
@@ -154,7 +154,9 @@ def small(scene: Scene, size: int, rng: np.random.Generator, shape: tuple[int, i
     h, w = min(picture.shape[0], shape[0]), min(picture.shape[1], shape[1])
     top, left = int(rng.integers(shape[0] - h + 1)), int(rng.integers(shape[1] - w + 1))
     wide[top : top + h, left : left + w] = picture[:h, :w]
-    ratio = np.array([(picture.shape[1] - 1) / (scene.image.shape[1] - 1), (picture.shape[0] - 1) / (scene.image.shape[0] - 1)])
+    ratio = np.array(
+        [(picture.shape[1] - 1) / (scene.image.shape[1] - 1), (picture.shape[0] - 1) / (scene.image.shape[0] - 1)]
+    )
     shift = np.array([left, top])
     return Scene(to_bytes(wide), scene.mouth * ratio + shift, float(size), scene.centre * ratio + shift)
 
@@ -224,7 +226,10 @@ def scenes(faces: list[Scene], seed: int = 0) -> Iterator[tuple[str, list[Scene]
     for pitch in (20, 40):
         yield f"pitch ±{pitch}°", [turned(face, 0, sign * pitch) for face in faces for sign in (-1, 1)]
     for roll in (30, 60, 90, 120, 150, 180):
-        yield f"roll ±{roll}°", [rolled(face, sign * roll) for face in faces for sign in ((-1, 1) if roll < 180 else (1,))]
+        yield (
+            f"roll ±{roll}°",
+            [rolled(face, sign * roll) for face in faces for sign in ((-1, 1) if roll < 180 else (1,))],
+        )
     for size in SIZES:
         yield f"{size} pixels high in 1280 × 720", [small(face, size, rng) for face in faces]
     for gain in (0.3, 0.1, 0.05):
@@ -236,6 +241,7 @@ def scenes(faces: list[Scene], seed: int = 0) -> Iterator[tuple[str, list[Scene]
     yield "old film", [old_film(face, rng) for face in faces]
     for what in ("hand", "microphone", "mask", "sunglasses"):
         yield f"{what}", [covered(face, what) for face in faces]
-    yield "no face", [
-        replace(face, image=to_bytes(background(rng, face.image.shape[:2])), height=0.0) for face in faces
-    ]
+    yield (
+        "no face",
+        [replace(face, image=to_bytes(background(rng, face.image.shape[:2])), height=0.0) for face in faces],
+    )

@@ -20,6 +20,7 @@ from avhubert.constants import SAMPLE_RATE
 from avhubert.data.audio import read_audio
 from avhubert.data.lengths import TOLERANCE_SECONDS, content_seconds
 from avhubert.data.media import AUTOMATIC, StreamChoice
+from avhubert.data.shots import THUMBNAIL, ShotDetector
 from avhubert.data.video import MediaInfo, probe, thumbnails
 from avhubert.errors import ConfigError, MediaError
 from avhubert.files import cache_directory, write_text
@@ -32,10 +33,7 @@ _log = logging.getLogger(__name__)
 LONGEST_SECONDS = 15.0  # longer videos are cut between scenes, and longer scenes …
 SHORTEST_SECONDS = 5.0  # … into pieces of at least this length …
 WINDOW_SECONDS = 0.2  # … where a window of this length is quietest
-THUMBNAIL = 32  # pixels; width and height of the frames in which scene changes are detected
-SCENE_CHANGE = 12.0  # mean change in gray levels between two frames that can be a scene change …
-SCENE_RATIO = 4.0  # … if it also exceeds the usual change by this factor
-CACHE_VERSION = 1  # increase it when the above changes, so that cached cuts are not reused
+CACHE_VERSION = 2  # increase it when the above changes, so that cached cuts are not reused
 BLOCK_SECONDS = 600  # of audio that is read at once
 LEVELS_PER_SECOND = 25
 
@@ -149,21 +147,13 @@ def cut(video: Path, use_video: bool = True, streams: StreamChoice = AUTOMATIC) 
 
 
 def _scenes(video: Path, streams: StreamChoice) -> tuple[list[float], float]:
-    """Start times of the scenes in seconds, the first 0, and the length of the video.
-
-    At a scene change most of the frame changes at once, by much more than between the frames just before.
-    """
-    starts, last_time, usual_change = [0.0], 0.0, 0.0
-    previous: np.ndarray | None = None
-    for time, thumbnail in thumbnails(video, THUMBNAIL, streams):
-        current = thumbnail.astype(np.int16)
-        if previous is not None:
-            change = float(np.abs(current - previous).mean())
-            if change > SCENE_CHANGE + SCENE_RATIO * usual_change and time > starts[-1]:
-                starts.append(round(time, 3))
-            else:
-                usual_change += (change - usual_change) / LEVELS_PER_SECOND
-        previous, last_time = current, time
+    """Start times of the scenes in seconds, the first 0, and the length of the video."""
+    starts, last_time = [0.0], 0.0
+    detector = ShotDetector()
+    for time, small in thumbnails(video, THUMBNAIL, streams):
+        if detector.is_cut(small) and time > starts[-1]:
+            starts.append(round(time, 3))
+        last_time = time
     return starts, last_time + 1 / LEVELS_PER_SECOND
 
 

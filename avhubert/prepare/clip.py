@@ -22,7 +22,7 @@ from avhubert.files import atomic_path
 from avhubert.prepare.detectors.selection import LandmarkSource
 from avhubert.prepare.detectors.stored import Points, landmark_file, read_landmarks
 from avhubert.prepare.log import rejection_of
-from avhubert.prepare.mouth import crops, find_mouths
+from avhubert.prepare.mouth import MouthTrack, crops, find_mouths
 from avhubert.prepare.records import ClipResult
 from avhubert.prepare.rejection import (
     MAX_LENGTH_DIFFERENCE,
@@ -56,14 +56,14 @@ class _Face:
         share: Share of frames in which the face was detected.
         warnings: Messages for the user.
         copy: The frames are exactly those of the input file, which is copied.
-        box: float [T, 4], around the face; None: the face fills the frame.
+        track: Where the mouth is; None: the face fills the frame.
     """
 
     frames: Iterable[np.ndarray]
     share: float = 1.0
     warnings: tuple[str, ...] = ()
     copy: bool = False
-    box: np.ndarray | None = None
+    track: MouthTrack | None = None
 
 
 def prepare_clip(
@@ -156,6 +156,7 @@ def _prepare(
             *_unexpected_length(clip, monitor),
             *(faces[0].warnings if faces else ()),
         ),
+        largest_step=_largest_step(faces),
         other_face_shares=tuple(face.share for face in faces[1:]),
     )
 
@@ -165,6 +166,12 @@ def _seconds(monitor: FrameMonitor | None, samples: np.ndarray | None) -> float:
     if monitor is not None:
         return monitor.frames / FRAME_RATE
     return 0.0 if samples is None else len(samples) / SAMPLE_RATE
+
+
+def _largest_step(faces: list[_Face]) -> float:
+    """How far the crop of a face moves between two frames at most, in its pixels."""
+    steps = [float(face.track.steps.max()) for face in faces if face.track is not None and len(face.track.steps)]
+    return round(max(steps, default=0.0), 2)
 
 
 def _unexpected_length(clip: SourceClip, monitor: FrameMonitor) -> list[str]:
@@ -220,7 +227,9 @@ def _faces(
         faces = [_existing_mouth_clip(part, media, monitor)]
     else:
         faces = _find_faces(clip, part, monitor, samples, landmarks)
-    check_video(monitor, faces[0].share, [face.box for face in faces if face.box is not None])
+    tracks = [face.track for face in faces if face.track is not None]
+    gap, cut = (tracks[0].longest_gap, tracks[0].cut) if tracks else (0, None)
+    check_video(monitor, faces[0].share, [track.box for track in tracks], gap, cut)
     return faces
 
 
@@ -249,7 +258,7 @@ def _find_faces(
             raise problem from error
         raise
     return [
-        _Face(crops(part.again(), mouth), mouth.face_share, mouth.warnings, box=mouth.box)
+        _Face(crops(part.again(), mouth), mouth.face_share, mouth.warnings, track=mouth)
         for mouth in (mouths if clip.every_face else mouths[:1])
     ]
 

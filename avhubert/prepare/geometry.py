@@ -65,6 +65,14 @@ def window_corners(transforms: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return in_frame
 
 
+def crop_steps(transforms: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """How far the middle of the crop moves over the scene from frame to frame, in pixels of the crop: [T − 1]."""
+    corners = window_corners(transforms, centres)
+    sides = np.linalg.norm(corners[1:, 1] - corners[1:, 0], axis=1)
+    steps: np.ndarray = np.linalg.norm(np.diff(corners.mean(1), axis=0), axis=1) * MOUTH_SIZE / sides
+    return steps
+
+
 def crop(frame: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """uint8 [96, 96] gray: the frame, uint8 [H, W, 3] RGB or [H, W], after `transform`, around `centre`.
 

@@ -59,6 +59,7 @@ def _to_json(result: ClipResult) -> dict[str, Any]:
         "warnings": result.warnings,
         "source": result.fingerprint,
         "others": result.other_face_shares,
+        "largest_step": result.largest_step,
     }
 
 
@@ -75,4 +76,5 @@ def _from_json(entry: dict[str, Any]) -> ClipResult:
         warnings=tuple(entry["warnings"]),
         fingerprint=entry["source"],
         other_face_shares=tuple(entry.get("others", ())),
+        largest_step=entry.get("largest_step", 0.0),
     )

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from avhubert.constants import FRAME_RATE, MOUTH_SIZE
 from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
 from avhubert.data.video import read_frames_part
 from avhubert.errors import MediaError
 from avhubert.prepare.detectors.interface import LandmarkModel
 from avhubert.prepare.detectors.selection import default_model, thorough_model
 from avhubert.prepare.detectors.stored import stored_track
-from avhubert.prepare.geometry import crop, head_turn, interpolate, stabilise
-from avhubert.prepare.rejection import MAX_FACES, MIN_FACE_SHARE, NO_FACE, FrameMonitor
+from avhubert.prepare.geometry import crop, crop_steps, head_turn, interpolate, stabilise
+from avhubert.prepare.rejection import MAX_FACES, MIN_FACE_SHARE, MIN_FRAMES, NO_FACE, FrameMonitor
 from avhubert.prepare.speaker import ActiveSpeaker, active_speaker
 from avhubert.prepare.tracking import Track, track_faces
 from avhubert.processes import report_progress
@@ -28,6 +29,7 @@ MIN_REPLACEMENT = 25  # frames of another face that replaces the speaker's where
 MIN_EYE_DISTANCE = 24.0  # pixels between the eyes' outer corners; below it the mouth is too small to read
 MAX_HEAD_TURN = 0.22  # `head_turn` beyond which the face is in half profile
 MIN_MISSED_SHARE = 0.3  # share of frames from which on a face is looked for in the others too
+MAX_STEP = 12.0  # pixels of the crop in one frame; on GRID the largest is 3
 STILL_GAP = 0.01  # standard deviation of the lip gap, in eye distances, below which the mouth does not move
 
 
@@ -43,6 +45,7 @@ class MouthTrack:
         box: float [T, 4], around the face.
         warnings: Messages for the user about this video.
         detected: bool [T], frames in which the face was detected; in the others, the values are interpolated.
+        cut: First frame of another shot with a face; None if all faces are in one shot.
     """
 
     transforms: np.ndarray
@@ -52,6 +55,18 @@ class MouthTrack:
     box: np.ndarray
     warnings: tuple[str, ...]
     detected: np.ndarray
+    cut: int | None = None
+
+    @property
+    def steps(self) -> np.ndarray:
+        """How far the crop moves between frames, in its pixels: float [T − 1]."""
+        return crop_steps(self.transforms, self.centres)
+
+    @property
+    def longest_gap(self) -> int:
+        """Number of frames in a row in which the face was not detected, at most."""
+        seen = np.flatnonzero(np.concatenate([[True], self.detected, [True]]))
+        return int(np.diff(seen).max()) - 1
 
 
 @dataclass(frozen=True)
@@ -151,7 +166,7 @@ def find_mouths(
     monitored = frames if monitor is None else monitor.watch(frames)
     if points is None:
         model = model or default_model()
-        tracks, count = track_faces(monitored, model)
+        tracks, count = track_faces(monitored, model, across_cuts=all_faces)
         thorough = thorough_model(model) if every_face and _missed_one_of_several(tracks, count) else None
         if thorough is not None:
             tracks, _ = track_faces(read_frames_part(part.again()), thorough)
@@ -163,8 +178,10 @@ def find_mouths(
         return [_mouth_track(track, count) for track in long_tracks[:MAX_FACES]]
     speaker = _speaker(long_tracks if every_face and long_tracks else tracks, audio, count)
     others = [track for track in long_tracks if track is not speaker.track]
+    same_shot = sum(track.shot == speaker.track.shot for track in tracks)
+    mouth = _mouth_track(speaker.track, count, _several_faces(same_shot, speaker))
     return [
-        _mouth_track(speaker.track, count, _several_faces(len(tracks), speaker)),
+        replace(mouth, cut=_cut(tracks)),
         *(_mouth_track(track, count) for track in others[: MAX_FACES - 1]),
     ]
 
@@ -218,6 +235,12 @@ def _check_found(tracks: Sequence[Track], frames: int, path: str | Path) -> None
         raise MediaError(f"no face was found in any of the {frames} frames of {path}", kind=NO_FACE, path=path)
 
 
+def _cut(tracks: Sequence[Track]) -> int | None:
+    """The first frame of the second shot in which faces are seen, or None."""
+    shots = sorted({track.shot for track in tracks if len(track.frames) >= MIN_FRAMES})
+    return shots[1] if len(shots) > 1 else None
+
+
 def _speaker(tracks: list[Track], audio: np.ndarray | None, frames: int) -> ActiveSpeaker:
     if audio is not None and len(tracks) > 1:
         return active_speaker(tracks, audio, frames)
@@ -261,7 +284,7 @@ def _mouth_track(
     transforms = stabilise(stable)
     centres = np.einsum("tij,tj->ti", transforms[:, :, :2], mouth) + transforms[:, :, 2]
     share = len(index) / frames if face_share is None else face_share
-    warnings = (*_warnings(share, stable, gap), *more_warnings)
+    warnings = (*_warnings(share, stable, gap), *_jump(crop_steps(transforms, centres)), *more_warnings)
     return MouthTrack(transforms, centres, share, gap, box, warnings, _detected(track, frames))
 
 
@@ -280,6 +303,14 @@ def _warnings(share: float, stable: np.ndarray, gap: np.ndarray) -> list[str]:
     if len(gap) > 1 and gap.std() < STILL_GAP * eye_distance:
         warnings.append("the mouth does not move: a still image, or a silent person")
     return warnings
+
+
+def _jump(steps: np.ndarray) -> list[str]:
+    """The message about a crop that moves fast."""
+    if not len(steps) or steps.max() <= MAX_STEP:
+        return []
+    seconds = (int(steps.argmax()) + 1) / FRAME_RATE
+    return [f"the crop moves by {steps.max():.0f} of its {MOUTH_SIZE} pixels in one frame, at {seconds:.2f} s"]
 
 
 def _several_faces(faces: int, speaker: ActiveSpeaker) -> list[str]:

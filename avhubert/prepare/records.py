@@ -24,6 +24,7 @@ class ClipResult:
         fingerprint: Size and time of the input and of its landmark file; if it changes, the clip is prepared again.
         other_face_shares: `face_share` of each other face that became a clip.
         traceback: Of an unexpected error, for the log; '' if there was none.
+        largest_step: How far the crop moves between two frames at most, in pixels of the crop.
     """
 
     id: str
@@ -35,6 +36,7 @@ class ClipResult:
     fingerprint: str = ""
     other_face_shares: tuple[float, ...] = ()
     traceback: str = ""
+    largest_step: float = 0.0
 
     @property
     def length(self) -> int:

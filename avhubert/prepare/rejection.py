@@ -19,6 +19,7 @@ from avhubert.processes import report_progress
 TOO_LONG, NO_AUDIO, NO_VIDEO, NO_FACE = "too long", "no audio track", "no video track", "no face was found"
 
 MIN_FACE_SHARE = 0.8  # share of frames in which the face must be detected
+MAX_GAP_FRAMES = 25  # in a row in which the face may be undetected: the crop is interpolated between its neighbours
 MAX_FACES = 8  # faces of one video that become clips
 MAX_LENGTH_DIFFERENCE = 0.2  # seconds between the ends of video and audio
 MIN_FRAMES = 5
@@ -135,13 +136,21 @@ def too_long(seconds: float) -> MediaError:
     return _rejected(TOO_LONG, f"more than {seconds:g} s")
 
 
-def check_video(monitor: FrameMonitor, face_share: float, boxes: Sequence[np.ndarray] = ()) -> None:
+def check_video(
+    monitor: FrameMonitor,
+    face_share: float,
+    boxes: Sequence[np.ndarray] = (),
+    longest_gap: int = 0,
+    cut: int | None = None,
+) -> None:
     """Check the video of a clip after all its frames have passed.
 
     Args:
         monitor: Has seen the frames.
         face_share: Share of frames in which the speaker's face was detected.
         boxes: Per face float [T, 4], see `FrameMonitor.problem`.
+        longest_gap: Number of frames in a row in which the speaker's face was not detected.
+        cut: First frame of another shot with a face; None if there is none.
 
     Raises:
         MediaError: The clip is rejected.
@@ -150,8 +159,12 @@ def check_video(monitor: FrameMonitor, face_share: float, boxes: Sequence[np.nda
         raise _rejected("too short", f"{monitor.frames} frames")
     if problem := monitor.problem(boxes):
         raise problem
+    if cut is not None:
+        raise _rejected("a cut between shots with faces", f"at {cut / FRAME_RATE:.2f} s; cut the video there")
     if face_share < MIN_FACE_SHARE:
         raise _rejected("face in too few frames", f"{100 * face_share:.0f} %")
+    if longest_gap > MAX_GAP_FRAMES:
+        raise _rejected("the face is not seen for too long", f"{longest_gap / FRAME_RATE:.1f} s")
 
 
 def check_lengths(monitor: FrameMonitor, audio_seconds: float) -> None:

@@ -79,6 +79,8 @@ def write_report(
     page.histogram([clip.result.length / FRAME_RATE for clip in clips], "length, seconds")
     with_video = [clip for clip in clips if clip.result.frames]
     page.histogram([100 * clip.result.face_share for clip in with_video], "frames in which the face was detected, %")
+    steps = [clip.result.largest_step for clip in with_video]
+    page.histogram(steps, "largest step of the crop from frame to frame, pixels of 96")
     warnings = [(clip.id, warning) for clip in clips for warning in clip.result.warnings]
     if warnings:
         page.heading("Warnings")

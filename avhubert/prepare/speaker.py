@@ -1,4 +1,4 @@
-"""Selects the active speaker among several faces: the one whose mouth motion matches the audio."""
+"""Selects the active speaker among several faces: the one whose mouth opening matches the audio."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avhubert.constants import SAMPLES_PER_FRAME
+from avhubert.constants import SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.prepare.geometry import interpolate
 from avhubert.prepare.tracking import Track
 
-SMOOTHING_WINDOW = 9  # frames
-LEAST_POWER = 100.0  # of samples; less is silence
+# The first formant rises when the mouth opens. The 80 to 300 Hz of the voice itself say little about which mouth it is.
+BANDS = ((300, 1000), (1000, 3000))  # Hz
+LEAST_POWER = 1e4  # of a band's spectrum; less is silence
+TREND_WINDOW = 25  # frames; slower changes are removed: all speakers are silent at the ends of a clip
 LEAST_SPREAD = 1.0  # dB; with a smaller standard deviation the audio level selects nobody
-LEAST_SHARED = 2e-4  # of face heights per frame; mouth motion that is explained by the audio level
+LEAST_SCORE = 0.1  # mean correlation from which on the audio selects a face
+STILL_GAP = 0.004  # standard deviation of the lip gap in face heights; the noise of a still mouth correlates by chance
 
 
 class ActiveSpeaker(NamedTuple):
@@ -24,39 +27,64 @@ class ActiveSpeaker(NamedTuple):
 
 
 def active_speaker(tracks: list[Track], audio: np.ndarray, frames: int) -> ActiveSpeaker:
-    """The track whose mouth motion matches the audio, int16 [N] at 16 kHz; the first track if none does.
+    """The track whose mouth opening matches the audio, int16 [N] at 16 kHz; the first track if none does.
 
-    Only tracks with at least half as many frames as the first are candidates. Mouth motion is the change of the lip
-    gap relative to the face's height; the audio level is in dB; both are means over 0.36 s.
+    Only tracks with at least half as many frames as the first are candidates. The score of a face is the mean of three
+    correlations: of the lip gap with the level of each of two frequency bands, and of the gap's change with the level
+    of the upper band one frame later. Changes slower than a second are removed from gap and levels.
     """
-    length = frames * SAMPLES_PER_FRAME
-    samples = np.pad(audio[:length].astype(np.float64), (0, max(0, length - len(audio))))
-    level = 10 * np.log10(np.square(samples).reshape(frames, -1).mean(1) + LEAST_POWER)
+    levels = _levels(audio, frames)
     candidates = [track for track in tracks if 2 * len(track.frames) >= len(tracks[0].frames)]
-    scores = [_shared_motion(track, level) for track in candidates]
+    scores = [_score(track, levels) for track in candidates]
     best = int(np.argmax(scores))
-    if scores[best] >= LEAST_SHARED:
+    if scores[best] >= LEAST_SCORE:
         return ActiveSpeaker(candidates[best], True)
     return ActiveSpeaker(tracks[0], False)
 
 
-def _shared_motion(track: Track, level: np.ndarray) -> float:
-    """Covariance of mouth motion and audio level over the level's standard deviation, comparable between faces.
+def _levels(audio: np.ndarray, frames: int) -> np.ndarray:
+    """Level of each band in dB per video frame, [2, frames]."""
+    length = frames * SAMPLES_PER_FRAME
+    samples = np.pad(audio[:length].astype(np.float64), (0, max(0, length - len(audio))))
+    spectrum = np.fft.rfft(samples.reshape(frames, -1) * np.hanning(SAMPLES_PER_FRAME), axis=1)
+    power = np.square(np.abs(spectrum))
+    frequencies = np.fft.rfftfreq(SAMPLES_PER_FRAME, 1 / SAMPLE_RATE)
+    bands = [power[:, (frequencies >= low) & (frequencies < high)].mean(1) for low, high in BANDS]
+    decibels: np.ndarray = 10 * np.log10(np.stack(bands) + LEAST_POWER)
+    return decibels
 
-    Not the correlation: the noise of a still mouth can correlate with anything, but is small.
-    """
+
+def _score(track: Track, levels: np.ndarray) -> float:
+    """How well the mouth of a track matches the levels [2, T]: −1…1, near 0 for a still mouth."""
     index = np.array(sorted(track.frames))
-    if len(index) <= SMOOTHING_WINDOW:
+    if len(index) < TREND_WINDOW // 2:
         return 0.0
-    height = np.median([track.frames[i].box[3] - track.frames[i].box[1] for i in index])
-    gap = interpolate(index, np.array([track.frames[i].lip_gap for i in index]), len(level)) / max(height, 1.0)
-    motion, loudness = _smooth(np.abs(np.gradient(gap)))[index], _smooth(level)[index]
-    spread = float(loudness.std())
-    if spread < LEAST_SPREAD:
+    first, last = int(index[0]), int(index[-1]) + 1
+    levels = levels[:, first:last]
+    if levels.std(axis=1).max() < LEAST_SPREAD:
         return 0.0
-    return float(np.mean((motion - motion.mean()) * (loudness - loudness.mean()))) / spread
+    height = max(float(np.median([track.frames[i].box[3] - track.frames[i].box[1] for i in index])), 1.0)
+    gap = interpolate(index - first, np.array([track.frames[i].lip_gap for i in index]), last - first) / height
+    opening = _without_trend(gap)
+    lower, upper = (_without_trend(level) for level in levels)
+    correlations = (
+        _correlation(opening, lower),
+        _correlation(opening, upper),
+        _correlation(np.gradient(gap)[:-1], upper[1:]),
+    )
+    return float(np.mean(correlations)) * min(1.0, float(opening.std()) / STILL_GAP)
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
-    padded = np.pad(values, SMOOTHING_WINDOW // 2, mode="edge")
-    return np.convolve(padded, np.ones(SMOOTHING_WINDOW) / SMOOTHING_WINDOW, "valid")
+def _without_trend(values: np.ndarray) -> np.ndarray:
+    """The values [T] without their weighted mean over `TREND_WINDOW` frames."""
+    width = min(TREND_WINDOW, (len(values) + 1) // 2 * 2 - 1)
+    weights = np.hanning(width + 2)[1:-1]
+    padded = np.pad(values, width // 2, mode="edge")
+    trend: np.ndarray = np.convolve(padded, weights / weights.sum(), "valid")
+    return values - trend
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / spread if spread > 0 else 0.0

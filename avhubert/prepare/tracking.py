@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from avhubert.data.shots import ShotDetector, thumbnail
 from avhubert.prepare.detectors.interface import (
     MIN_OVERLAP,
     REGION_SCALE,
@@ -19,7 +20,6 @@ from avhubert.prepare.detectors.interface import (
     region_of_face,
 )
 
-
 SEARCH_EVERY = 25  # frames between searches for faces that are hard to detect, while no face is found
 
 
@@ -31,11 +31,13 @@ class Track:
         frames: Landmarks by frame number.
         region: Where to locate the landmarks in the next frame; None while the face is not tracked.
         box: Where the face was last.
+        shot: First frame of the shot that the face is in; a face is not followed beyond a cut.
     """
 
     frames: dict[int, Landmarks] = field(default_factory=dict)
     region: np.ndarray | None = None
     box: np.ndarray = field(default_factory=lambda: np.zeros(4, np.float32))
+    shot: int = 0
 
     @property
     def size(self) -> float:
@@ -43,51 +45,65 @@ class Track:
         return sum(float(landmarks.box[2] - landmarks.box[0]) for landmarks in self.frames.values())
 
 
-def track_faces(frames: Iterable[np.ndarray], model: LandmarkModel) -> tuple[list[Track], int]:
+def track_faces(
+    frames: Iterable[np.ndarray], model: LandmarkModel, across_cuts: bool = False
+) -> tuple[list[Track], int]:
     """Track every face through a video.
 
     Faces are detected every few frames, and in every frame while none is tracked. Between detections, the landmarks
-    of a frame give the region of the next one.
+    of a frame give the region of the next one. At a cut, all tracks end.
+
+    Args:
+        frames: RGB uint8 [H, W, 3].
+        model: The face detector.
+        across_cuts: Follow faces beyond cuts: the next person at the same place continues the track.
 
     Returns:
         The tracks, longest and largest first, and the number of frames.
     """
+    ended: list[Track] = []
     tracks: list[Track] = []
-    count, next_search = 0, 0
+    shots = ShotDetector()
+    count, next_search, shot = 0, 0, 0
     for count, frame in enumerate(frames, 1):
         index = count - 1
+        if shots.is_cut(thumbnail(frame)) and not across_cuts:
+            ended, tracks, next_search, shot = ended + tracks, [], index, index
         active = [track for track in tracks if track.region is not None]
         if not active or index % model.detect_every == 0:
-            active += _assign(model.detect(frame), tracks)
+            active += _assign(model.detect(frame), tracks, shot)
         for track in active:
             _update(track, frame, index, model)
-        if index >= next_search and not any(index in track.frames for track in active):
-            if not _search(frame, index, model, tracks):
-                next_search = index + SEARCH_EVERY
-    tracks = [track for track in tracks if track.frames]
+        if (
+            index >= next_search
+            and not any(index in track.frames for track in active)
+            and not _search(frame, index, model, tracks, shot)
+        ):
+            next_search = index + SEARCH_EVERY
+    tracks = [track for track in ended + tracks if track.frames]
     return sorted(tracks, key=lambda track: -track.size), count
 
 
-def _search(frame: np.ndarray, index: int, model: LandmarkModel, tracks: list[Track]) -> bool:
+def _search(frame: np.ndarray, index: int, model: LandmarkModel, tracks: list[Track], shot: int) -> bool:
     """Track the faces of the first of the detector's further attempts that succeeds; whether one does."""
     if not isinstance(model, SearchingModel):
         return False
     near = [track.box for track in tracks if track.frames and index - max(track.frames) <= SEARCH_EVERY]
     for faces in model.search(frame, near):
-        for track in _assign(faces, tracks):
+        for track in _assign(faces, tracks, shot):
             _update(track, frame, index, model)
         if any(index in track.frames for track in tracks):
             return True
     return False
 
 
-def _assign(faces: list[Face], tracks: list[Track]) -> list[Track]:
+def _assign(faces: list[Face], tracks: list[Track], shot: int) -> list[Track]:
     """Start a track for each new face, restart lost tracks; the tracks that are started or restarted."""
     started = []
     for face in faces:
         track = max(tracks, key=lambda track: overlap(track.box, face.box), default=None)
         if track is None or overlap(track.box, face.box) < MIN_OVERLAP:
-            track = Track()
+            track = Track(shot=shot)
             tracks.append(track)
         if track.region is None:
             track.region, track.box = region_of_face(face), face.box

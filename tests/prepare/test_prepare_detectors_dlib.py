@@ -25,8 +25,7 @@ class Teacher(BlazeFace):
     """The default detector's points in dlib's layout, as training targets; unused points are at the nose."""
 
     def points(self, frame: np.ndarray) -> np.ndarray:
-        from avhubert.prepare.detectors.interface import IBUG
-        from avhubert.prepare.detectors.interface import region_of_face
+        from avhubert.prepare.detectors.interface import IBUG, region_of_face
 
         mesh, _ = self.landmarks(frame, region_of_face(self.detect(frame)[0]))
         row = np.tile(mesh[MESH.stable[0]], (68, 1))

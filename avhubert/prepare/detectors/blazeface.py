@@ -21,8 +21,8 @@ from avhubert.prepare.detectors.interface import MIN_OVERLAP, Face, Layout, over
 from avhubert.prepare.detectors.search import clearer, square_around, square_tiles
 
 MIN_SCORE = 0.5  # of a detection
-# Measured on GRID and synthetic faces: upright frontal faces have scores from 0.87 on and presence from 14 on; of faces that
-# are upside down, the score is at most 0.8, and the presence at most 12 as detected, but 13 to 46 after the turn.
+# Measured on GRID and synthetic faces: upright frontal faces have scores from 0.87 on and presence from 14 on; of faces
+# that are upside down, the score is at most 0.8, and the presence at most 12 as detected, 13 to 46 after the turn.
 SURE_SCORE = 0.85  # of a detection, from which on the face is not upside down
 SURE_PRESENCE = 12.0  # logit of the mesh, from which on the direction of the face is right
 DETECT_EVERY = 12  # frames between detections while a face is tracked
@@ -32,7 +32,6 @@ MESH = Layout(
 )  # fmt: skip
 MESH_SIDE = 192  # pixels; width and height of the mesh network's input
 MESH_POINTS = 468
-
 _DELEGATE_MESSAGE = b"INFO: Created TensorFlow Lite"
 _STDERR = Lock()  # held while the process's stderr is redirected
 
@@ -190,12 +189,11 @@ class BlazeFace:
         return sorted(faces, key=lambda face: -face.score)
 
     def _upright(self, frame: np.ndarray, face: Face) -> Face:
-        """The face, its eyes exchanged if it is upside down: then the network detects it in the wrong direction."""
+        """The face, its eyes turned if it is upside down: the networks detect such faces in a wrong direction."""
         if face.score >= SURE_SCORE or self._mesh_points(frame, region_of_face(face))[1] >= SURE_PRESENCE:
             return face
         centre = (face.box[:2] + face.box[2:]) / 2
-        for quarters in (2, 1, 3):
-            cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters]
+        for cos, sin in ((-1, 0), (0, 1), (0, -1)):
             turned = Face(face.box, (face.eyes - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre, face.score)
             if self._mesh_points(frame, region_of_face(turned))[1] >= SURE_PRESENCE:
                 return turned

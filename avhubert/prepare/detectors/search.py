@@ -17,7 +17,9 @@ LEVELS = 2  # parts of a half and of a quarter of the longer side
 def clearer(image: np.ndarray) -> np.ndarray:
     """The image [H, W, 3] with less noise and full contrast, float32 0…255; for dark, backlit and grainy frames."""
     pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None]
-    smooth: np.ndarray = F.avg_pool2d(pixels, SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)[0].permute(1, 2, 0).numpy()
+    smooth: np.ndarray = (
+        F.avg_pool2d(pixels, SMOOTHING, 1, SMOOTHING // 2, count_include_pad=False)[0].permute(1, 2, 0).numpy()
+    )
     gray = smooth[::4, ::4].mean(-1)
     low, high = np.quantile(gray, (DARKEST, BRIGHTEST))
     stretched: np.ndarray = np.clip((smooth - low) * np.float32(255 / max(high - low, MIN_SPREAD)), 0, 255)
@@ -40,7 +42,9 @@ def square_around(box: np.ndarray, height: int, width: int) -> tuple[int, int, i
     """The square (left, top, side) around a box, within the frame as far as possible."""
     x, y = (box[:2] + box[2:]) / 2
     side = round(min(max(SURROUNDINGS * float((box[2:] - box[:2]).max()), 32), max(height, width)))
-    left, top = (int(np.clip(centre - side / 2, 0, max(length - side, 0))) for centre, length in ((x, width), (y, height)))
+    left, top = (
+        int(np.clip(centre - side / 2, 0, max(length - side, 0))) for centre, length in ((x, width), (y, height))
+    )
     return left, top, side
 
 
