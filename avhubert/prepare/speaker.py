@@ -80,8 +80,8 @@ def _without_trend(values: np.ndarray) -> np.ndarray:
     width = min(TREND_WINDOW, (len(values) + 1) // 2 * 2 - 1)
     weights = np.hanning(width + 2)[1:-1]
     padded = np.pad(values, width // 2, mode="edge")
-    trend: np.ndarray = np.convolve(padded, weights / weights.sum(), "valid")
-    return values - trend
+    rest: np.ndarray = values - np.convolve(padded, weights / weights.sum(), "valid")
+    return rest
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
