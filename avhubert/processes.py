@@ -21,12 +21,14 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError
-from avhubert.platforms import is_windows, without_interrupts
+from avhubert.platforms import free_memory, is_windows, limit_memory, without_interrupts
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 POLL_SECONDS = 1.0  # at least so often, the silence of every process is checked
+MAX_MEMORY = 8 << 30  # bytes of one process; decoding H.265 of 7680 × 4320 pixels takes 4.5 GB
+MIN_MEMORY = 2 << 30  # bytes, the limit where less is free
 REPORT_SECONDS = 0.2  # between two messages of a process that its work goes on
 
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what is wrong is the output folder, not an input
@@ -287,6 +289,7 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], initialize: Callable[[]
     """The main loop of a process: receives tasks; sends (kind, value): 'ready', 'progress', 'result' or 'error'."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for Windows
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _limit_memory()
     if initialize is not None:
         initialize()
     last = time.monotonic()
@@ -315,6 +318,12 @@ def _try(work: Callable[[Any], Any], task: object) -> tuple[str, Any]:
             return "result", failure_of(error)
         except Exception as fatal:
             return "error", fatal
+
+
+def _limit_memory() -> None:
+    """Let a decoder that takes all memory fail alone; on Linux only."""
+    free = free_memory()
+    limit_memory(MAX_MEMORY if free is None else min(max(free, MIN_MEMORY), MAX_MEMORY))
 
 
 def _end_with_parent() -> None:

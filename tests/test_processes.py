@@ -10,10 +10,11 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from avhubert.errors import AvhubertError, ConfigError, MediaError
-from avhubert.processes import CRASHED, NO_PROGRESS, Caller, Failure, report_progress, run_in_processes
+from avhubert.processes import CRASHED, NO_MEMORY, NO_PROGRESS, Caller, Failure, report_progress, run_in_processes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -41,9 +42,21 @@ def work(task: str) -> str:
             raise ConfigError("no such model", path="m.tflite")
         case "full":
             raise OSError(28, "No space left on device")
+        case "greedy":
+            blocks = []
+            while True:
+                blocks.append(np.empty(1 << 30, np.uint8))  # no page of them is used
         case "pid":
             return str(os.getpid())
     return task.upper()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce a limit of memory")
+def test_a_task_that_takes_all_memory_fails_alone_and_its_process_is_replaced() -> None:
+    results = dict(run_in_processes(work, ["pid 1", "greedy", "pid 2"], 1, 30))
+    assert isinstance(greedy := results["greedy"], Failure)
+    assert greedy.kind == NO_MEMORY
+    assert results["pid 1"] != results["pid 2"]
 
 
 def fail_to_start() -> None:

@@ -166,8 +166,11 @@ def _not_entered(folder: Path, real: str) -> str | None:
 
 def _is_output_folder(folder: Path) -> bool:
     """Whether `avhubert prepare`, `noise` or `iterate` wrote it: a journal, or a manifest or list of absolute paths."""
-    if any((folder / "journal").glob("*.jsonl")):
-        return True
+    try:
+        if any(name.endswith(".jsonl") for name in os.listdir(folder / "journal")):
+            return True
+    except OSError:  # there is none, or no permission
+        pass
     for split in SPLITS:
         try:
             with open(folder / f"{split}.tsv", "rb") as file:

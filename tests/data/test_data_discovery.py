@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -118,15 +119,22 @@ def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
     assert skipped_of(tmp_path) == {"pipe.mp4": "not a regular file"}
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="every folder can be read")
-def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
-    make(tmp_path, "closed/a.mp4", "b.mp4")
-    (tmp_path / "closed").chmod(0)
-    try:
-        assert names_of(tmp_path) == ["b.mp4"]
-        assert skipped_of(tmp_path) == {"closed": "a folder that cannot be read: Permission denied"}
-    finally:
-        (tmp_path / "closed").chmod(0o755)
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
+def test_a_folder_without_permission_is_named() -> None:
+    nobody, user = 65534, os.geteuid()
+    with tempfile.TemporaryDirectory() as name:  # other users cannot enter pytest's folders
+        folder = Path(name)
+        make(folder, "closed/a.mp4", "b.mp4")
+        folder.chmod(0o755)
+        (folder / "closed").chmod(0)
+        if user == 0:  # every folder can be read
+            os.seteuid(nobody)
+        try:
+            assert names_of(folder) == ["b.mp4"]
+            assert skipped_of(folder) == {"closed": "a folder that cannot be read: Permission denied"}
+        finally:
+            os.seteuid(user)
+            (folder / "closed").chmod(0o755)
 
 
 def test_outputs_of_this_package_are_no_inputs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from avhubert.corpora.sources import SourceClip
 from avhubert.platforms import usable_processes
-from avhubert.prepare.executors.worker import Outcome, Work, limit_memory, start_worker
+from avhubert.prepare.executors.worker import Outcome, Work, start_worker
 from avhubert.prepare.records import ClipResult
 from avhubert.processes import run_in_processes
 
@@ -21,12 +21,7 @@ def run_locally(
     A process that dies, or makes no progress for `stall_seconds`, is replaced; its clip is the only one that fails.
     """
     processes = usable_processes(workers)
-    return run_in_processes(partial(_call, work, settings), clips, processes, stall_seconds, _start)
-
-
-def _start() -> None:
-    start_worker()
-    limit_memory()
+    return run_in_processes(partial(_call, work, settings), clips, processes, stall_seconds, start_worker)
 
 
 def _call(work: Work, settings: tuple[Any, ...], clip: SourceClip) -> ClipResult:
