@@ -104,3 +104,31 @@ def test_two_builds_have_the_same_bytes(tmp_path: Path) -> None:
     assert any(name.endswith("/licenses/NOTICE") for name in names_in_wheel)
     assert "NOTICE" in names_in_sdist
     assert not [name for name in names_in_wheel if not name.startswith(("avhubert/", "avhubert-"))]
+
+
+def listed_by_git(*options: str) -> set[str]:
+    """Files of the checkout; not those of continuous integration and editors, whose names begin with a dot."""
+    words = ["git", "ls-files", "-z", *options]
+    listed = subprocess.run(words, cwd=PROJECT, capture_output=True, encoding="utf-8", check=True).stdout
+    return {name for name in listed.split("\0") if name and not name.startswith(".")}
+
+
+@pytest.mark.slow
+def test_the_sdist_has_every_file_and_builds_the_same_wheel(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling is not installed (make setup)")
+    if not (PROJECT / ".git").exists():
+        pytest.skip("the sources are no Git checkout")
+    tracked = listed_by_git()
+    for folder in ("of the checkout", "of the sdist"):
+        (tmp_path / folder).mkdir()
+    built = build(PROJECT, tmp_path / "of the checkout")
+    (sdist,) = (name for name in built if name.endswith(".tar.gz"))
+    with tarfile.open(fileobj=io.BytesIO(built[sdist])) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    assert not tracked - names, "a file is missing"
+    # the build backend adds two files; what Git ignores, such as caches and environments, must not get in
+    assert names - tracked - listed_by_git("--others", "--exclude-standard") <= {"PKG-INFO", ".gitignore"}
+    (sources,) = (tmp_path / "unpacked").iterdir()
+    again = build(sources, tmp_path / "of the sdist")
+    assert again == built
