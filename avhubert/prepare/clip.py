@@ -36,6 +36,7 @@ from avhubert.prepare.rejection import (
     check_words,
     too_long,
 )
+from avhubert.prepare.visible_mouth import MAX_TURN, NO_MOUTH, check_mouth
 from avhubert.processes import failure_of
 
 
@@ -90,7 +91,7 @@ def prepare_clip(
     fingerprint = ""
     try:
         fingerprint = input_fingerprint(clip, landmarks, streams)
-        result = _prepare(clip, dst, max_seconds, landmarks, _Streams(streams, modality))
+        result = _prepare_or_audio(clip, dst, max_seconds, landmarks, _Streams(streams, modality))
         return replace(result, fingerprint=fingerprint + _one_stream(modality, result))
     except MediaError as error:
         return ClipResult(
@@ -104,6 +105,22 @@ def prepare_clip(
         return ClipResult(
             clip.id, rejection, fingerprint=fingerprint + _one_stream(modality), traceback=failure.traceback
         )
+
+
+def _prepare_or_audio(
+    clip: SourceClip, dst: Path, max_seconds: float, landmarks: LandmarkSource, wanted: _Streams
+) -> ClipResult:
+    """`_prepare`; a clip of modality 'any' whose crops show no mouth gets its audio alone."""
+    try:
+        return _prepare(clip, dst, max_seconds, landmarks, wanted)
+    except MediaError as error:
+        if error.kind != NO_MOUTH or wanted.modality != "any":
+            raise
+        try:
+            result = _prepare(clip, dst, max_seconds, landmarks, _Streams(wanted.choice, "a"))
+        except MediaError:  # no audio either
+            raise error from None
+        return replace(result, warnings=(f"without video: {error}", *result.warnings))
 
 
 def _prepare(
@@ -137,10 +154,8 @@ def _prepare(
         check_lengths(monitor, len(samples) / SAMPLE_RATE)
         samples = samples[: monitor.frames * SAMPLES_PER_FRAME]
     check_words(_seconds(monitor if faces else None, samples), clip.spoken_until)
-    written: list[_Face | None] = [*faces] or [None]
-    for name, face in zip(face_ids(clip.id, len(written)), written, strict=True):
-        _write(face, samples, clip.path, *media_paths(dst, name))
-    left_out = [
+    faces, left_out = _write_faces(clip, faces, samples, dst)
+    left_out += [
         f"without {stream}: {error.with_path_as('the file')}"
         for stream, error in (("audio", without_audio), ("video", without_video))
         if error is not None
@@ -263,6 +278,31 @@ def _find_faces(
     ]
 
 
+def _write_faces(
+    clip: SourceClip, faces: list[_Face], samples: np.ndarray | None, dst: Path
+) -> tuple[list[_Face], list[str]]:
+    """Write the clips of all faces, or the audio alone; the faces that became clips, and warnings about the others.
+
+    Raises:
+        MediaError: The crops of the speaker's face show no mouth.
+    """
+    if not faces:
+        _write(None, samples, clip.path, *media_paths(dst, clip.id))
+    written: list[_Face] = []
+    warnings = []
+    for face in faces:
+        name = face_ids(clip.id, len(written) + 1)[-1]
+        try:
+            _write(face, samples, clip.path, *media_paths(dst, name))
+        except MediaError as error:
+            if error.kind != NO_MOUTH or not written:
+                raise
+            warnings.append(f"another face is left out: {error}")
+        else:
+            written.append(face)
+    return written, warnings
+
+
 def _write(face: _Face | None, samples: np.ndarray | None, source: Path, video: Path, audio: Path) -> None:
     """Write the streams that the clip has."""
     if face is not None:
@@ -271,7 +311,8 @@ def _write(face: _Face | None, samples: np.ndarray | None, source: Path, video: 
             with atomic_path(video) as temporary:
                 shutil.copyfile(source, temporary)
         else:
-            write_video(video, face.frames)
+            judged = face.track is not None and face.track.turn <= MAX_TURN
+            write_video(video, check_mouth(face.frames) if judged else face.frames)
     if samples is not None:
         audio.parent.mkdir(parents=True, exist_ok=True)
         write_wav(audio, samples)

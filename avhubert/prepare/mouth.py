@@ -46,6 +46,7 @@ class MouthTrack:
         warnings: Messages for the user about this video.
         detected: bool [T], frames in which the face was detected; in the others, the values are interpolated.
         cut: First frame of another shot with a face; None if all faces are in one shot.
+        turn: Median of the size of `head_turn`; 0 in frontal view.
     """
 
     transforms: np.ndarray
@@ -56,6 +57,7 @@ class MouthTrack:
     warnings: tuple[str, ...]
     detected: np.ndarray
     cut: int | None = None
+    turn: float = 0.0
 
     @property
     def steps(self) -> np.ndarray:
@@ -285,7 +287,8 @@ def _mouth_track(
     centres = np.einsum("tij,tj->ti", transforms[:, :, :2], mouth) + transforms[:, :, 2]
     share = len(index) / frames if face_share is None else face_share
     warnings = (*_warnings(share, stable, gap), *_jump(crop_steps(transforms, centres)), *more_warnings)
-    return MouthTrack(transforms, centres, share, gap, box, warnings, _detected(track, frames))
+    turn = float(np.median(np.abs(head_turn(stable))))
+    return MouthTrack(transforms, centres, share, gap, box, warnings, _detected(track, frames), turn=turn)
 
 
 def _warnings(share: float, stable: np.ndarray, gap: np.ndarray) -> list[str]:
