@@ -13,6 +13,7 @@ STACKED_FRAMES = 4  # filterbank frames per video frame
 AUDIO_DIM = FILTERS * STACKED_FRAMES  # audio values per video frame
 MOUTH_SIZE = 96  # height and width of a mouth clip, pixels
 CROP_SIZE = 88  # height and width of the crop that the model sees, pixels
+GRAY_MEAN, GRAY_STD = 0.421, 0.165  # of the gray levels / 255, as published
 
 MODALITIES = {"av": ("audio", "video"), "a": ("audio",), "v": ("video",)}  # the streams of each
 SPLITS = ("train", "valid", "test")  # of a data directory

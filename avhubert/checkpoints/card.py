@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from avhubert.checkpoints.config_file import ModelFile
-from avhubert.config.validate import to_dict
+from avhubert.checkpoints.config_file import ModelFile, section_values
 from avhubert.model.metadata import LabelSet, ModelMetadata
 
 UNKNOWN = "unknown"
@@ -86,7 +85,7 @@ def _sizes(config: ModelFile, parameters: int) -> list[tuple[str, Any]]:
 def _decoding(config: ModelFile) -> list[tuple[str, Any]]:
     if config.decode is None:
         return []
-    settings = to_dict(config.decode)
+    settings = section_values(config.decode)
     return [("Decoding", ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None))]
 
 

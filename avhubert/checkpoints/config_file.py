@@ -19,6 +19,12 @@ S = TypeVar("S", ModelConfig, DecoderConfig, DecodeConfig)
 
 CONFIG = "config.json"
 FORMAT = 1
+# keys of later versions: a file without one means its default, and one with its default is not written, so that models
+# that do not use it stay readable by earlier versions
+LATER_KEYS: dict[type, tuple[str, ...]] = {
+    DecoderConfig: ("activation", "positions", "start", "shared_embedding", "longest_text"),
+    DecodeConfig: ("stop",),
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,15 @@ class ModelFile:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object."""
         sections = {"model": self.model, "decoder": self.decoder, "decode": self.decode}
-        plain = {name: to_dict(section) for name, section in sections.items() if section is not None}
+        plain = {name: section_values(section) for name, section in sections.items() if section is not None}
         return {"format": FORMAT, **plain, "metadata": self.metadata.to_dict()}
+
+
+def section_values(section: Any) -> dict[str, Any]:
+    """The values of a section of the file."""
+    default = type(section)()
+    later = LATER_KEYS.get(type(section), ())
+    return {key: value for key, value in to_dict(section).items() if key not in later or value != getattr(default, key)}
 
 
 def read_config(directory: str | Path) -> ModelFile:
@@ -80,7 +93,8 @@ def _section(content: dict[str, Any], name: str, schema: type[S], path: Path) ->
     given = content.get(name)
     if not isinstance(given, dict):
         raise CheckpointError(f"{path}: the key '{name}' is missing")
-    missing = [field.name for field in dataclasses.fields(schema) if field.name not in given]
+    required = (field.name for field in dataclasses.fields(schema) if field.name not in LATER_KEYS.get(schema, ()))
+    missing = [name for name in required if name not in given]
     if missing and schema is not DecodeConfig:  # newer decoding settings have defaults
         raise CheckpointError(f"{path}: under '{name}' the key {list_names(missing, quoted=True)} is missing")
     try:

@@ -1,7 +1,7 @@
 """Models on the Hugging Face Hub: download by name, from the cache if offline, and upload.
 
-Needs the extra `hub`. Only the files of a model directory are downloaded, `config.json` before the weights, and no code
-of a repository is ever run.
+Needs the extra `hub`. Only the files of a model are downloaded, `config.json` before the weights, and no code of a
+repository is downloaded or run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
+from avhubert.checkpoints.avista.read import TEXT_FILES
+from avhubert.checkpoints.avista.weights import SAFETENSORS, TORCH
 from avhubert.checkpoints.config_file import CONFIG, read_config
 from avhubert.checkpoints.directory import CARD, TOKENIZER, WEIGHTS, save_model
+from avhubert.checkpoints.kinds import PUBLISHED_SUFFIXES, Kind, kind_of_config
 from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError
 from avhubert.files import read_json
 from avhubert.model.encoder import AVHubert
@@ -23,14 +26,13 @@ from avhubert.model.recognizer import Recognizer
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"({_PART}/{_PART})(?:@([^\s@]+))?")
-_CHECKPOINT_SUFFIXES = (".pt", ".pth")
 _LOG_IN = "`hf auth login` or HF_TOKEN"
 _RESULT_KEYS = ("modality", "noise", "snr", "fault", "wer", "interval", "cer", "words", "clips")
 
 
 def is_name(source: str | Path) -> bool:
     """Whether `source` looks like "org/name" or "org/name@revision"; a path to a checkpoint (.pt) does not."""
-    return bool(_NAME.fullmatch(str(source))) and Path(source).suffix not in _CHECKPOINT_SUFFIXES
+    return bool(_NAME.fullmatch(str(source))) and Path(source).suffix not in PUBLISHED_SUFFIXES
 
 
 def fetch(source: str) -> Path:
@@ -48,13 +50,24 @@ def fetch(source: str) -> Path:
 
         snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG]))
         try:
-            read_config(snapshot)
+            kind = kind_of_config(snapshot / CONFIG) if (snapshot / CONFIG).is_file() else Kind.DIRECTORY
+            if kind is Kind.DIRECTORY:
+                read_config(snapshot)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{name} on the Hugging Face Hub is not a model that this version reads: {error}"
             ) from error
+        files = [WEIGHTS, CONFIG, TOKENIZER, CARD] if kind is Kind.DIRECTORY else [SAFETENSORS, *TEXT_FILES]
         # the commit of that config.json, so that all files belong together
-        return Path(snapshot_download(name, revision=snapshot.name, allow_patterns=[WEIGHTS, CONFIG, TOKENIZER, CARD]))
+        folder = Path(snapshot_download(name, revision=snapshot.name, allow_patterns=files))
+        if kind is Kind.AVISTA and not (folder / SAFETENSORS).is_file():
+            snapshot_download(name, revision=snapshot.name, allow_patterns=[TORCH])
+        return folder
+
+
+def repository(source: str) -> str:
+    """The name of "org/name" or "org/name@revision" without the revision."""
+    return _split(source)[0]
 
 
 def push_to_hub(

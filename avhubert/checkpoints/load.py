@@ -1,4 +1,4 @@
-"""Loads a model from a model directory, a run directory, a published checkpoint (.pt) or the Hugging Face Hub."""
+"""Loads a model from a model directory, a run directory, a published checkpoint or the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import torch
 
 from avhubert.checkpoints import builtin, hub
-from avhubert.checkpoints.config_file import CONFIG
+from avhubert.checkpoints.avista import read as avista
+from avhubert.checkpoints.avista.config import read_preparation as avista_preparation
+from avhubert.checkpoints.avista.weights import SAFETENSORS, TORCH
+from avhubert.checkpoints.config_file import read_config
 from avhubert.checkpoints.directory import TOKENIZER, check_tokenizer, load_model
 from avhubert.checkpoints.fairseq import read as fairseq
+from avhubert.checkpoints.kinds import WHAT_TO_GIVE, Kind, kind_of
+from avhubert.config.input_preparation import PUBLISHED, InputPreparation
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.devices import resolve_device, resolve_precision
-from avhubert.encoding import placeholder_message
 from avhubert.errors import CheckpointError, DataError
+from avhubert.files import sha256
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
-
-WHAT_TO_GIVE = (
-    "give a model directory (model.safetensors, config.json), a published checkpoint (.pt), a name on the Hugging Face "
-    "Hub (org/name) or `builtin`"
-)
 
 
 def load(
@@ -30,9 +30,9 @@ def load(
     """A model in evaluation mode; a recognizer comes with `.tokenizer` and `.decode_settings`.
 
     Args:
-        source: a model directory, a run directory (its newest weights), a published checkpoint, "org/name" or
-            "org/name@revision" of the Hugging Face Hub (extra `hub`; from its cache without internet), or "builtin",
-            the small model inside the package. A path on this disk takes precedence over a name on the Hub.
+        source: a model directory, a run directory (its newest weights), a published checkpoint, an AVista folder,
+            "org/name" or "org/name@revision" of the Hugging Face Hub (extra `hub`; from its cache without internet), or
+            "builtin", the small model inside the package. A path on this disk takes precedence over a name on the Hub.
             `.metadata` describes the model's origin.
         device: cpu, cuda, cuda:N, mps, or auto (a GPU if there is one).
         dtype: number format of the weights (fp32, bf16, fp16 or a torch dtype); None: fp32. The functions that take
@@ -51,22 +51,53 @@ def _load(source: str | Path) -> AVHubert | Recognizer:
     if not isinstance(source, (str, Path)) or not str(source):
         raise CheckpointError(f"{source!r} is not the name of a model; {WHAT_TO_GIVE}")
     builtin.log_use(source)
-    path = Path(builtin.resolve(source))
-    if not path.exists() and hub.is_name(source):
-        path = hub.fetch(str(source))
-    if path.is_file() and path.suffix in (".pt", ".pth"):
+    path, origin = locate(source)
+    kind = kind_of(path, source)
+    if kind is Kind.FAIRSEQ:
         return fairseq.load(path)
-    if path.is_dir() and (path / CONFIG).is_file():
-        model = load_model(path)
-        if isinstance(model, Recognizer):
-            model.tokenizer = _tokenizer(path, model.decoder_config.vocab_size)
-        return model
-    problem = "is a folder without a config.json" if path.is_dir() else "does not exist"
-    if path.is_file():
-        if message := placeholder_message(path):
-            raise CheckpointError(message, path=path)
-        problem = "is a file of another kind"
-    raise CheckpointError(f"{source} {problem}; {WHAT_TO_GIVE}")
+    if kind is Kind.AVISTA:
+        return avista.load(path, origin)
+    model = load_model(path)
+    if isinstance(model, Recognizer):
+        model.tokenizer = _tokenizer(path, model.decoder_config.vocab_size)
+    return model
+
+
+def locate(source: str | Path) -> tuple[Path, avista.Origin | None]:
+    """The file or folder of a model, which is fetched if it is a name on the Hub, and where it came from.
+
+    `builtin` is the folder of the model inside the package.
+
+    Raises:
+        CheckpointError: It cannot be fetched.
+    """
+    path = Path(builtin.resolve(source))
+    if path.exists() or not hub.is_name(source):
+        return path, None
+    path = hub.fetch(str(source))
+    return path, avista.Origin(hub.repository(str(source)), path.name)
+
+
+def read_preparation(source: str | Path) -> InputPreparation:
+    """How the inputs of a model are made, without loading its weights.
+
+    Raises:
+        CheckpointError: See `load`.
+    """
+    path, _ = locate(source)
+    kind = kind_of(path, source)
+    if kind is Kind.FAIRSEQ:
+        return PUBLISHED
+    return avista_preparation(path) if kind is Kind.AVISTA else read_config(path).metadata.preparation()
+
+
+def weights_hash(source: str | Path) -> str | None:
+    """SHA-256 of a checkpoint file or of the weights in a folder; None if neither is on this disk."""
+    path = Path(builtin.resolve(source))
+    for file in (path / SAFETENSORS, path / TORCH, path):
+        if file.is_file():
+            return sha256(file)
+    return None
 
 
 def _tokenizer(path: Path, vocab_size: int) -> Tokenizer:

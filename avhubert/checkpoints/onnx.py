@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avhubert.constants import CROP_SIZE, CTC_BLANK, EOS, MODALITIES, PAD
+from avhubert.config.input_preparation import INTEGERS, UNIT, InputPreparation
+from avhubert.constants import CROP_SIZE, CTC_BLANK, EOS, GRAY_MEAN, GRAY_STD, MODALITIES, PAD
 from avhubert.errors import CheckpointError, ConfigError, one_of
 from avhubert.files import atomic_directory, refuse_existing, write_json, write_text
 from avhubert.model.decoder import AttentionDecoder, Cache, LayerCache
@@ -33,6 +34,7 @@ from avhubert.model.recognizer import Recognizer
 from avhubert.report import progress
 
 FORMAT = 1
+_SCALES = {INTEGERS: "16-bit integers", UNIT: "numbers between -1 and 1"}
 ABOUT, CARD, TOKENIZER = "export.json", "README.md", "tokenizer.model"
 TOLERANCE = 1e-3  # largest accepted difference from the model; 1e-6 to 1e-5 is usual
 MAX_EMBEDDED_BYTES = 1_500_000_000  # larger weights are written beside the graph, whose own limit is 2 GB
@@ -241,7 +243,7 @@ def export(model: AVHubert | Recognizer, out: str | Path, modality: str | None =
                 differences[graph.name] = _write_checked(graph, folder / f"{graph.name}.onnx")
             about = _about(model, modality, graphs, differences)
             write_json(folder / ABOUT, about)
-            write_text(folder / CARD, _card(about))
+            write_text(folder / CARD, _card(about, model.metadata.preparation()))
             if tokenizer is not None:
                 (folder / TOKENIZER).write_bytes(tokenizer.serialized)
     except OSError as error:
@@ -336,7 +338,7 @@ def _about(
     if isinstance(model, Recognizer):
         settings = model.decode_settings
         about |= {
-            "start": EOS,
+            "start": model.decoder.start_token,
             "end": EOS,
             "pad": PAD,
             "blank": CTC_BLANK,
@@ -346,7 +348,7 @@ def _about(
     return about | {"torch": torch.__version__, "metadata": model.metadata.to_dict()}
 
 
-def _card(about: Mapping[str, Any]) -> str:
+def _card(about: Mapping[str, Any], preparation: InputPreparation) -> str:
     lines = [
         "# avhubert, exported to ONNX",
         "",
@@ -363,8 +365,10 @@ def _card(about: Mapping[str, Any]) -> str:
                 lines.append(f"| {graph['file']} | {kind[:-1]} `{name}` | {port['type']} | [{shape}] |")
     lines += [
         "",
-        "- `audio`: 26 log filterbank energies of 16 kHz audio at 100 Hz, four stacked, each stack normalised.",
-        f"- `video`: gray mouth crops of {CROP_SIZE}×{CROP_SIZE}: values from 0 to 1, minus 0.421, divided by 0.165.",
+        "- `audio`: 26 log filterbank energies of 16 kHz audio at 100 Hz, four stacked, each stack normalised;",
+        f"  samples as {_SCALES[preparation.audio_scale]}.",
+        f"- `video`: gray mouth crops ({preparation.crop}) of {CROP_SIZE}×{CROP_SIZE}: values from 0 to 1, "
+        f"minus {GRAY_MEAN}, divided by {GRAY_STD}.",
         "- `padding_mask`: true where a frame is padding; only at the end of an utterance.",
     ]
     if "symbols" in about:

@@ -19,6 +19,7 @@ from avhubert.cli.arguments import (
 from avhubert.cli.output import show
 from avhubert.cli.parser import Command
 from avhubert.config import command_defaults as defaults
+from avhubert.config.input_preparation import CROPS, MEAN_FACE
 
 
 def _synth_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +131,12 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"reject a clip that stalls for S seconds (default {defaults.STALL_SECONDS:g})",
     )
+    parser.add_argument(
+        "--crop",
+        default=MEAN_FACE,
+        metavar="CROP",
+        help=f"mouth clips: {', '.join(CROPS)} (default {MEAN_FACE}), or a model: the clips that it reads",
+    )
     _add_choice_of_clips(parser)
     parser.add_argument(
         "--landmarks",
@@ -137,6 +144,12 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR (dlib's model files)",
     )
     add_streams(parser)
+
+
+def _crop_of(model: str) -> str:
+    from avhubert.checkpoints.load import read_preparation
+
+    return read_preparation(model).crop
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -161,6 +174,7 @@ def _prepare(options: argparse.Namespace) -> None:
         modality=options.streams,
         split=options.split,
         speakers=options.speakers,
+        crop=options.crop if options.crop in CROPS else _crop_of(options.crop),
     )
     show(summary)
 

@@ -47,16 +47,24 @@ def _features(options: argparse.Namespace) -> None:
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="CKPT.pt", help="or a model directory, with --to-fairseq")
+    parser.add_argument(
+        "source",
+        metavar="MODEL",
+        help="published checkpoint (.pt), AVista folder or name on the Hub; with --to-…: a model directory",
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="model directory, or file with --to-fairseq")
-    parser.add_argument("--to-fairseq", action="store_true", help="write the published format")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--to-fairseq", action="store_true", help="write the published format")
+    target.add_argument("--to-avista", action="store_true", help="write the AVista folder that the model was made of")
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from avhubert.checkpoints.fairseq.read import convert
+    from avhubert.checkpoints.avista.write import to_avista
+    from avhubert.checkpoints.conversion import convert
     from avhubert.checkpoints.fairseq.write import to_fairseq
 
-    for note in (to_fairseq if options.to_fairseq else convert)(options.source, options.out):
+    function = to_fairseq if options.to_fairseq else to_avista if options.to_avista else convert
+    for note in function(options.source, options.out):
         show(note)
     show(f"wrote {options.out}")
 
@@ -135,7 +143,7 @@ COMMANDS = (
     ),
     Command(
         "convert",
-        "convert a published checkpoint to a model directory, or back",
+        "convert a published checkpoint or an AVista model to a model directory, or back",
         "avhubert convert base_vox_iter5.pt base_vox_iter5",
         _convert_arguments,
         _convert,

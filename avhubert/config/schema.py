@@ -58,6 +58,16 @@ class DecoderConfig:
     activation_dropout: float = share(0.1, "Dropout inside the feed-forward blocks.")
     attention_dropout: float = share(0.0, "Dropout of the attention weights.")
     ctc: bool = key(False, "Add a linear CTC head on the encoder's output; its blank symbol is <s>.")
+    activation: str = choice("relu", ("relu", "gelu"), "Activation of the feed-forward blocks.")
+    positions: str = choice(
+        "halves",
+        ("halves", "interleaved"),
+        "Sinusoidal positions: sines, then cosines, counted from 2 (halves, published), or sines and cosines in turn, "
+        "counted from 0 (interleaved).",
+    )
+    start: str = choice("</s>", ("</s>", "<s>"), "Symbol before the first token of a text.")
+    shared_embedding: bool = key(True, "Use the input embedding for the output (true) or a matrix of its own (false).")
+    longest_text: int | None = positive(None, "Longest text, </s> included; null: no limit.", "tokens")
     vocab_size: int = not_negative(0, "Symbols; filled in from the tokenizer.")
 
 
@@ -82,6 +92,13 @@ class DecodeConfig:
         "fusion",
         ("fusion", "rescoring"),
         "Score each token during the search (fusion), or the finished hypotheses (rescoring).",
+    )
+    stop: str = choice(
+        "first",
+        ("first", "best"),
+        "The search of an utterance ends as soon as `beam` texts have ended (first, published), or when no unfinished "
+        "text scores better than the `beam` best ended ones; unfinished texts then count at the length limit (best, as "
+        "in transformers).",
     )
     no_repeat_ngram: int = not_negative(0, "No n-gram of this length occurs twice; 0: no such limit.", "tokens")
 

@@ -6,22 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
+from avhubert.config.input_preparation import PUBLISHED, InputPreparation
 from avhubert.config.schema import DataConfig
 from avhubert.constants import EOS, FRAME_RATE, MODALITIES
 from avhubert.data.audio import read_audio
 from avhubert.data.augment import Augmentation
 from avhubert.data.collate import Batch, Example, batch_frames, collate, empty_batch
 from avhubert.data.corruption import corrupt
-from avhubert.data.filterbank import audio_features
 from avhubert.data.labels import LabelInfo
 from avhubert.data.manifest import DRIFT_SECONDS, Clip
 from avhubert.data.noise import mix, snr_of
+from avhubert.data.preparation import prepare_streams
 from avhubert.data.shards import clip_frames, clip_samples
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.data.variation import change_images, change_speed_of_frames, change_speed_of_samples, frames_at_speed
-from avhubert.data.video import transform
 from avhubert.errors import DataError, MediaError
 
 
@@ -42,6 +41,7 @@ class ClipDataset:
         noise_speakers: whose voices these files contain, as far as it is known.
         tolerant: `batch` skips unreadable clips and lists them in `left_out`; otherwise it raises an error.
         corruption: the corruption of every clip's video, a name in `data.corruption`; None: no corruption.
+        preparation: how the model's inputs are made.
 
     Raises:
         DataError: the number of label rows or transcripts differs from the number of clips.
@@ -62,6 +62,7 @@ class ClipDataset:
         tolerant: bool = False,
         corruption: str | None = None,
         noise_speakers: Mapping[Path, frozenset[str]] | None = None,
+        preparation: InputPreparation = PUBLISHED,
     ) -> None:
         assert (texts is None) == (tokenizer is None), "transcripts and a tokenizer go together"
         for name, rows in [*(("label rows", rows) for rows, _ in labels), ("transcripts", texts)]:
@@ -76,6 +77,7 @@ class ClipDataset:
         self._tokenizer = tokenizer
         self._tolerant = tolerant
         self._corruption = corruption
+        self.preparation = preparation
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -99,22 +101,29 @@ class ClipDataset:
         clip = self.clips[index]
         streams = clip.streams(MODALITIES[self.augmentation.modality(clip, index, epoch)])
         try:
-            video = self._video(clip, index, epoch) if "video" in streams else None
-            frames = self._frames(clip, index, epoch) if video is None else len(video)
-            audio = self._audio(clip, index, epoch, frames) if "audio" in streams else None
+            frames = self._frames(clip, index, epoch) if "video" in streams else None
+            samples = self._samples(clip, index, epoch) if "audio" in streams else None
+            length = frames_at_speed(clip.frames, self.augmentation.speed(index, epoch))
+            audio, video = prepare_streams(
+                samples,
+                frames,
+                self.preparation,
+                length,
+                self.augmentation.crop_and_flip(index, epoch),
+                self.augmentation.voice(index, epoch),
+            )
         except MediaError as error:
             raise MediaError(f"clip '{clip.id}': {error}", clip_id=clip.id) from error
+        stream = audio if video is None else video
+        length = length if stream is None else len(stream)
         self.augmentation.mask_time([stream for stream in (audio, video) if stream is not None], index, epoch)
         tokens = None
         if self._texts is not None and self._tokenizer is not None:
             tokens = [*self._tokenizer.encode(self._texts[index]), EOS]
-        return Example(index, epoch, clip.id, frames, audio, video, [rows[index] for rows, _ in self._labels], tokens)
+        return Example(index, epoch, clip.id, length, audio, video, [rows[index] for rows, _ in self._labels], tokens)
 
-    def _frames(self, clip: Clip, index: int, epoch: int) -> int:
-        """Frames of a clip without its video, at the speed of this epoch."""
-        return frames_at_speed(clip.frames, self.augmentation.speed(index, epoch))
-
-    def _video(self, clip: Clip, index: int, epoch: int) -> Tensor:
+    def _frames(self, clip: Clip, index: int, epoch: int) -> np.ndarray:
+        """The frames of the clip, varied in training."""
         frames = clip_frames(clip.video)
         if abs(len(frames) - clip.video_frames) / FRAME_RATE >= DRIFT_SECONDS:
             raise DataError(
@@ -130,12 +139,10 @@ class ClipDataset:
         if images is not None:
             frames = change_images(frames, images)
         corruption = self.augmentation.corruption(clip, index, epoch)
-        if corruption is not None:
-            frames = corrupt(frames, *corruption)
-        crop = self.augmentation.crop_and_flip(index, epoch)
-        return transform(frames) if crop is None else transform(frames, crop.top, crop.left, crop.flip)
+        return frames if corruption is None else corrupt(frames, *corruption)
 
-    def _audio(self, clip: Clip, index: int, epoch: int, frames: int) -> Tensor:
+    def _samples(self, clip: Clip, index: int, epoch: int) -> np.ndarray:
+        """The samples of the clip, varied in training, perhaps with noise."""
         samples = clip_samples(clip.audio)
         speed = self.augmentation.speed(index, epoch)
         if speed != 1:
@@ -143,7 +150,7 @@ class ClipDataset:
         noise = self.augmentation.noise(clip, index, epoch)
         if noise is not None:
             samples = mix(samples, [read_audio(file) for file in noise.files], noise.snr)
-        return audio_features(samples, frames, self.augmentation.voice(index, epoch))
+        return samples
 
     def measured_snr(self, index: int) -> float | None:
         """Measure the SNR in dB of a clip's mixture in evaluation; None if no noise is mixed in."""

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from avhubert.config.input_preparation import INTEGERS, UNIT
 from avhubert.constants import FILTERS, SAMPLE_RATE, STACKED_FRAMES
 
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms, size of the transform
 PRE_EMPHASIS = 0.97
+UNIT_POWER = 2.0**-30  # power of samples between -1 and 1, relative to that of 16-bit integers
 
 
 WARPED_SHARE = 0.8  # of the frequencies up to 8 kHz: formants above are hardly those of speech
@@ -54,7 +56,7 @@ def _mel_filters(formants: float = 1.0) -> Tensor:
     return torch.from_numpy(np.where((centre <= bins) & (bins < right), falling, filters))
 
 
-def filterbank(samples: np.ndarray, change: VoiceChange | None = None) -> Tensor:
+def filterbank(samples: np.ndarray, change: VoiceChange | None = None, scale: str = INTEGERS) -> Tensor:
     """Compute the log mel filterbank at 100 Hz, equal to `python_speech_features.logfbank`.
 
     Pre-emphasis, rectangular windows of 25 ms every 10 ms (the last one zero-padded), power spectrum |X|² / 512, mel
@@ -63,6 +65,7 @@ def filterbank(samples: np.ndarray, change: VoiceChange | None = None) -> Tensor
     Args:
         samples: int16 [N], 16 kHz mono, N ≥ 1.
         change: of the voice; None: none.
+        scale: of the samples, a value of `InputPreparation.audio_scale`.
 
     Returns:
         float64 [F, 26], F = 1 + ceil((N − 400) / 160), or 1 if N ≤ 400.
@@ -76,6 +79,8 @@ def filterbank(samples: np.ndarray, change: VoiceChange | None = None) -> Tensor
     energy = torch.cat([_power(block) @ filters for block in windows.split(4096)])
     if change is not None:
         energy = energy * torch.from_numpy(10 ** (change.gains / 10))
+    if scale == UNIT:
+        energy = energy * UNIT_POWER
     return torch.where(energy == 0, torch.finfo(torch.float64).eps, energy).log()
 
 
@@ -97,7 +102,14 @@ def normalise(features: Tensor) -> Tensor:
     return F.layer_norm(features, features.shape[-1:])
 
 
-def audio_features(samples: np.ndarray, frames: int | None = None, change: VoiceChange | None = None) -> Tensor:
+def stacked_frames(samples: int) -> int:
+    """T, the frames at 25 Hz that `audio_features` makes of a number of samples."""
+    return -(-(1 + max(0, -(-(samples - WINDOW) // HOP))) // STACKED_FRAMES)
+
+
+def audio_features(
+    samples: np.ndarray, frames: int | None = None, change: VoiceChange | None = None, scale: str = INTEGERS
+) -> Tensor:
     """Compute the model's audio input: stacked and normalised filterbank frames at 25 Hz.
 
     Args:
@@ -105,11 +117,12 @@ def audio_features(samples: np.ndarray, frames: int | None = None, change: Voice
         frames: T, the frames of the clip's video: the features are cut, or padded with zeros before the normalisation;
             None: T follows from N.
         change: of the voice; None: none.
+        scale: as in `filterbank`.
 
     Returns:
         float32 [T, 104].
     """
-    stacked = stack_frames(filterbank(samples, change).float())
+    stacked = stack_frames(filterbank(samples, change, scale).float())
     if frames is not None:
         stacked = F.pad(stacked[:frames], (0, 0, 0, max(0, frames - len(stacked))))
     return normalise(stacked)

@@ -30,6 +30,7 @@ from avhubert.constants import SPLITS
 from avhubert.data.arrays import parse_array
 from avhubert.data.audio import read_audio, wav_bytes
 from avhubert.data.manifest import Clip, read_manifest, write_manifest
+from avhubert.data.preparation import RECORD
 from avhubert.data.transcripts import read_transcripts
 from avhubert.data.video import read_gray
 from avhubert.encoding import placeholder_message
@@ -39,7 +40,7 @@ from avhubert.report import progress
 
 FRAME_BYTES = 96 * 96
 LARGEST_SHARD = 1 << 50  # bytes
-SHARED_FILES = ("tokenizer.model", "dict.wrd.txt")  # of all splits of a data directory; optional
+SHARED_FILES = ("tokenizer.model", "dict.wrd.txt", RECORD)  # of all splits of a data directory; optional
 
 
 def clip_frames(path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from avhubert.constants import CROP_SIZE, FRAME_RATE, SAMPLE_RATE
+from avhubert.constants import CROP_SIZE, FRAME_RATE, GRAY_MEAN, GRAY_STD, SAMPLE_RATE
 from avhubert.data.deinterlacing import progressive
 from avhubert.data.lengths import content_seconds
 from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice, open_container
@@ -30,8 +30,6 @@ from avhubert.files import atomic_path
 PROBED_PACKETS = 50  # after which `probe` takes the size of the header
 if TYPE_CHECKING:
     from torch import Tensor
-
-MEAN, STD = 0.421, 0.165  # of the gray levels / 255, as published
 
 
 @dataclass(frozen=True)
@@ -371,8 +369,8 @@ def transform(frames: np.ndarray, top: int | None = None, left: int | None = Non
 
 @lru_cache(maxsize=1)
 def _normalised_levels() -> np.ndarray:
-    """(level / 255 − MEAN) / STD for the 256 levels, float32."""
-    return ((np.arange(256) / 255 - MEAN) / STD).astype(np.float32)
+    """(level / 255 − GRAY_MEAN) / GRAY_STD for the 256 levels, float32."""
+    return ((np.arange(256) / 255 - GRAY_MEAN) / GRAY_STD).astype(np.float32)
 
 
 # x264's AVX-512 code reads memory that was never written, so that its bytes differ between runs; its SSE2 code, which

@@ -74,7 +74,7 @@ def align(
 
 
 def _attention_posteriors(recognizer: Recognizer, encoded: Tensor, tokens: Sequence[int]) -> list[float]:
-    text = torch.tensor([[EOS, *tokens]], device=encoded.device)
+    text = torch.tensor([[recognizer.decoder.start_token, *tokens]], device=encoded.device)
     logs = recognizer.decoder(text[:, :-1], encoded[None]).float().log_softmax(-1)
     posteriors: list[float] = to_host(logs.gather(2, text[:, 1:, None])[0, :, 0]).tolist()
     return posteriors
@@ -84,7 +84,7 @@ def _token_spans(recognizer: Recognizer, encoded: Tensor, body: list[int]) -> li
     """Frames of each token, by CTC, or by cross-attention if there is no CTC head."""
     if recognizer.ctc is not None:
         return ctc_spans(to_host(recognizer.ctc(encoded)).double().log_softmax(-1).numpy(), body)
-    text = torch.tensor([[EOS, *body]], device=encoded.device)
+    text = torch.tensor([[recognizer.decoder.start_token, *body]], device=encoded.device)
     attention = to_host(recognizer.decoder.cross_attention(text, encoded[None])[0]).double().numpy()
     return monotonic_spans(np.log(attention + MIN_ATTENTION))[:-1]  # the last row predicts </s>
 

@@ -33,7 +33,7 @@ class Hypothesis:
     """A text and its scores; logarithms are natural.
 
     Attributes:
-        tokens: of the text, `</s>` included.
+        tokens: of the text, `</s>` included unless the text was cut at the length limit (`stop: best`).
         score: sum of the positional scores / length^lenpen (length with `</s>`).
         positional_scores: the contribution of each token: (1 − w) log p by attention + w log p by CTC + the language
             model's share.
@@ -90,8 +90,11 @@ def beam_search(
 
     Each step considers the best 2·beam continuations of an utterance. Those that end in `</s>` and are among the first
     `beam` are finished hypotheses. The search of an utterance ends when it has `beam` of them, or at its length limit,
-    max_len_a · its own frames + max_len_b tokens. Where no symbol can follow (because of `min_len`, blocked n-grams, or
-    too few frames for CTC), the text ends.
+    max_len_a · its own frames + max_len_b tokens, at most what the decoder allows. Where no symbol can follow (because
+    of `min_len`, blocked n-grams, or too few frames for CTC), the text ends.
+
+    With `stop: best` the `beam` best finished hypotheses are kept, and the search of an utterance ends when its best
+    unfinished text scores no better than the worst of them. At the length limit unfinished texts count as they are.
 
     Args:
         recognizer: the model.
@@ -173,7 +176,7 @@ class _Search:
     Attributes:
         alive: the utterance of each row of the tensors below.
         limits: largest number of tokens of each row, `</s>` not counted.
-        tokens: int [B, K, L + 1], the texts, beginning with `</s>`.
+        tokens: int [B, K, L + 1], the texts, beginning with the decoder's start symbol.
         total: float [B, K], their scores; LOG_ZERO: the beam is unused.
         cumulative: float [B, K, L], their scores up to each token.
         posteriors: float [B, K, L], log p of each token.
@@ -203,7 +206,9 @@ class _Search:
         self.finished: list[list[Hypothesis]] = [[] for _ in range(b)]
         self.alive = list(range(b))
         self.limits = [max(int(settings.max_len_a * n) + settings.max_len_b, settings.min_len) for n in frames]
-        self.tokens = torch.full((b, self.beams, 1), EOS, device=self.device)
+        if self.decoder.longest_text is not None:
+            self.limits = [min(limit, self.decoder.longest_text - 1) for limit in self.limits]
+        self.tokens = torch.full((b, self.beams, 1), self.decoder.start_token, device=self.device)
         self.cumulative = torch.zeros(b, self.beams, 0, device=self.device)
         self.posteriors = torch.zeros(b, self.beams, 0, device=self.device)
         self.lm_scores = torch.zeros(b, self.beams, device=self.device)
@@ -227,6 +232,8 @@ class _Search:
         best, index = self._candidates(following.scores, step).flatten(1).topk(2 * k, dim=1)
         beam, token = index // v, index % v
         ends = (token[:, :k] == EOS) & (best[:, :k] > LOG_ZERO)
+        if self.settings.stop == "best":
+            ends = ends | (self._at_limit(step)[:, None] & (best[:, :k] > LOG_ZERO))
         # the first k continuations that do not end, in their order
         rank = torch.arange(2 * k, device=self.device) + 2 * k * (token == EOS)
         continuing = rank.argsort(1)[:, :k]
@@ -234,13 +241,25 @@ class _Search:
         flags = to_host(torch.cat([ends, self.total[:, :1] > LOG_ZERO], 1)).tolist()
         finishing = [(row, position) for row, flag in enumerate(flags) for position in range(k) if flag[position]]
         if finishing:
-            self._finish(finishing, best, beam, following, step)
+            self._finish(finishing, best, beam, token, following, step)
         self._extend(beam.gather(1, continuing), token.gather(1, continuing), index.gather(1, continuing), following)
-        self._drop(
-            row
-            for row, utterance in enumerate(self.alive)
-            if len(self.finished[utterance]) == k or step >= self.limits[row] or not flags[row][k]
-        )
+        full = self._is_full(step)
+        self._drop(row for row, limit in enumerate(self.limits) if full[row] or step >= limit or not flags[row][k])
+
+    def _at_limit(self, step: int) -> Tensor:
+        """Which rows have reached their length limit, bool [B]."""
+        return torch.tensor([step >= limit for limit in self.limits], device=self.device)
+
+    def _is_full(self, step: int) -> list[bool]:
+        """Whether each row has `beam` finished hypotheses that no unfinished text can replace any more."""
+        full = [len(self.finished[utterance]) == self.beams for utterance in self.alive]
+        if self.settings.stop == "first" or not any(full):
+            return full
+        best = to_host(self.total[:, 0] / (step + 1) ** self.settings.lenpen).tolist()
+        return [
+            enough and value <= min(hypothesis.score for hypothesis in self.finished[utterance])
+            for enough, value, utterance in zip(full, best, self.alive, strict=True)
+        ]
 
     def _continuations(self) -> _Continuations:
         weight = self.settings.ctc_weight
@@ -264,10 +283,9 @@ class _Search:
         ending = scores[..., EOS].clone()
         if too_short:
             scores[..., EOS] = LOG_ZERO
-        at_limit = [step >= limit for limit in self.limits]
-        if any(at_limit):  # only </s> is allowed
+        if step >= min(self.limits) and self.settings.stop == "first":  # only </s> is allowed
             others = torch.arange(scores.shape[-1], device=self.device) != EOS
-            scores.masked_fill_(torch.tensor(at_limit, device=self.device)[:, None, None] & others, LOG_ZERO)
+            scores.masked_fill_(self._at_limit(step)[:, None, None] & others, LOG_ZERO)
         if self.settings.no_repeat_ngram:
             _block_repeated(scores, self.tokens[..., 1:], self.settings.no_repeat_ngram)
         candidates = self.total[..., None] + scores
@@ -277,33 +295,41 @@ class _Search:
         return candidates
 
     def _finish(
-        self, ends: Sequence[tuple[int, int]], best: Tensor, beam: Tensor, following: _Continuations, step: int
+        self,
+        ends: Sequence[tuple[int, int]],
+        best: Tensor,
+        beam: Tensor,
+        token: Tensor,
+        following: _Continuations,
+        step: int,
     ) -> None:
         """Record the hypotheses that end here: (row, position among the best continuations)."""
         rows = torch.tensor([row for row, _ in ends], device=self.device)
         positions = torch.tensor([position for _, position in ends], device=self.device)
-        source = beam[rows, positions]
+        source, last = beam[rows, positions], token[rows, positions]
         lm_scores = self.lm_scores[rows, source]
         if following.lm is not None:
-            lm_scores = lm_scores + following.lm[rows, source, EOS]
+            lm_scores = lm_scores + following.lm[rows, source, last]
         columns = [
             self.cumulative[rows, source],
             best[rows, positions][:, None],
             self.posteriors[rows, source],
-            following.posteriors[rows, source, EOS][:, None],
+            following.posteriors[rows, source, last][:, None],
             lm_scores[:, None],
         ]
         values = to_host(torch.cat(columns, 1)).tolist()
-        texts = to_host(self.tokens[rows, source, 1:]).tolist()
+        texts = to_host(torch.cat([self.tokens[rows, source, 1:], last[:, None]], 1)).tolist()
         length = step + 1
         for (row, _), text, numbers in zip(ends, texts, values, strict=True):
             hypotheses = self.finished[self.alive[row]]
-            if len(hypotheses) == self.beams:
+            if len(hypotheses) == self.beams and self.settings.stop == "first":
                 continue
             sums, posteriors, lm_score = numbers[:length], numbers[length:-1], numbers[-1]
             added = [after - before for after, before in zip(sums, [0.0, *sums[:-1]], strict=True)]
             score = sums[-1] / length**self.settings.lenpen
-            hypotheses.append(Hypothesis([*text, EOS], score, added, posteriors, lm_score))
+            hypotheses.append(Hypothesis(text, score, added, posteriors, lm_score))
+            if len(hypotheses) > self.beams:
+                hypotheses.remove(min(hypotheses, key=lambda hypothesis: hypothesis.score))
 
     def _extend(self, source: Tensor, token: Tensor, index: Tensor, following: _Continuations) -> None:
         """Beam k becomes beam source[k] with one more token, both int [B, K].

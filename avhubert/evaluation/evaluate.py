@@ -71,7 +71,7 @@ def evaluate(
 
     Raises:
         DataError: the split or its transcripts are missing or empty; a clip cannot be read, is empty or too long, or
-            has no stream of a modality.
+            has no stream of a modality; the mouth clips have another crop than the model reads.
         ConfigError: the model was not trained for a modality; a corruption, normaliser, setting, device or precision is
             unknown or cannot be used.
         CheckpointError: `model` is not a recognizer.
@@ -82,7 +82,8 @@ def evaluate(
     for name in modalities:
         check_modality(recognizer, name)
     check_conditions(modalities, snrs, faults)
-    evaluation_set = read_evaluation_set(Path(data), split, modalities, normalise_text)
+    preparation = recognizer.metadata.preparation()
+    evaluation_set = read_evaluation_set(Path(data), split, modalities, normalise_text, preparation)
     folder = output_directory(out) if out else None
     decoder = BatchDecoder(recognizer, device, precision, decode)
     noises, noise_speakers = _read_noises(noise, split)

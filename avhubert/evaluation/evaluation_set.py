@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from avhubert.config.input_preparation import PUBLISHED, InputPreparation
 from avhubert.config.schema import DataConfig
 from avhubert.constants import FRAME_RATE, MODALITIES
 from avhubert.data.dataset import ClipDataset
 from avhubert.data.manifest import Clip, read_manifest
+from avhubert.data.preparation import check_crop
 from avhubert.data.transcripts import read_transcripts
 from avhubert.decode.beam_search import check_lengths
 from avhubert.errors import DataError
@@ -18,12 +20,13 @@ from avhubert.evaluation.conditions import Condition
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The clips of a split of a data directory, and their normalised transcripts."""
+    """The clips of a split of a data directory, and their normalised transcripts; how the model's inputs are made."""
 
     data_dir: Path
     split: str
     clips: list[Clip]
     references: list[str]
+    preparation: InputPreparation = PUBLISHED
 
     @property
     def manifest(self) -> Path:
@@ -70,11 +73,16 @@ class EvaluationSet:
             noise=noises,
             corruption=condition.fault,
             noise_speakers=noise_speakers,
+            preparation=self.preparation,
         )
 
 
 def read_evaluation_set(
-    data_dir: Path, split: str, modalities: Sequence[str], normalise: Callable[[str], str]
+    data_dir: Path,
+    split: str,
+    modalities: Sequence[str],
+    normalise: Callable[[str], str],
+    preparation: InputPreparation = PUBLISHED,
 ) -> EvaluationSet:
     """Read a split; no clip is left out.
 
@@ -83,6 +91,7 @@ def read_evaluation_set(
         split: name of the split.
         modalities: those that every clip must have a stream of.
         normalise: applied to the transcripts.
+        preparation: how the model's inputs are made.
 
     Raises:
         DataError: the split or its transcripts are missing or empty; a reference is empty, so that no error rate can be
@@ -109,4 +118,5 @@ def read_evaluation_set(
                 f"'{without[0]}'; choose another modality, or take them out of the manifest",
                 clip_id=without[0],
             )
-    return EvaluationSet(data_dir, split, clips, references)
+    check_crop(data_dir, preparation, "".join(modalities))
+    return EvaluationSet(data_dir, split, clips, references, preparation)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jiwer
 import numpy as np
 
+from avhubert.data.text import is_unspaced
 from avhubert.evaluation.conditions import Condition
 
 RESAMPLES = 1000  # of the bootstrap
@@ -81,6 +82,9 @@ class Result:
         utterances: each clip's texts and errors.
         measured_snr: lowest and highest signal-to-noise ratio of the mixtures, dB.
         stages: seconds of reading, encoding and search.
+        cer_interval: 95 % interval of the character error rate, by bootstrap.
+        unspaced: whether the references have no spaces between words, as in Japanese: then the character error rate
+            counts, and leaves spaces out.
     """
 
     modality: str
@@ -100,6 +104,8 @@ class Result:
     fault: str | None = None
     measured_snr: tuple[float, float] | None = None
     stages: dict[str, float] = field(default_factory=dict)
+    cer_interval: tuple[float, float] | None = None
+    unspaced: bool = False
 
     def summary(self) -> dict[str, Any]:
         """The result without its utterances, and the error rate of each speaker, as in results.json."""
@@ -116,6 +122,9 @@ class Result:
     def __str__(self) -> str:
         low, high = self.interval
         rates = f"WER {self.wer:.1f} % [{low:.1f}, {high:.1f}], CER {self.cer:.1f} %"
+        if self.unspaced and self.cer_interval is not None:
+            low, high = self.cer_interval
+            rates = f"CER {self.cer:.1f} % [{low:.1f}, {high:.1f}]"
         return f"{self.condition}: {rates}, {self.clips} clips"
 
 
@@ -167,12 +176,14 @@ def summarise(
     """The result of scored utterances; for the arguments see `Result`."""
     errors = np.array([utterance.errors for utterance in utterances])
     words = np.array([utterance.words for utterance in utterances])
+    unspaced = is_unspaced(utterance.reference for utterance in utterances)
+    character_errors, characters = _character_errors(utterances, unspaced)
     return Result(
         modality=condition.modality,
         snr=condition.snr,
         wer=error_rate(errors, words),
         interval=bootstrap(errors, words),
-        cer=100 * float(jiwer.cer([u.reference for u in utterances], [u.hypothesis for u in utterances])),
+        cer=error_rate(character_errors, characters),
         words=int(words.sum()),
         substitutions=sum(utterance.substitutions for utterance in utterances),
         deletions=sum(utterance.deletions for utterance in utterances),
@@ -185,11 +196,25 @@ def summarise(
         fault=condition.fault,
         measured_snr=measured_snr,
         stages=stages or {},
+        cer_interval=bootstrap(character_errors, characters),
+        unspaced=unspaced,
     )
 
 
+def _character_errors(utterances: Sequence[Utterance], unspaced: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Character errors and characters of the reference of each utterance, int [utterances]; `unspaced`: no spaces."""
+    errors, characters = [], []
+    for utterance in utterances:
+        texts = (utterance.reference, utterance.hypothesis)
+        reference, hypothesis = (text.replace(" ", "") for text in texts) if unspaced else texts
+        counts = jiwer.process_characters(reference, hypothesis)
+        errors.append(counts.substitutions + counts.deletions + counts.insertions)
+        characters.append(counts.hits + counts.substitutions + counts.deletions)
+    return np.array(errors), np.array(characters)
+
+
 def error_rate(errors: np.ndarray, words: np.ndarray) -> float:
-    """Errors per word in percent."""
+    """Errors per word (or character) in percent."""
     return 100 * float(errors.sum()) / max(1.0, float(words.sum()))
 
 

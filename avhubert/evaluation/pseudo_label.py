@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from avhubert.checkpoints.builtin import resolve as resolve_builtin
-from avhubert.checkpoints.directory import TOKENIZER, WEIGHTS
-from avhubert.checkpoints.load import load_recognizer
+from avhubert.checkpoints.directory import TOKENIZER
+from avhubert.checkpoints.load import load_recognizer, weights_hash
 from avhubert.config.command_defaults import MAX_PSEUDO_LABEL_FRAMES
 from avhubert.config.schema import DataConfig
 from avhubert.constants import MODALITIES, SPLITS, UNK
@@ -22,6 +21,7 @@ from avhubert.data.collate import Batch
 from avhubert.data.dataset import ClipDataset
 from avhubert.data.loader import Loader
 from avhubert.data.manifest import Clip, read_manifest, select, write_manifest
+from avhubert.data.preparation import check_crop, read_crop, write_crop
 from avhubert.data.transcripts import read_transcripts, write_transcripts
 from avhubert.decode.batch_decoder import FRAMES_PER_BATCH, BatchDecoder
 from avhubert.devices import AUTO
@@ -107,7 +107,7 @@ def pseudo_label(
     decoder = BatchDecoder(recognizer, device, precision, None if beam is None else {"beam": beam})
     folder = output_directory(out)
     with lock_directory(folder):
-        _check_settings(folder, _settings(Path(resolve_builtin(model)), data / f"{split}.tsv", modality, decoder))
+        _check_settings(folder, _settings(Path(model), data / f"{split}.tsv", modality, decoder))
         new = [clip for clip in clips if clip.id not in known]
         chosen, left_out = select(new, 1, max_frames, streams=MODALITIES[modality])
         if len(new) < len(clips):
@@ -118,6 +118,7 @@ def pseudo_label(
         if not accepted:
             raise _nothing_accepted(data / f"{split}.tsv", len(clips), left_out, list(labels.values()))
         _write_data(folder, accepted, labelled, recognizer.require_tokenizer("used").serialized)
+        write_crop(folder, read_crop(data))
         rows = [f"{clip_id}\t{reason}\n" for reason, ids in left_out.items() for clip_id in ids]
         write_text(folder / LEFT_OUT, "".join(rows))
     return Summary(folder, len(read_manifest(labelled / "train.tsv")) if labelled else 0, len(accepted), left_out)
@@ -160,6 +161,8 @@ def _check_request(model: str | Path, recognizer: Recognizer, modality: str, inp
     check_modality(recognizer, modality)
     if recognizer.metadata.ctc_weight == 1:
         raise ConfigError(f"{model} was trained with CTC only, and the search needs its decoder; give another model")
+    for folder in inputs:
+        check_crop(folder, recognizer.metadata.preparation(), modality)
     if out.resolve() in {path.resolve() for path in inputs}:
         raise ConfigError(f"{out} is an input folder; choose another one for the result")
 
@@ -174,7 +177,7 @@ def _settings(model: Path, manifest: Path, modality: str, decoder: BatchDecoder)
     """What the transcripts depend on; the precision is left out if it is fp32, as in older files."""
     precision = decoder.compute.precision
     return {
-        "model_sha256": sha256(model / WEIGHTS if model.is_dir() else model),
+        "model_sha256": weights_hash(model),
         "manifest_sha256": sha256(manifest),
         "modality": modality,
         "decode": asdict(decoder.settings),
@@ -208,7 +211,8 @@ def _transcribe(decoder: BatchDecoder, clips: Sequence[Clip], modality: str, jou
     write_text(journal, "".join(journal_line(label) for label in labels.values()))  # without an incomplete line
     remaining = [clip for clip in clips if clip.id not in labels]
     config = DataConfig(dir="", modalities=modality, augment=False)
-    dataset = ClipDataset(remaining, config, training=False, seed=0, tolerant=True)
+    preparation = decoder.recognizer.metadata.preparation()
+    dataset = ClipDataset(remaining, config, training=False, seed=0, tolerant=True, preparation=preparation)
     batches = make_batches([clip.frames for clip in remaining], FRAMES_PER_BATCH)
     with progress() as bar, open(journal, "a", encoding="utf-8", newline="\n") as lines:
         task = bar.add_task("transcribing", total=len(remaining), unit="clips")

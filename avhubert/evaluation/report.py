@@ -34,7 +34,7 @@ def result_page(results: Sequence[Result], clips: Sequence[Clip], split: str) ->
     page.table(COLUMNS, [result_row(result) for result in results])
     page.text("WER and CER in percent; the interval is a bootstrap over utterances. Every clip of the split is scored.")
     if is_unspaced(utterance.reference for utterance in results[0].utterances):
-        page.text("The references have no spaces between words: use CER; WER counts whole lines.")
+        page.text("The references have no spaces between words: use CER (without spaces); WER counts whole lines.")
     page.table(
         ("condition", *(f"{name}, × real time" for name in results[0].stages)),
         [

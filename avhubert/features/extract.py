@@ -83,7 +83,7 @@ def extract_features(
     if label_model is not None:
         _check_model(label_model, extractor, f"the units in {units} were made from another model than {model}")
     if manifests:
-        return _extract_clips(manifests, extractor, out, label_model)
+        return _extract_clips(source, manifests, extractor, out, label_model)
     if recordings:
         return _extract_files(source, recordings, extractor, out, label_model, streams)
     return _extract_file(source, out / source.stem, extractor, label_model, streams)
@@ -137,10 +137,16 @@ def _manifests(data_dir: Path, split: str | None) -> dict[str, list[Clip]]:
 
 
 def _extract_clips(
-    manifests: dict[str, list[Clip]], extractor: LayerExtractor, out: Path, label_model: LabelModel | None
+    data_dir: Path,
+    manifests: dict[str, list[Clip]],
+    extractor: LayerExtractor,
+    out: Path,
+    label_model: LabelModel | None,
 ) -> list[Path]:
     from avhubert.data.labels import write_labels
+    from avhubert.data.preparation import check_crop
 
+    check_crop(data_dir, extractor.preparation, extractor.modality)
     written = []
     with progress() as bar:
         for split, clips in manifests.items():
@@ -195,7 +201,7 @@ def _extract_file(
     """Write `target`.npy, and `target`.km with the cluster ids."""
     from avhubert.data.labels import write_labels
 
-    features = extractor.features([_read_raw(source, extractor.modality, streams)])[0]
+    features = extractor.features([_read_raw(source, extractor, streams)])[0]
     written = [target.with_name(f"{target.name}.npy")]
     _save(written[0], features)
     if label_model is not None:
@@ -211,7 +217,7 @@ def _units(features: np.ndarray, extractor: LayerExtractor, label_model: LabelMo
     return assign(features.astype(extractor.dtype), label_model.centroids, extractor.compute.device)
 
 
-def _read_raw(source: Path, modality: str, streams: StreamChoice | None) -> Example:
+def _read_raw(source: Path, extractor: LayerExtractor, streams: StreamChoice | None) -> Example:
     """A raw file: the mouth is found and cropped as in preparation, and the audio is read. Logs what is damaged."""
     from avhubert.data.audio import read_audio
     from avhubert.data.media import AUTOMATIC, DamageLog
@@ -219,16 +225,17 @@ def _read_raw(source: Path, modality: str, streams: StreamChoice | None) -> Exam
 
     streams = streams or AUTOMATIC
     damage = DamageLog()
+    wanted, preparation = MODALITIES[extractor.modality], extractor.preparation
     frames = samples = None
-    if "video" in MODALITIES[modality]:
+    if "video" in wanted:
         from avhubert.prepare.mouth import mouth_clip
 
-        frames = mouth_clip(source, streams=streams, damage=damage).frames
-    if "audio" in MODALITIES[modality]:
+        frames = mouth_clip(source, streams=streams, damage=damage, crop=preparation.crop).frames
+    if "audio" in wanted:
         samples = read_audio(source, streams=streams, damage=damage)
     for sentence in damage.sentences():
         _log.warning("%s: %s", source, sentence)
-    return make_example(source.stem, frames, samples)
+    return make_example(source.stem, frames, samples, preparation=preparation)
 
 
 def _paths(folder: Path, clips: Sequence[Clip]) -> Iterator[Path]:

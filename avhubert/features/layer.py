@@ -5,6 +5,7 @@ T video frames at 25 Hz, D values of a feature frame.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,34 +13,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from avhubert.checkpoints.builtin import resolve as resolve_builtin
-from avhubert.checkpoints.load import load
+from avhubert.checkpoints.load import load, weights_hash
+from avhubert.config.input_preparation import PUBLISHED, InputPreparation
 from avhubert.constants import MODALITIES
 from avhubert.data.collate import Example, pad_streams
-from avhubert.data.filterbank import audio_features
 from avhubert.data.manifest import Clip
+from avhubert.data.preparation import prepare_streams
 from avhubert.data.shards import clip_frames, clip_samples
-from avhubert.data.video import transform
 from avhubert.devices import AUTO, resolve, to_host
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.features.prefetch import prefetch
-from avhubert.files import sha256
 from avhubert.model.encoder import AVHubert, check_layer
 from avhubert.model.recognizer import Recognizer
 
 FRAMES_PER_BATCH = 1_000  # video frames of a batch of equally long clips
 
 
-def make_example(name: str, frames: np.ndarray | None, samples: np.ndarray | None, index: int = 0) -> Example:
-    """An example for the model of mouth frames uint8 [T, 96, 96] and audio int16 [N]; one of them may be missing."""
-    video = None if frames is None else transform(frames)
-    audio = None if samples is None else audio_features(samples, None if frames is None else len(frames))
+def make_example(
+    name: str,
+    frames: np.ndarray | None,
+    samples: np.ndarray | None,
+    index: int = 0,
+    preparation: InputPreparation = PUBLISHED,
+) -> Example:
+    """An example for the model of mouth frames uint8 [T, H, W] and audio int16 [N]; one of them may be missing."""
+    audio, video = prepare_streams(samples, frames, preparation)
     stream = audio if video is None else video
     assert stream is not None, "audio or video is needed"
     return Example(index, 0, name, len(stream), audio, video, [], None)
 
 
-def read_example(clip: Clip, modality: str, index: int = 0) -> Example:
+def read_example(clip: Clip, modality: str, index: int = 0, preparation: InputPreparation = PUBLISHED) -> Example:
     """The streams of `modality` (av | a | v) that a clip has; a stream of length 0 in its manifest is missing.
 
     Raises:
@@ -50,7 +54,7 @@ def read_example(clip: Clip, modality: str, index: int = 0) -> Example:
     samples = clip_samples(clip.audio) if "audio" in wanted and clip.audio_samples else None
     if frames is None and samples is None:
         raise DataError(f"clip '{clip.id}' has no stream for modality '{modality}'; choose another one")
-    return make_example(clip.id, frames, samples, index)
+    return make_example(clip.id, frames, samples, index, preparation)
 
 
 class LayerExtractor:
@@ -90,10 +94,11 @@ class LayerExtractor:
         if self.compute.dtype != torch.float32:
             self.identity["precision"] = self.compute.precision
         if isinstance(model, (str, Path)):
-            self.identity["model_sha256"] = model_hash(model)
+            self.identity["model_sha256"] = weights_hash(model)
             model = load(model)
         encoder = model if isinstance(model, AVHubert) else model.encoder
         check_layer(layer, encoder.config)
+        self.preparation = model.metadata.preparation()
         self._encoder = encoder.to(self.compute.device).eval()
 
     @torch.inference_mode()
@@ -108,7 +113,8 @@ class LayerExtractor:
         """Position in `clips` and features [T, D] of every clip, shortest first; equally long clips share a batch."""
         order = sorted(range(len(clips)), key=lambda index: clips[index].frames)
         batch: list[Example] = []
-        for example in prefetch(lambda index: read_example(clips[index], self.modality, index), order):
+        read = functools.partial(read_example, modality=self.modality, preparation=self.preparation)
+        for example in prefetch(lambda index: read(clips[index], index=index), order):
             if batch and not _fits(batch, example):
                 yield from self._features_by_index(batch)
                 batch = []
@@ -125,12 +131,3 @@ def _fits(batch: list[Example], example: Example) -> bool:
     first = batch[0]
     same_streams = (first.audio is None, first.video is None) == (example.audio is None, example.video is None)
     return same_streams and first.frames == example.frames and (len(batch) + 1) * example.frames <= FRAMES_PER_BATCH
-
-
-def model_hash(source: str | Path) -> str | None:
-    """SHA-256 of a checkpoint file or of a model directory's weights; None if neither is on this disk."""
-    path = Path(resolve_builtin(source))
-    for file in (path / "model.safetensors", path):
-        if file.is_file():
-            return sha256(file)
-    return None

@@ -6,7 +6,7 @@ Shapes: B utterances, K beams of each, L tokens, T frames, D width, H heads, V s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,11 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avhubert.config.schema import DecoderConfig
-from avhubert.constants import PAD
+from avhubert.constants import PAD, SPECIAL_SYMBOLS
 from avhubert.devices import to_host
 from avhubert.model.attention import DecoderAttention
 
-FIRST_POSITION = 2  # position of the first token: the id of the padding symbol + 1, as published
+FIRST_POSITION = {"halves": 2, "interleaved": 0}  # halves: the id of the padding symbol + 1, as published
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+
+
+def interleaved_sinusoid(positions: Tensor, dim: int) -> Tensor:
+    """Sinusoidal position embeddings: columns 2i and 2i + 1 are sine and cosine of position · 10000^(−2i/D).
+
+    Args:
+        positions: int [L].
+        dim: D.
+
+    Returns:
+        float32 [L, D].
+    """
+    rates = [10_000 ** (-2 * column / dim) for column in range((dim + 1) // 2)]
+    angles = positions[:, None].float() * torch.tensor(rates, device=positions.device)
+    return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)[:, :dim]
 
 
 def sinusoid(positions: Tensor, dim: int) -> Tensor:
@@ -39,7 +55,7 @@ def sinusoid(positions: Tensor, dim: int) -> Tensor:
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention to the encoder's frames, feed-forward (ReLU); each after a layer norm."""
+    """Self-attention, cross-attention to the encoder's frames, feed-forward; each after a layer norm."""
 
     def __init__(self, dim: int, config: DecoderConfig) -> None:
         super().__init__()
@@ -47,6 +63,7 @@ class DecoderLayer(nn.Module):
         self.self_attention_norm = nn.LayerNorm(dim)
         self.cross_attention = DecoderAttention(dim, config.attention_heads, config.attention_dropout)
         self.cross_attention_norm = nn.LayerNorm(dim)
+        self.activation = ACTIVATIONS[config.activation]
         self.fc1 = nn.Linear(dim, config.ffn_embed_dim)
         self.fc2 = nn.Linear(config.ffn_embed_dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
@@ -56,7 +73,7 @@ class DecoderLayer(nn.Module):
     def feed_forward(self, x: Tensor) -> Tensor:
         """Layer norm, feed-forward network and residual connection: [B, L, D] → [B, L, D]."""
         normalised = self.ffn_norm(x)
-        output: Tensor = x + self.dropout(self.fc2(self.activation_dropout(F.relu(self.fc1(normalised)))))
+        output: Tensor = x + self.dropout(self.fc2(self.activation_dropout(self.activation(self.fc1(normalised)))))
         return output
 
     def forward(
@@ -199,16 +216,24 @@ class Cache:
 
 
 class AttentionDecoder(nn.Module):
-    """Predicts the next token from the previous ones and the encoded frames. Input and output embeddings are shared.
+    """Predicts the next token from the previous ones and the encoded frames.
 
     Args:
         dim: D, the width of the encoder.
-        config: sizes and dropout.
+        config: sizes and options.
+
+    Attributes:
+        start_token: the id before the first token of a text.
+        longest_text: largest number of tokens of a text, `</s>` included; None: no limit.
+        output: the output embedding; None: the input embedding is used.
     """
 
     def __init__(self, dim: int, config: DecoderConfig) -> None:
         super().__init__()
         self.dim = dim
+        self.positions = config.positions
+        self.start_token = SPECIAL_SYMBOLS.index(config.start)
+        self.longest_text = config.longest_text
         self.embedding = nn.Embedding(config.vocab_size, dim, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
         with torch.no_grad():
@@ -216,20 +241,23 @@ class AttentionDecoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
+        self.output: nn.Linear | None = None
+        if not config.shared_embedding:
+            self.output = nn.Linear(dim, config.vocab_size, bias=False)
+            nn.init.normal_(self.output.weight, std=dim**-0.5)
 
     def _embed(self, tokens: Tensor, first: int) -> Tensor:
         """Embeddings [B, L, D] of tokens int [B, L] at the positions first, first + 1, … of their sentence."""
-        positions = torch.arange(first, first + tokens.shape[1], device=tokens.device) + FIRST_POSITION
-        embedded: Tensor = self.dropout(
-            self.embedding(tokens) + sinusoid(positions, self.dim).to(self.embedding.weight)
-        )
+        positions = torch.arange(first, first + tokens.shape[1], device=tokens.device) + FIRST_POSITION[self.positions]
+        table = (sinusoid if self.positions == "halves" else interleaved_sinusoid)(positions, self.dim)
+        embedded: Tensor = self.dropout(self.embedding(tokens) + table.to(self.embedding.weight))
         return embedded
 
     def forward(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Logits of the token after each token.
 
         Args:
-            tokens: int [B, L], each row starts with `</s>`.
+            tokens: int [B, L], each row starts with `start_token`.
             encoded: frames [B, T, D].
             padding_mask: bool [B, T], True = padding; None: no padding.
 
@@ -263,7 +291,7 @@ class AttentionDecoder(nn.Module):
         return (cast(DecoderLayer, layer) for layer in self.layers)
 
     def _scores(self, x: Tensor) -> Tensor:
-        return F.linear(self.norm(x), self.embedding.weight)
+        return F.linear(self.norm(x), (self.embedding if self.output is None else self.output).weight)
 
     def start(self, encoded: Tensor, padding_mask: Tensor | None, beams: int) -> Cache:
         """Make an empty cache for a search.

@@ -49,9 +49,9 @@ class TextTargets:
         return to_device(self, device)
 
 
-def shift(tokens: Tensor) -> Tensor:
-    """The decoder's input of targets int [B, L]: `</s>`, then each row without its last symbol."""
-    return torch.cat([tokens.new_full((len(tokens), 1), EOS), tokens[:, :-1]], 1).masked_fill(tokens == PAD, PAD)
+def shift(tokens: Tensor, start: int = EOS) -> Tensor:
+    """The decoder's input of targets int [B, L]: the symbol `start`, then each row without its last symbol."""
+    return torch.cat([tokens.new_full((len(tokens), 1), start), tokens[:, :-1]], 1).masked_fill(tokens == PAD, PAD)
 
 
 def label_smoothed(scores: Tensor, targets: Tensor | TextTargets, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ def recognizer_loss(
     encoded = recognizer.encode(inputs)
     losses, metrics = [], {}
     if weight < 1:
-        scores = recognizer.decoder(shift(targets.tokens), encoded, inputs.mask)
+        scores = recognizer.decoder(shift(targets.tokens, recognizer.decoder.start_token), encoded, inputs.mask)
         attention, nll = label_smoothed(scores, targets, objective.label_smoothing)
         real = targets.tokens != PAD
         metrics = {

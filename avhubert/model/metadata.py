@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from avhubert.config.input_preparation import PUBLISHED, InputPreparation
 from avhubert.constants import FRAME_RATE, MODALITIES
-from avhubert.errors import CheckpointError, one_of
+from avhubert.errors import CheckpointError, ConfigError, one_of
 
 R = TypeVar("R", bound="JsonRecord")
 
@@ -92,6 +93,9 @@ class ModelMetadata(JsonRecord):
     converted_from: str | None = None  # file name of the published checkpoint
     fine_tuned_on: str | None = None  # the streams that the published checkpoint was fine-tuned on, joined by ', '
     assumed: str | None = None  # settings that the published checkpoint lacks
+    source: str | None = None  # name on the Hub, or of the folder, that the model was converted from
+    commit: str | None = None  # of `source`
+    inputs: dict[str, Any] | None = None  # see `InputPreparation`; None: as published
     license: str | None = None  # the Hub's identifier
     attribution: str | None = None  # authors and licence of the training data, as its licence demands
     results: list[dict[str, Any]] | None = None  # rows of results.json
@@ -109,7 +113,17 @@ class ModelMetadata(JsonRecord):
         for modality in record.supported_modalities():
             if modality not in MODALITIES:
                 raise CheckpointError(f"{name}modalities: {one_of('modality', modality, MODALITIES)}")
+        record.preparation()
         return record
+
+    def preparation(self) -> InputPreparation:
+        """How the inputs of the model are made. CheckpointError if `inputs` is not understood."""
+        if self.inputs is None:
+            return PUBLISHED
+        try:
+            return InputPreparation.from_values(self.inputs, "metadata.inputs")
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error
 
     def supported_modalities(self) -> tuple[str, ...]:
         """The modalities that the model was trained for; all of MODALITIES if that is not known."""

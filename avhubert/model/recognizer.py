@@ -125,7 +125,7 @@ class Recognizer(nn.Module):
         """Logits [B, L, V] of the token after each token.
 
         Args:
-            tokens: int [B, L], each row starts with `</s>`.
+            tokens: int [B, L], each row starts with the decoder's `start_token`.
             inputs: the batch, or its tensors (see `ModelInputs`).
         """
         logits: Tensor = self.decoder(tokens, self.encode(inputs), inputs.mask)

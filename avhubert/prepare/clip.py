@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from avhubert.config.command_defaults import MAX_CLIP_SECONDS
-from avhubert.constants import FRAME_RATE, MOUTH_SIZE, SAMPLE_RATE, SAMPLES_PER_FRAME
+from avhubert.config.input_preparation import CLIP_SIZES, MEAN_FACE
+from avhubert.constants import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora.sources import Rejection, SourceClip
 from avhubert.data.audio import read_audio_part, write_wav
 from avhubert.data.lengths import content_seconds
@@ -53,7 +54,7 @@ class _Face:
     """A face that becomes a clip.
 
     Attributes:
-        frames: Mouth frames uint8 [96, 96].
+        frames: Mouth frames, gray uint8 [H, W].
         share: Share of frames in which the face was detected.
         warnings: Messages for the user.
         copy: The frames are exactly those of the input file, which is copied.
@@ -238,7 +239,8 @@ def _faces(
     landmarks: LandmarkSource,
 ) -> list[_Face]:
     """The faces, the speaker's first, of a video that is usable."""
-    if (media.width, media.height) == (MOUTH_SIZE, MOUTH_SIZE):
+    size = CLIP_SIZES[landmarks.crop]
+    if (media.width, media.height) == (size, size):
         faces = [_existing_mouth_clip(part, media, monitor)]
     else:
         faces = _find_faces(clip, part, monitor, samples, landmarks)
@@ -249,7 +251,7 @@ def _faces(
 
 
 def _existing_mouth_clip(part: MediaPart, media: MediaInfo, monitor: FrameMonitor) -> _Face:
-    """An input of 96 × 96 pixels as shown: it is a mouth clip already; copied if readers of the copy see the same."""
+    """An input of the size of a mouth clip: it is one already; copied if readers of the copy see the same."""
     frames = [rgb_to_gray(frame) for frame in monitor.watch(read_frames_part(part))]
     whole = part.start == 0 and part.end is None and not part.damage
     same = media.shown_as_stored and media.fps == FRAME_RATE and not part.streams.video
@@ -266,7 +268,9 @@ def _find_faces(
     """The faces, the speaker's first. If there is none because the video is black or frozen, MediaError says so."""
     points = _stored_points(clip, landmarks.folder) if landmarks.kind == "stored" else None
     try:
-        mouths = find_mouths(part, landmarks.model(), monitor, samples, points, every_face=clip.every_face)
+        mouths = find_mouths(
+            part, landmarks.model(), monitor, samples, points, every_face=clip.every_face, crop=landmarks.crop
+        )
     except MediaError as error:
         problem = monitor.problem() if monitor.finished else None
         if problem is not None:
@@ -311,7 +315,8 @@ def _write(face: _Face | None, samples: np.ndarray | None, source: Path, video: 
             with atomic_path(video) as temporary:
                 shutil.copyfile(source, temporary)
         else:
-            judged = face.track is not None and face.track.turn <= MAX_TURN
+            # the classifier knows crops on the mean face
+            judged = face.track is not None and face.track.squares is None and face.track.turn <= MAX_TURN
             write_video(video, check_mouth(face.frames) if judged else face.frames)
     if samples is not None:
         audio.parent.mkdir(parents=True, exist_ok=True)
@@ -344,11 +349,12 @@ def _video_id(clip: SourceClip) -> str:
 
 
 def input_fingerprint(clip: SourceClip, landmarks: LandmarkSource, streams: StreamChoice = AUTOMATIC) -> str:
-    """Changes when the inputs of a clip change: the video, its streams, the landmark file, the kind of detector."""
+    """Changes when the inputs of a clip change: video, streams, landmark file, kind of detector, kind of crop."""
     files = [clip.path]
     if landmarks.kind == "stored" and (file := landmark_file(landmarks.folder, [clip.id, _video_id(clip)])):
         files.append(file)
     suffix = {"default": "", "stored": "-landmarks", "dlib": "-dlib"}[landmarks.kind]
+    suffix += "" if landmarks.crop == MEAN_FACE else f"-{landmarks.crop}"
     for kind, position in (("a", streams.audio), ("v", streams.video)):
         suffix += "" if position is None else f"-{kind}{position}"
     return "-".join(f"{status.st_size}-{status.st_mtime_ns}" for status in (file.stat() for file in files)) + suffix

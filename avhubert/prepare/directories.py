@@ -10,6 +10,7 @@ from avhubert.constants import NUM_SPECIALS
 from avhubert.corpora.sources import phones_per_frame
 from avhubert.data.labels import write_dictionary
 from avhubert.data.manifest import Clip, write_manifest
+from avhubert.data.preparation import write_crop
 from avhubert.data.tokenizer import Tokenizer, train_tokenizer
 from avhubert.data.transcripts import write_phones, write_transcripts
 from avhubert.files import atomic_path
@@ -17,7 +18,7 @@ from avhubert.prepare.clip import media_paths
 from avhubert.prepare.records import PreparedClip, Splits
 
 
-def write_directories(directories: Mapping[Path, Splits], dst: Path, vocab_size: int) -> list[str]:
+def write_directories(directories: Mapping[Path, Splits], dst: Path, vocab_size: int, crop: str) -> list[str]:
     """Write every data directory, with one tokenizer from the largest training split; returns messages for the user."""
     notes = []
     largest = max((splits["train"] for splits in directories.values()), key=len)
@@ -27,6 +28,7 @@ def write_directories(directories: Mapping[Path, Splits], dst: Path, vocab_size:
         notes.append(f"the tokenizer has {tokenizer.vocab_size} symbols: the text supports no more than that")
     for directory, splits in directories.items():
         directory.mkdir(parents=True, exist_ok=True)
+        write_crop(directory, crop)
         if tokenizer is not None:
             _write_tokenizer(directory, tokenizer, splits["train"])
         for split, clips in splits.items():

@@ -1,4 +1,4 @@
-"""Geometry of the mouth crop: stabilisation on the mean face, and the 96 × 96 window around the mouth.
+"""Geometry of the mouth crops: stabilisation on the mean face and a 96 × 96 window, or a square from nose to chin.
 
 Coordinates are (x, y) in pixels. T frames at 25 fps.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from avhubert.constants import MOUTH_SIZE
+from avhubert.constants import CROP_SIZE, MOUTH_SIZE
 from avhubert.data.video import rgb_to_gray
 
 MEAN_FACE_SIZE = 256
@@ -71,6 +71,51 @@ def crop_steps(transforms: np.ndarray, centres: np.ndarray) -> np.ndarray:
     sides = np.linalg.norm(corners[1:, 1] - corners[1:, 0], axis=1)
     steps: np.ndarray = np.linalg.norm(np.diff(corners.mean(1), axis=0), axis=1) * MOUTH_SIZE / sides
     return steps
+
+
+def lower_face_square(box: np.ndarray) -> np.ndarray:
+    """The square of the crop from nose to chin: centre x, centre y and half of its side in whole pixels, int [3].
+
+    Args:
+        box: float [4], around nose, cheeks and chin: left, top, right, bottom; pixel centres at whole numbers.
+    """
+    low, high = box[:2].astype(np.float64) + 0.5, box[2:].astype(np.float64) + 0.5  # 0: the edge of the first pixel
+    return np.array([*np.floor(low + (high - low) / 2), np.floor((high - low).max() / 2)], np.int64)
+
+
+def square_corners(squares: np.ndarray) -> np.ndarray:
+    """Corners of squares int [T, 3] in the frame, [T, 4, 2]: top left, top right, bottom right, bottom left."""
+    corners: np.ndarray = squares[:, None, :2] + squares[:, None, 2:] * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    return corners.astype(np.float64)
+
+
+def square_crop(frame: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """uint8 [88, 88] gray: the square of the frame, uint8 [H, W, 3] RGB or [H, W], resized bilinearly.
+
+    What of the square is beyond the right or lower edge is left out, so that the rest fills the crop. The crop is black
+    if the square is empty or begins beyond the left or upper edge.
+    """
+    x, y, half = (int(value) for value in square)
+    part = frame[max(y - half, 0) : max(y + half, 0), max(x - half, 0) : max(x + half, 0)]
+    if min(x - half, y - half) < 0 or 0 in part.shape:
+        return np.zeros((CROP_SIZE, CROP_SIZE), np.uint8)
+    gray = (rgb_to_gray(part) if part.ndim == 3 else part).astype(np.float32)
+    for axis in (0, 1):
+        gray = _resized(gray, axis)
+    resized: np.ndarray = np.rint(gray).astype(np.uint8)
+    return resized
+
+
+def _resized(image: np.ndarray, axis: int) -> np.ndarray:
+    """The image with CROP_SIZE pixels along one axis: linear between pixel centres, edges repeated."""
+    count = image.shape[axis]
+    position = np.clip((np.arange(CROP_SIZE) + 0.5) * count / CROP_SIZE - 0.5, 0, count - 1)
+    lower = np.floor(position).astype(np.intp)
+    share = (position - lower).astype(np.float32)
+    share = share[:, None] if axis == 0 else share
+    upper = np.minimum(lower + 1, count - 1)
+    resized: np.ndarray = image.take(lower, axis) * (1 - share) + image.take(upper, axis) * share
+    return resized
 
 
 def crop(frame: np.ndarray, transform: np.ndarray, centre: np.ndarray) -> np.ndarray:

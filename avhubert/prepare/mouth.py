@@ -12,14 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
+from avhubert.config.input_preparation import MEAN_FACE, NOSE_TO_CHIN
 from avhubert.constants import FRAME_RATE, MOUTH_SIZE
 from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
 from avhubert.data.video import read_frames_part
-from avhubert.errors import MediaError
+from avhubert.errors import ConfigError, MediaError
 from avhubert.prepare.detectors.interface import LandmarkModel
 from avhubert.prepare.detectors.selection import default_model, thorough_model
 from avhubert.prepare.detectors.stored import stored_track
-from avhubert.prepare.geometry import crop, crop_steps, head_turn, interpolate, stabilise
+from avhubert.prepare.geometry import (
+    crop,
+    crop_steps,
+    head_turn,
+    interpolate,
+    lower_face_square,
+    square_corners,
+    square_crop,
+    stabilise,
+    window_corners,
+)
 from avhubert.prepare.rejection import MAX_FACES, MIN_FACE_SHARE, MIN_FRAMES, NO_FACE, FrameMonitor
 from avhubert.prepare.speaker import ActiveSpeaker, active_speaker
 from avhubert.prepare.tracking import Track, track_faces
@@ -47,6 +58,8 @@ class MouthTrack:
         detected: bool [T], frames in which the face was detected; in the others, the values are interpolated.
         cut: First frame of another shot with a face; None if all faces are in one shot.
         turn: Median of the size of `head_turn`; 0 in frontal view.
+        squares: int [T, 3], of the crop from nose to chin (see `geometry.lower_face_square`), 0 where the face was not
+            detected; None: the crop is the one on the mean face.
     """
 
     transforms: np.ndarray
@@ -58,6 +71,7 @@ class MouthTrack:
     detected: np.ndarray
     cut: int | None = None
     turn: float = 0.0
+    squares: np.ndarray | None = None
 
     @property
     def steps(self) -> np.ndarray:
@@ -70,13 +84,37 @@ class MouthTrack:
         seen = np.flatnonzero(np.concatenate([[True], self.detected, [True]]))
         return int(np.diff(seen).max()) - 1
 
+    def crop(self, frame: np.ndarray, index: int) -> np.ndarray:
+        """The mouth in the frame `index`, gray uint8 [96, 96], or [88, 88] from nose to chin."""
+        if self.squares is not None:
+            return square_crop(frame, self.squares[index])
+        return crop(frame, self.transforms[index], self.centres[index])
+
+    def corners(self) -> np.ndarray:
+        """The crop's corners in the frames, [T, 4, 2]: top left, top right, bottom right, bottom left."""
+        if self.squares is not None:
+            return square_corners(self.squares)
+        return window_corners(self.transforms, self.centres)
+
+    def select(self, frames: slice | np.ndarray) -> MouthTrack:
+        """The track of some of the frames."""
+        return replace(
+            self,
+            transforms=self.transforms[frames],
+            centres=self.centres[frames],
+            lip_gap=self.lip_gap[frames],
+            box=self.box[frames],
+            detected=self.detected[frames],
+            squares=None if self.squares is None else self.squares[frames],
+        )
+
 
 @dataclass(frozen=True)
 class MouthClip:
     """Frames of a mouth.
 
     Attributes:
-        frames: uint8 [T, 96, 96] gray.
+        frames: uint8 [T, 96, 96] gray, or [T, 88, 88] from nose to chin.
         track: Where the mouth is in the frames of the video.
     """
 
@@ -101,6 +139,7 @@ def mouth_clip(
     model: LandmarkModel | None = None,
     streams: StreamChoice = AUTOMATIC,
     damage: DamageLog | None = None,
+    crop: str = MEAN_FACE,
 ) -> MouthClip:
     """The speaker's mouth in a video, between `start` and `end` seconds.
 
@@ -111,12 +150,13 @@ def mouth_clip(
         model: A face detector instead of the default one.
         streams: Which of several streams are read.
         damage: Records what is damaged.
+        crop: The kind of crop.
 
     Raises:
         MediaError: The file is not a video, or there is no face in it.
     """
     part = MediaPart(path, start, end, streams, damage)
-    track = find_mouth(part, model)
+    track = find_mouths(part, model, crop=crop)[0]
     return MouthClip(np.stack(list(crops(part.again(), track))), track)
 
 
@@ -145,6 +185,7 @@ def find_mouths(
     points: Sequence[np.ndarray | None] | None = None,
     all_faces: bool = False,
     every_face: bool = False,
+    crop: str = MEAN_FACE,
 ) -> list[MouthTrack]:
     """First pass for every face: the speaker's first, then the others, longest and largest first, at most `MAX_FACES`.
 
@@ -160,9 +201,11 @@ def find_mouths(
             other faces.
         every_face: Every face that is visible throughout becomes a clip: look for the faces of a split screen again
             where they are detected in too few frames, and select as speaker only a face that is in enough frames.
+        crop: The kind of crop.
 
     Raises:
         MediaError: The file is not a video, there is no face in it, or `points` have another number of frames.
+        ConfigError: The detector has no points for the crop.
     """
     frames = read_frames_part(part)
     monitored = frames if monitor is None else monitor.watch(frames)
@@ -177,18 +220,18 @@ def find_mouths(
     _check_found(tracks, count, part.path)
     long_tracks = [track for track in tracks if len(track.frames) >= MIN_FACE_SHARE * count]
     if all_faces:
-        return [_mouth_track(track, count) for track in long_tracks[:MAX_FACES]]
+        return [_mouth_track(track, count, crop) for track in long_tracks[:MAX_FACES]]
     speaker = _speaker(long_tracks if every_face and long_tracks else tracks, audio, count)
     others = [track for track in long_tracks if track is not speaker.track]
     same_shot = sum(track.shot == speaker.track.shot for track in tracks)
-    mouth = _mouth_track(speaker.track, count, _several_faces(same_shot, speaker))
+    mouth = _mouth_track(speaker.track, count, crop, _several_faces(same_shot, speaker))
     return [
         replace(mouth, cut=_cut(tracks)),
-        *(_mouth_track(track, count) for track in others[: MAX_FACES - 1]),
+        *(_mouth_track(track, count, crop) for track in others[: MAX_FACES - 1]),
     ]
 
 
-def follow_mouth(part: MediaPart, audio: np.ndarray | None = None) -> MouthTrack:
+def follow_mouth(part: MediaPart, audio: np.ndarray | None = None, crop: str = MEAN_FACE) -> MouthTrack:
     """Like `find_mouth`, but where the speaker's face is not seen for a second, another face replaces it.
 
     So a face that leaves and returns at another place is one track, and so is the next person after a cut.
@@ -196,6 +239,7 @@ def follow_mouth(part: MediaPart, audio: np.ndarray | None = None) -> MouthTrack
     Args:
         part: The video, or a part of it.
         audio: int16 [N] of the same part; selects the speaker among several faces.
+        crop: The kind of crop.
     """
     tracks, count = track_faces(read_frames_part(part), default_model())
     _check_found(tracks, count, part.path)
@@ -208,20 +252,24 @@ def follow_mouth(part: MediaPart, audio: np.ndarray | None = None) -> MouthTrack
             replacements.append(Track(free))
             detected |= _detected(replacements[-1], count)
     faces = len(tracks) - len(replacements)
-    mouth = _mouth_track(speaker.track, count, _several_faces(faces, speaker), float(detected.mean()))
+    mouth = _mouth_track(speaker.track, count, crop, _several_faces(faces, speaker), float(detected.mean()))
     for replacement in replacements:
-        mouth = _replaced(mouth, _mouth_track(replacement, count), _detected(replacement, count))
+        mouth = _replaced(mouth, _mouth_track(replacement, count, crop), _detected(replacement, count))
     return replace(mouth, detected=detected)
 
 
 def _replaced(mouth: MouthTrack, other: MouthTrack, where: np.ndarray) -> MouthTrack:
     """The track with the values of another one in the frames `where`, bool [T]."""
+    squares = mouth.squares
+    if squares is not None and other.squares is not None:
+        squares = np.where(where[:, None], other.squares, squares)
     return replace(
         mouth,
         transforms=np.where(where[:, None, None], other.transforms, mouth.transforms),
         centres=np.where(where[:, None], other.centres, mouth.centres),
         lip_gap=np.where(where, other.lip_gap, mouth.lip_gap),
         box=np.where(where[:, None], other.box, mouth.box),
+        squares=squares,
     )
 
 
@@ -267,15 +315,15 @@ def _missed_one_of_several(tracks: list[Track], frames: int) -> bool:
 
 
 def crops(part: MediaPart, mouth: MouthTrack) -> Iterator[np.ndarray]:
-    """Second pass: one uint8 [96, 96] gray image per frame."""
+    """Second pass: one gray uint8 image per frame, [96, 96], or [88, 88] from nose to chin."""
     frames = read_frames_part(part)
-    for frame, transform, centre in zip(frames, mouth.transforms, mouth.centres, strict=True):
+    for frame, index in zip(frames, range(len(mouth.detected)), strict=True):
         report_progress()
-        yield crop(frame, transform, centre)
+        yield mouth.crop(frame, index)
 
 
 def _mouth_track(
-    track: Track, frames: int, more_warnings: Sequence[str] = (), face_share: float | None = None
+    track: Track, frames: int, crop: str, more_warnings: Sequence[str] = (), face_share: float | None = None
 ) -> MouthTrack:
     index = np.array(sorted(track.frames))
     known = [track.frames[i] for i in index]
@@ -288,7 +336,20 @@ def _mouth_track(
     share = len(index) / frames if face_share is None else face_share
     warnings = (*_warnings(share, stable, gap), *_jump(crop_steps(transforms, centres)), *more_warnings)
     turn = float(np.median(np.abs(head_turn(stable))))
-    return MouthTrack(transforms, centres, share, gap, box, warnings, _detected(track, frames), turn=turn)
+    squares = _squares(track, frames) if crop == NOSE_TO_CHIN else None
+    return MouthTrack(transforms, centres, share, gap, box, warnings, _detected(track, frames), turn=turn, squares=squares)
+
+
+def _squares(track: Track, frames: int) -> np.ndarray:
+    """The squares from nose to chin, int [T, 3], in each frame by itself; 0 where the face was not detected."""
+    squares = np.zeros((frames, 3), np.int64)
+    for index, landmarks in track.frames.items():
+        if landmarks.lower_face is None:
+            raise ConfigError(
+                f"the crop '{NOSE_TO_CHIN}' needs the points of the built-in face detector: leave --landmarks out"
+            )
+        squares[index] = lower_face_square(landmarks.lower_face)
+    return squares
 
 
 def _warnings(share: float, stable: np.ndarray, gap: np.ndarray) -> list[str]:

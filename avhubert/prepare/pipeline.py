@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avhubert.config.command_defaults import MAX_CLIP_SECONDS, MAX_REJECTED, STALL_SECONDS, VOCAB_SIZE
+from avhubert.config.input_preparation import MEAN_FACE
 from avhubert.corpora.registry import check_corpus, find_clips
 from avhubert.corpora.sources import Listing, SourceClip
 from avhubert.data.media import AUTOMATIC, StreamChoice
@@ -63,6 +64,7 @@ class _OutputSettings:
     valid_ids: set[str] | None
     modality: str
     split: str | None
+    crop: str
 
 
 def prepare(
@@ -84,6 +86,7 @@ def prepare(
     modality: str = "av",
     split: str | None = None,
     speakers: str | Path | None = None,
+    crop: str = MEAN_FACE,
 ) -> Summary:
     """Prepare a corpus; a killed run resumes when it is started again.
 
@@ -109,22 +112,26 @@ def prepare(
         modality: The streams of the clips: 'av', 'a', 'v', or 'any', those that a recording has.
         split: For `grid` 'unseen' (default), 'overlap' or 'speaker:S'; for `folder` 'speakers': in one split each.
         speakers: For `folder`: a table of the speakers, or 'folders', see `corpora.speakers.with_speakers`.
+        crop: The kind of mouth clip, a value of `InputPreparation.crop`; models read one kind.
 
     Raises:
-        ConfigError: `dst` cannot be written or is in use, or a list or split is for another corpus.
+        ConfigError: `dst` cannot be written or is in use, a list or split is for another corpus, or `crop` is unknown
+            or cannot be made with `landmarks`.
         DataError: Unknown corpus, no clips in `src`, none usable, or too many rejected.
     """
     check_corpus(corpus, valid_list, english_ids, speakers)
     check_split(corpus, split)
     clip_settings = _ClipSettings(
-        workers, executor, LandmarkSource.parse(landmarks), max_seconds, streams, stall_seconds, modality
+        workers, executor, LandmarkSource.parse(landmarks, crop), max_seconds, streams, stall_seconds, modality
     )
     listing = find_clips(corpus, Path(src), english_ids, modality, streams, speakers)
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = _output_folder(dst, src)
     with _lock_shard(dst, shard):
         _prepare_clips(listing.clips[shard[0] :: shard[1]], dst, shard, clip_settings)
-    output_settings = _OutputSettings(corpus, Path(src), seed, vocab_size, max_rejected, valid_ids, modality, split)
+    output_settings = _OutputSettings(
+        corpus, Path(src), seed, vocab_size, max_rejected, valid_ids, modality, split, crop
+    )
     return _write_outputs(listing, read_journals(dst, listing.clips), dst, output_settings)
 
 
@@ -229,7 +236,7 @@ def _write_outputs(
     too_many = _too_many_rejections(len(clips), kinds, settings.max_rejected, dst)
     notes = [*assignment.notes, *_count_streams(clips, settings.modality), *_one_stream_hints(kinds, settings.modality)]
     if too_many is None:
-        notes += write_directories(assignment.directories, dst, settings.vocab_size)
+        notes += write_directories(assignment.directories, dst, settings.vocab_size, settings.crop)
     # after the manifests: a report that cannot be made must not cost them
     sources = {clip.id: clip for clip in listing.clips}
     if others := sum(not rejection.is_input for rejection in rejections.values()):

@@ -102,8 +102,8 @@ def _require_finished(iteration: Iteration) -> None:
 
 def _make_labels(recipe: RecipeConfig, iteration: Iteration) -> None:
     """Makes the labels if they do not exist; else checks that they are of the model and the settings of the recipe."""
+    from avhubert.checkpoints.load import weights_hash
     from avhubert.cluster.labels import cluster
-    from avhubert.features.layer import model_hash
     from avhubert.features.specification import parse
 
     labels = iteration.labels
@@ -115,7 +115,7 @@ def _make_labels(recipe: RecipeConfig, iteration: Iteration) -> None:
     specification = parse(iteration.features)
     expected: dict[str, Any] = {"clusters": iteration.clusters, "layer": specification.layer}
     if specification.model is not None:
-        expected["model_sha256"] = model_hash(specification.model)
+        expected["model_sha256"] = weights_hash(specification.model)
     record = read_json_object(labels / "labels.json") | read_json_object(labels / "label_model.json")
     differing = [key for key, value in expected.items() if record.get(key) != value]
     if differing:

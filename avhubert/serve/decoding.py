@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from avhubert.config.input_preparation import InputPreparation
 from avhubert.data.forward import close_passes
 from avhubert.data.media import AUTOMATIC, DamageLog, StreamChoice
 from avhubert.data.video import MediaInfo, probe
@@ -82,7 +83,7 @@ class RemoteReader(Reader):
     def read(self, start: int) -> Chunk | None:
         """The chunk that starts at frame `start`; None after the end of the file."""
         path = Path(self.file)
-        work = partial(_read, self._make, path, self.use_audio, self.use_video, self.streams, start)
+        work = partial(_read, self._make, path, self.use_audio, self.use_video, self.streams, self.preparation, start)
         reading = self._decoder.call(path, work)
         self.use_video = reading.use_video
         self.damage.merge(reading.damage)
@@ -120,10 +121,16 @@ def _probe(path: Path, streams: StreamChoice) -> tuple[MediaInfo, DamageLog]:
 
 
 def _read(
-    make: MakeReader, path: Path, use_audio: bool, use_video: bool, streams: StreamChoice, start: int
+    make: MakeReader,
+    path: Path,
+    use_audio: bool,
+    use_video: bool,
+    streams: StreamChoice,
+    preparation: InputPreparation,
+    start: int,
 ) -> _Reading:
     reader = make(path, use_audio, use_video)
-    reader.streams = streams
+    reader.streams, reader.preparation = streams, preparation
     chunk = reader.read(start)
     if chunk is None or chunk.final:
         close_passes()  # Windows deletes no open file

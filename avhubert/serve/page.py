@@ -18,7 +18,7 @@ import gradio as gr
 import numpy as np
 from fastapi import FastAPI
 
-from avhubert.constants import CROP_SIZE, MOUTH_SIZE, SAMPLES_PER_FRAME
+from avhubert.constants import CROP_SIZE, SAMPLES_PER_FRAME
 from avhubert.data.audio import read_audio
 from avhubert.data.video import write_video
 from avhubert.serve.decoding import Decoder, RemoteReader
@@ -32,7 +32,6 @@ from avhubert.transcription.transcript import Transcript
 
 AUTO_CHOICE, ALL_CHOICE = "automatic", "all, side by side"
 NAMES = {"av": "audio and lips", "a": "audio alone", "v": "lips alone"}
-MARGIN = (MOUTH_SIZE - CROP_SIZE) // 2  # pixels at each side of a mouth frame that the model does not see
 SCALE = 3  # of mouth frames on the page
 VIDEO_HEIGHT = 320  # pixels, on the page
 STYLE = """
@@ -55,7 +54,7 @@ class Reading:
         modality: The requested streams: 'auto', 'av', 'a' or 'v'.
         transcript: The transcript; None if there is none.
         problem: Why there is no transcript.
-        mouths: Mouth frames, uint8 [T, 96, 96], of each chunk.
+        mouths: Mouth frames, uint8 [T, H, W], of each chunk.
         audio: Samples, int16 [N], of each chunk, with noise.
     """
 
@@ -184,7 +183,9 @@ def _mouth_video(decoder: Decoder, readings: Sequence[Reading], path: Path, fold
     audio = next((reading.audio for reading in readings if reading.transcript and reading.audio), [])
     if not audio and decoder.probe(path).has_audio:
         audio = [decoder.call(path, partial(read_audio, path))]
-    frames = np.concatenate(mouths)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    frames = np.concatenate(mouths)
+    margin = (frames.shape[1] - CROP_SIZE) // 2  # pixels at each side that the model does not see
+    frames = frames[:, margin : margin + CROP_SIZE, margin : margin + CROP_SIZE]
     enlarged = (np.kron(frame, np.ones((SCALE, SCALE), np.uint8)) for frame in frames)
     samples = np.concatenate(audio)[: len(frames) * SAMPLES_PER_FRAME] if audio else None
     target = Path(tempfile.mkdtemp(dir=folder)) / "mouth.mp4"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from avhubert.checkpoints.load import read_preparation
+from avhubert.config.input_preparation import PUBLISHED, InputPreparation
 from avhubert.config.schema import FinetuneConfig, PretrainConfig
 from avhubert.constants import MODALITIES
 from avhubert.data.batching import StepOrder, make_batches
@@ -16,11 +19,13 @@ from avhubert.data.labels import LabelInfo
 from avhubert.data.loader import Loader
 from avhubert.data.manifest import Clip, read_manifest, select
 from avhubert.data.noise import read_noise_list, read_noise_speakers
+from avhubert.data.preparation import check_crop, read_crop
 from avhubert.data.text import normalise_text
 from avhubert.data.tokenizer import Tokenizer, list_characters, unknown_characters
 from avhubert.data.transcripts import read_transcripts
 from avhubert.errors import DataError, list_names
 
+FROM_SCRATCH = "none"  # of model.pretrained in fine-tuning
 LabelSets = list[tuple[list[np.ndarray], LabelInfo]]
 
 
@@ -30,6 +35,7 @@ def read_split(
     say: Callable[[str], None],
     tokenizer: Tokenizer | None = None,
     read_labels: Callable[[Sequence[Clip]], LabelSets] | None = None,
+    preparation: InputPreparation = PUBLISHED,
 ) -> ClipDataset:
     """The clips of `split` that training uses, with label sets or transcripts, and noise.
 
@@ -39,13 +45,15 @@ def read_split(
         say: receives a message about clips that are left out, by reason.
         tokenizer: given, transcripts are read.
         read_labels: given, returns the label sets of the clips.
+        preparation: how the model's inputs are made.
 
     Raises:
         DataError: files are missing or do not fit together; the tokenizer lacks too many of the transcripts'
-            characters; no clip is left.
+            characters; the mouth clips have another crop than the model reads; no clip is left.
     """
     data = config.data
     folder = Path(data.dir)
+    check_crop(folder, preparation, data.modalities)
     clips = read_manifest(folder / f"{split}.tsv")
     texts = None
     if tokenizer is not None:
@@ -72,7 +80,21 @@ def read_split(
         noise=read_noise_list(data.noise, split) if with_noise and data.noise else None,
         noise_speakers=read_noise_speakers(data.noise) if with_noise and data.noise else None,
         tolerant=data.max_bad_share > 0,
+        preparation=preparation,
     )
+
+
+def input_preparation(config: PretrainConfig | FinetuneConfig) -> InputPreparation:
+    """How the inputs are made: as for the model that training starts from, else as published, with the clips at hand.
+
+    Raises:
+        CheckpointError: model.pretrained cannot be read.
+        DataError: the data directory is damaged.
+    """
+    source = config.model.pretrained
+    if source in (None, FROM_SCRATCH):
+        return dataclasses.replace(PUBLISHED, crop=read_crop(config.data.dir))
+    return read_preparation(str(source))
 
 
 def class_shares(dataset: ClipDataset) -> np.ndarray:

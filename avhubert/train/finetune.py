@@ -30,14 +30,13 @@ from avhubert.model.inputs import ModelInputs
 from avhubert.model.losses import TextTargets, recognizer_loss
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
-from avhubert.train.data import Validation, lengths, read_split, step_order
+from avhubert.train.data import FROM_SCRATCH, Validation, input_preparation, lengths, read_split, step_order
 from avhubert.train.pretrain import HEADS
 from avhubert.train.random import INITIAL, seed_all
 from avhubert.train.run_dir import open_run
 from avhubert.train.task import StepOutput
 from avhubert.train.trainer import train
 
-FROM_SCRATCH = "none"  # of model.pretrained
 REGULARISATION = (
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "dropout_input"),
     "feature_grad_mult",
@@ -69,9 +68,13 @@ def run(config: FinetuneConfig) -> Path:
         if opened.finished:
             return opened.directory
         tokenizer = Tokenizer(Path(config.data.dir) / TOKENIZER)
-        training, validation = (read_split(config, split, opened.say, tokenizer) for split in ("train", "valid"))
+        preparation = input_preparation(config)
+        training, validation = (
+            read_split(config, split, opened.say, tokenizer, preparation=preparation) for split in ("train", "valid")
+        )
         seed_all(config.seed, INITIAL)
         recognizer = build_recognizer(config, tokenizer, opened.say)
+        recognizer.metadata.inputs = preparation.recorded()
         task = Finetuning(config, recognizer, tokenizer, modalities, max(lengths(training)))
         order = step_order(config, training)
         steps = functools.partial(Loader(training, config.data.workers).steps, order)
@@ -246,6 +249,7 @@ class Finetuning:
             longest_frames=self._longest_frames,  # of the training clips: longer audio is segmented to this length
             ctc_weight=config.objective.ctc_weight,
             noise=config.data.noise is not None and config.data.noise_prob > 0,
+            inputs=self._recognizer.metadata.inputs,
         )
 
 

@@ -30,7 +30,7 @@ from avhubert.model.encoder import AVHubert
 from avhubert.model.masking import draw_masks, draw_modality_dropout
 from avhubert.model.metadata import LabelSet, ModelMetadata
 from avhubert.model.pretraining import PretrainBatch, masked_prediction, prepare
-from avhubert.train.data import LabelSets, Validation, class_shares, read_split, step_order
+from avhubert.train.data import LabelSets, Validation, class_shares, input_preparation, read_split, step_order
 from avhubert.train.random import INITIAL, seed_all
 from avhubert.train.run_dir import open_run
 from avhubert.train.task import StepOutput
@@ -62,15 +62,24 @@ def run(config: PretrainConfig) -> Path:
         if opened.finished:
             return opened.directory
         phones = Path(config.data.dir) / "valid.phn"
-        training = read_split(config, "train", opened.say, read_labels=lambda clips: _labels(folders, "train", clips))
+        preparation = input_preparation(config)
+        training = read_split(
+            config,
+            "train",
+            opened.say,
+            read_labels=lambda clips: _labels(folders, "train", clips),
+            preparation=preparation,
+        )
         validation = read_split(
             config,
             "valid",
             opened.say,
             read_labels=lambda clips: [*_labels(folders, "valid", clips), *_phones(phones, clips)],
+            preparation=preparation,
         )
         seed_all(config.seed, INITIAL)
         model = build_model(config, training.label_infos, opened.say)
+        model.metadata.inputs = preparation.recorded()
         task = Pretraining(config, model, training.label_infos, validation)
         order = step_order(config, training)
         steps = functools.partial(Loader(training, config.data.workers).steps, order)
@@ -268,4 +277,5 @@ class Pretraining:
             modalities=config.data.modalities,
             labels=[LabelSet.from_dict(dataclasses.asdict(info)) for info in self._infos],
             masking=to_dict(config.masking),
+            inputs=self._model.metadata.inputs,
         )

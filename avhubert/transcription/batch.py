@@ -305,7 +305,8 @@ def _transcriptions(
     media = probe(file, options.streams)
     if not media.has_video:
         raise MediaError(f"{file} has no video track, so no person is seen; leave --people out", path=file)
-    people = find_people(file, start_progress(f"faces of {file.name}", media.duration_seconds), options.streams)
+    report = start_progress(f"faces of {file.name}", media.duration_seconds)
+    people = find_people(file, report, options.streams, recognizer.metadata.preparation().crop)
     for number, person in enumerate(people, 1):
         yield f"person {number}", PersonTranscription(file, recognizer, person, options.modality, **compute)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from avhubert.config.input_preparation import BY_AUDIO, PUBLISHED, InputPreparation
 from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
 from avhubert.data.collate import pad_streams
-from avhubert.data.filterbank import audio_features
-from avhubert.data.video import transform
+from avhubert.data.filterbank import stacked_frames
+from avhubert.data.preparation import prepare_streams
 from avhubert.decode.alignment import AlignedWord, align
 from avhubert.decode.batch_decoder import BatchDecoder
 from avhubert.decode.beam_search import Hypothesis
@@ -53,11 +54,14 @@ class WindowDecoder(BatchDecoder):
             modality: The streams to read: 'av', 'a' or 'v'.
             number: Index of the first of these segments in the transcript.
         """
-        inputs = model_inputs(chunk, windows, modality).to(self.compute.device)
+        preparation = self.recognizer.metadata.preparation()
+        inputs = model_inputs(chunk, windows, modality, preparation).to(self.compute.device)
         encoded = self.encode(inputs)
         results = self.search(encoded, inputs.mask)
-        for index, (window, hypotheses, frames) in enumerate(zip(windows, results, encoded, strict=True), number):
-            yield self._segment(chunk, window, hypotheses[0], frames[: window.frames], modality, index)
+        assert inputs.lengths is not None
+        rows = zip(windows, results, encoded, inputs.lengths, strict=True)
+        for index, (window, hypotheses, frames, length) in enumerate(rows, number):
+            yield self._segment(chunk, window, hypotheses[0], frames[:length], modality, index)
 
     def _segment(
         self, chunk: Chunk, window: Window, best: Hypothesis, encoded: Tensor, modality: str, number: int
@@ -88,25 +92,31 @@ class WindowDecoder(BatchDecoder):
             return [AlignedWord(word, 0.0, len(encoded) / FRAME_RATE, confidence) for word in text.split()]
 
 
-def model_inputs(chunk: Chunk, windows: Sequence[Window], modality: str) -> ModelInputs:
-    """The streams of the windows, padded to the longest of them."""
-    return pad_streams(
-        [_audio(chunk, window) if "a" in modality else None for window in windows],
-        [_video(chunk, window) if "v" in modality else None for window in windows],
-    )
+def model_inputs(
+    chunk: Chunk, windows: Sequence[Window], modality: str, preparation: InputPreparation = PUBLISHED
+) -> ModelInputs:
+    """The streams of the windows, padded to the longest of them; `preparation`: how the model's inputs are made."""
+    audio, video = [], []
+    for window in windows:
+        samples = _samples(chunk, window, preparation) if "a" in modality else None
+        frames = None
+        if "v" in modality:
+            assert chunk.mouth is not None
+            frames = chunk.mouth[window.start : window.end]
+        streams = prepare_streams(samples, frames, preparation, window.frames)
+        audio.append(streams[0])
+        video.append(streams[1])
+    return pad_streams(audio, video)
 
 
-def _audio(chunk: Chunk, window: Window) -> Tensor:
+def _samples(chunk: Chunk, window: Window, preparation: InputPreparation) -> np.ndarray:
     assert chunk.samples is not None
     samples = chunk.samples[window.start * SAMPLES_PER_FRAME : window.end * SAMPLES_PER_FRAME]
     if len(samples) == 0:  # the audio ends before the video
-        samples = np.zeros(window.frames * SAMPLES_PER_FRAME, np.int16)
-    return audio_features(samples, window.frames)
-
-
-def _video(chunk: Chunk, window: Window) -> Tensor:
-    assert chunk.mouth is not None
-    return transform(chunk.mouth[window.start : window.end])
+        return np.zeros(window.frames * SAMPLES_PER_FRAME, np.int16)
+    if preparation.length == BY_AUDIO and stacked_frames(len(samples)) < window.frames:  # else time would be compressed
+        return np.pad(samples, (0, window.frames * SAMPLES_PER_FRAME - len(samples)))
+    return samples
 
 
 def _box(chunk: Chunk, window: Window) -> Box | None:

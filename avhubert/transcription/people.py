@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avhubert.config.command_defaults import BUILTIN_MODEL
+from avhubert.config.input_preparation import MEAN_FACE
 from avhubert.constants import FRAME_RATE
 from avhubert.data.media import AUTOMATIC, MediaPart, StreamChoice
 from avhubert.errors import ConfigError, MediaError
@@ -76,7 +77,10 @@ class Person:
 
 
 def find_people(
-    file: str | Path, on_progress: Callable[[float], None] | None = None, streams: StreamChoice = AUTOMATIC
+    file: str | Path,
+    on_progress: Callable[[float], None] | None = None,
+    streams: StreamChoice = AUTOMATIC,
+    crop: str = MEAN_FACE,
 ) -> list[Person]:
     """All people in a video, from left to right.
 
@@ -87,6 +91,7 @@ def find_people(
         file: The video.
         on_progress: Called with the number of seconds that have been searched.
         streams: Which of several streams are read.
+        crop: The crop that the model reads.
 
     Raises:
         MediaError: `file` is not a video, or shows no face.
@@ -97,7 +102,7 @@ def find_people(
     begin = 0.0
     while begin == 0 or not video_ended(file, begin, streams):
         try:
-            tracks = find_mouths(MediaPart(file, begin, begin + PIECE_SECONDS, streams), all_faces=True)
+            tracks = find_mouths(MediaPart(file, begin, begin + PIECE_SECONDS, streams), all_faces=True, crop=crop)
         except MediaError:
             if video_ended(file, 0.0, streams):
                 raise
@@ -159,7 +164,7 @@ def transcribe_people(
         PersonTranscription(
             file, recognizer, person, modality, device=device, precision=precision, decode=decode
         ).transcript()
-        for person in find_people(file)
+        for person in find_people(file, crop=recognizer.metadata.preparation().crop)
     ]
 
 
@@ -186,16 +191,14 @@ class PersonReader(Reader):
     def read(self, start: int) -> Chunk | None:
         """The next chunk in which the person is visible, from frame `start` on; None if there is none."""
         from avhubert.data.video import read_frames_part
-        from avhubert.prepare.geometry import crop
 
         piece = self.person.visible(start, self.chunk_frames)
         if piece is None:
             return None
         begin, end = piece.start / FRAME_RATE, piece.end / FRAME_RATE
-        positions = zip(piece.track.transforms, piece.track.centres, strict=True)
         # not strict: whether the last frame of a video can be decoded depends on where reading begins
-        pairs = zip(read_frames_part(self.part(begin, end)), positions, strict=False)
-        mouth = np.stack([crop(frame, *position) for frame, position in pairs])
+        frames = zip(read_frames_part(self.part(begin, end)), range(len(piece.track.box)), strict=False)
+        mouth = np.stack([piece.track.crop(frame, index) for frame, index in frames])
         samples = self.read_audio(begin, end) if self.use_audio else None
         following = self.person.visible(piece.start + len(mouth) + 1, 1)
         return Chunk(
@@ -237,14 +240,7 @@ class PersonTranscription(Transcription):
 
 
 def _cut_track(track: MouthTrack, first: int, last: int) -> MouthTrack:
-    return replace(
-        track,
-        transforms=track.transforms[first:last],
-        centres=track.centres[first:last],
-        lip_gap=track.lip_gap[first:last],
-        box=track.box[first:last],
-        detected=track.detected[first:last],
-    )
+    return track.select(slice(first, last))
 
 
 def _concatenate_tracks(tracks: list[MouthTrack]) -> MouthTrack:
@@ -256,9 +252,15 @@ def _concatenate_tracks(tracks: list[MouthTrack]) -> MouthTrack:
         lip_gap=np.concatenate([track.lip_gap for track in tracks]),
         box=np.concatenate([track.box for track in tracks]),
         detected=np.concatenate([track.detected for track in tracks]),
+        squares=_concatenate([track.squares for track in tracks]),
         face_share=float(np.average([track.face_share for track in tracks], weights=lengths)),
         warnings=tuple(dict.fromkeys(warning for track in tracks for warning in track.warnings)),
     )
+
+
+def _concatenate(arrays: list[np.ndarray | None]) -> np.ndarray | None:
+    present = [array for array in arrays if array is not None]
+    return np.concatenate(present) if present else None
 
 
 def _overlap(person: Person, track: MouthTrack) -> float:

@@ -157,6 +157,7 @@ class Transcription(Iterator[Segment]):
         self.mouths: list[MouthRegions] = []
         self.reader = reader(file, media.has_audio and modality != "v", media.has_video and modality != "a")
         self.reader.streams, self.reader.damage = streams, damage
+        self.reader.preparation = recognizer.metadata.preparation()
         self._decoder = WindowDecoder(recognizer, device, precision, decode)
         self._requested = modality
         self._detect_speech = vad == AUTO
@@ -325,11 +326,9 @@ def _activity(chunk: Chunk, modality: str) -> tuple[np.ndarray | None, np.ndarra
 
 def _mouth_regions(chunk: Chunk) -> list[MouthRegions]:
     """Where the mouth is, for each stretch in which the face is visible."""
-    from avhubert.prepare.geometry import window_corners
-
     assert chunk.track is not None
     assert chunk.visible is not None
-    corners = window_corners(chunk.track.transforms, chunk.track.centres).astype(np.float32)
+    corners = chunk.track.corners().astype(np.float32)
     return [
         MouthRegions(chunk.start + start, chunk.track.box[start:end].astype(np.float32), corners[start:end])
         for start, end in spans(chunk.visible)

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avhubert.config.input_preparation import BY_AUDIO, PUBLISHED
 from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
+from avhubert.data.filterbank import stacked_frames
 from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
+from avhubert.data.preparation import nearest_earlier
 from avhubert.errors import MediaError
 from avhubert.transcription.segmenter import loudness, movement, visible_stretches
 
@@ -29,7 +32,7 @@ class Chunk:
         frames: Number of frames T.
         final: True if nothing of the file follows.
         samples: Audio, int16 [N] at 16 kHz; None without audio.
-        mouth: Mouth frames, uint8 [T, 96, 96]; None without a face.
+        mouth: Mouth frames, uint8 [T, H, W]; None without a face.
         track: Position of the speaker's face and mouth in each frame; None without a face.
         problem: Why there are no mouth frames although the file has video.
         loudness: Level of the audio in dB, float [T]; None without audio.
@@ -89,6 +92,7 @@ class Reader:
         chunk_frames: Number of frames of a full chunk.
         streams: Which of several streams are read.
         damage: What is damaged in the file.
+        preparation: How the model's inputs are made.
     """
 
     def __init__(self, file: str | Path, use_audio: bool, use_video: bool) -> None:
@@ -98,6 +102,7 @@ class Reader:
         self.chunk_frames = CHUNK_SECONDS * FRAME_RATE
         self.streams = AUTOMATIC
         self.damage = DamageLog()
+        self.preparation = PUBLISHED
 
     def read(self, start: int) -> Chunk | None:
         """The chunk that starts at frame `start`; None after the end of the file.
@@ -119,6 +124,8 @@ class Reader:
                     self.use_video = start == 0
         audio_frames = 0 if samples is None else -(-len(samples) // SAMPLES_PER_FRAME)
         if mouth is not None:
+            if samples is not None and track is not None and self.preparation.length == BY_AUDIO:
+                mouth, track = _by_audio(mouth, track, stacked_frames(len(samples)))
             frames = len(mouth)
             final = frames < self.chunk_frames and audio_frames <= frames + LENGTH_TOLERANCE
         elif samples is not None:
@@ -151,11 +158,19 @@ class Reader:
         from avhubert.prepare.mouth import crops, follow_mouth
 
         part = self.part(begin, end)
-        track = follow_mouth(part, samples)
+        track = follow_mouth(part, samples, self.preparation.crop)
         return track, np.stack(list(crops(part.again(), track)))
 
     def _video_continues(self, seconds: float) -> bool:
         return self.use_video and not video_ended(self.file, seconds, self.streams)
+
+
+def _by_audio(mouth: np.ndarray, track: MouthTrack, frames: int) -> tuple[np.ndarray, MouthTrack]:
+    """Mouth frames and track with the length of the audio, unless one of the streams ends long before the other."""
+    if frames == len(mouth) or abs(frames - len(mouth)) > LENGTH_TOLERANCE:
+        return mouth, track
+    index = nearest_earlier(len(mouth), frames)
+    return mouth[index], track.select(index)
 
 
 def video_ended(file: str | Path, seconds: float, streams: StreamChoice = AUTOMATIC) -> bool:

@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 import avhubert
 from avhubert.checkpoints import builtin
 from avhubert.checkpoints.directory import WEIGHTS, load_model, save_model
-from avhubert.checkpoints.load import load_recognizer
+from avhubert.checkpoints.load import load_recognizer, weights_hash
 from avhubert.cli.app import main
 from avhubert.constants import MODALITIES
 from avhubert.corpora.synthetic.text import GRID
 from avhubert.data.video import probe
 from avhubert.errors import CheckpointError
-from avhubert.features.layer import model_hash
 
 pytestmark = pytest.mark.quick
 
@@ -57,7 +56,7 @@ def test_the_note_names_its_words() -> None:
 def test_the_name_is_not_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "builtin").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert model_hash("builtin") == model_hash(builtin.DIRECTORY) is not None
+    assert weights_hash("builtin") == weights_hash(builtin.DIRECTORY) is not None
     load_recognizer("builtin")
     with pytest.raises(CheckpointError, match=r"builtin is a folder without a config\.json"):
         load_recognizer("./builtin")

@@ -31,6 +31,7 @@ from avhubert.errors import CheckpointError, ConfigError, DataError
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
+from tests.avista_folder import write_recognizer
 
 constants = pytest.importorskip("huggingface_hub.constants")
 
@@ -114,6 +115,18 @@ def test_offline_from_the_cache(recognizer: Recognizer, cache: Path, tmp_path: P
     assert loaded.tokenizer.serialized == recognizer.tokenizer.serialized
     assert avhubert.load("lips/tiny@v1").metadata.step == 1
     assert avhubert.load(f"lips/tiny@{OLDER}").metadata.step == 1
+
+
+def test_avista_model_of_the_cache_keeps_its_name_commit_and_licence(cache: Path, tmp_path: Path) -> None:
+    lay_out(cache, "someone/lips", write_recognizer(tmp_path / "avista"))
+    loaded = avhubert.load("someone/lips")
+    assert isinstance(loaded, Recognizer)
+    assert (loaded.metadata.source, loaded.metadata.commit) == ("someone/lips", COMMIT)
+    assert loaded.metadata.license == "apache-2.0"
+    assert main(["convert", "someone/lips", str(tmp_path / "ours")]) == 0
+    card = (tmp_path / "ours" / "README.md").read_text(encoding="utf-8")
+    assert "someone/lips" in card
+    assert COMMIT in card
 
 
 def test_a_folder_here_comes_before_the_hub(recognizer: Recognizer, cache: Path, tmp_path: Path) -> None:
@@ -304,6 +317,18 @@ def test_pushed_and_fetched_again(hub: Hub, recognizer: Recognizer, tmp_path: Pa
     assert loaded.metadata.pretrained == "iter5"
     for name, tensor in recognizer.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("safetensors", [True, False])
+def test_avista_model_is_fetched_without_its_code(hub: Hub, cache: Path, tmp_path: Path, safetensors: bool) -> None:
+    folder = write_recognizer(tmp_path / "avista", safetensors=safetensors)
+    hub.files["someone/lips"] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    hub.files["someone/lips"]["modeling_avhubert.py"] = b"raise SystemExit"
+    if safetensors:
+        hub.files["someone/lips"]["pytorch_model.bin"] = b"not needed"
+    assert isinstance(avhubert.load("someone/lips"), Recognizer)
+    fetched = {file.name for file in (cache / "models--someone--lips" / "snapshots" / COMMIT).iterdir()}
+    assert fetched == {file.name for file in folder.iterdir()}
 
 
 def test_the_documents_example(hub: Hub, recognizer: Recognizer, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

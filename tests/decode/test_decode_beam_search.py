@@ -349,3 +349,52 @@ def test_hypotheses_are_sorted_and_differ(tiny: Recognizer) -> None:
 def test_errors_name_a_wrong_setting(override: str, sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         compose("decode", "s2s_decode", [override])
+
+
+# --------------------------------------------------------------------------- where the search stops
+def searched(tiny: Recognizer, encoded: torch.Tensor, beams: int, longest: int, lenpen: float) -> list[Hypothesis]:
+    """The search that stops where no unfinished text can become better, token by token without a cache."""
+    running = [([], 0.0)]  # texts and sums of their log-probabilities
+    kept: list[tuple[list[int], float]] = []
+    for length in range(1, longest + 2):
+        candidates = []
+        for text, total in running:
+            logs = tiny.decoder(torch.tensor([[EOS, *text]]), encoded[None]).log_softmax(-1)[0, -1]
+            candidates += [([*text, token], total + float(logs[token])) for token in range(SYMBOLS) if token != PAD]
+        candidates.sort(key=lambda pair: -pair[1])
+        last = length > longest
+        ended = [pair for pair in candidates[:beams] if last or pair[0][-1] == EOS]
+        kept = sorted([*kept, *((text, total / length**lenpen) for text, total in ended)], key=lambda pair: -pair[1])
+        kept = kept[:beams]
+        running = [pair for pair in candidates[: 2 * beams] if pair[0][-1] != EOS][:beams]
+        if last or (len(kept) == beams and running[0][1] / length**lenpen <= kept[-1][1]):
+            break
+    return [Hypothesis(text, score, []) for text, score in kept]
+
+
+@pytest.mark.parametrize("lenpen", [0.0, 1.0, 2.0])
+@torch.no_grad()
+def test_search_for_the_best_goes_on_while_an_unfinished_text_can_win(tiny: Recognizer, lenpen: float) -> None:
+    longer = 0
+    for seed in range(6):
+        encoded = frames(seed, 5)
+        settings_ = DecodeConfig(beam=3, max_len_a=0, max_len_b=7, min_len=0, lenpen=lenpen, stop="best")
+        found = beam_search(tiny, encoded[None], None, settings_)[0]
+        expected = searched(tiny, encoded, 3, 7, lenpen)
+        assert [hypothesis.tokens for hypothesis in found] == [hypothesis.tokens for hypothesis in expected]
+        assert [hypothesis.score for hypothesis in found] == pytest.approx([one.score for one in expected], abs=1e-5)
+        first = beam_search(tiny, encoded[None], None, replace(settings_, stop="first"))[0]
+        longer += found[0].score > first[0].score + 1e-6
+    assert longer or lenpen == 0
+
+
+@torch.no_grad()
+def test_search_for_the_best_is_the_same_in_a_batch(tiny: Recognizer) -> None:
+    counts = (3, 9, 6)
+    rows = [frames(seed, count) for seed, count in enumerate(counts)]
+    mask = torch.arange(9) >= torch.tensor(counts)[:, None]
+    batch = torch.stack([F.pad(row, (0, 0, 0, 9 - len(row))) for row in rows])
+    settings_ = DecodeConfig(beam=3, max_len_a=0, max_len_b=9, stop="best")
+    for row, found in zip(rows, beam_search(tiny, batch, mask, settings_), strict=True):
+        alone = beam_search(tiny, row[None], None, settings_)[0]
+        assert [hypothesis.tokens for hypothesis in found] == [hypothesis.tokens for hypothesis in alone]

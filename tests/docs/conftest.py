@@ -29,6 +29,7 @@ BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.S | re.M)
 NOT_RUN = {
     "--config-dir conf/finetune": "needs a file of the published project; see test_checkpoints_published_presets.py",
     "griddata": "needs GRID; tests/prepare/test_prepare_grid.py prepares a synthetic one",
+    "enactic/": "needs the Hub; test_avista.py gives a folder of that layout to the same commands",
     "push_to_hub": "needs the Hub; test_checkpoints_hub.py sends to a server of its own",
 }
 SMALL = (

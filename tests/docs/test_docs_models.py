@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-DOCUMENTS = ["docs/how-to/export-onnx.md", "docs/how-to/hub.md", "docs/how-to/published-checkpoints.md"]
+DOCUMENTS = [
+    "docs/how-to/avista.md",
+    "docs/how-to/export-onnx.md",
+    "docs/how-to/hub.md",
+    "docs/how-to/published-checkpoints.md",
+    "docs/models.md",
+]
 
 
 @pytest.mark.slow

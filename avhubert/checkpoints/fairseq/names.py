@@ -37,10 +37,8 @@ def module_names(config: ModelConfig, decoder: DecoderConfig | None) -> dict[str
     return {f"encoder.{ours}": ENCODER + theirs for ours, theirs in pairs.items()} | dict(_decoder_names(decoder))
 
 
-def _encoder_names(config: ModelConfig) -> Iterator[tuple[str, str]]:
-    yield "mask_embedding", "mask_emb"
-    yield "head.class_embeddings", "label_embs_concat"
-    yield "head.projection", "final_proj"
+def front_end_names(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    """The names of front ends and fusion, ours and theirs."""
     yield "audio", "feature_extractor_audio.proj"
     yield "visual.projection", "feature_extractor_video.proj"
     yield "visual.stem_conv", f"{RESNET}frontend3D.0"
@@ -57,6 +55,13 @@ def _encoder_names(config: ModelConfig) -> Iterator[tuple[str, str]]:
             yield f"{ours}.shortcut_norm", f"{theirs}.downsample.1"
     yield "fusion_norm", "layer_norm"
     yield "fusion_projection", "post_extract_proj"
+
+
+def _encoder_names(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    yield "mask_embedding", "mask_emb"
+    yield "head.class_embeddings", "label_embs_concat"
+    yield "head.projection", "final_proj"
+    yield from front_end_names(config)
     yield "encoder.position.bias", "encoder.pos_conv.0.bias"
     yield "encoder.position.gain", "encoder.pos_conv.0.weight_g"
     yield "encoder.position.direction", "encoder.pos_conv.0.weight_v"

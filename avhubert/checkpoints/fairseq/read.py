@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from avhubert.checkpoints.building import check_tensors, empty_model
 from avhubert.checkpoints.directory import save_model
 from avhubert.checkpoints.fairseq.config import PublishedSettings
 from avhubert.checkpoints.fairseq.extras import EXTRAS, Dictionary, Extras
@@ -30,7 +30,7 @@ from avhubert.checkpoints.pickles import TensorRecord
 from avhubert.checkpoints.torchfile import TorchFile
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import Tokenizer
-from avhubert.errors import CheckpointError, ConfigError, DataError
+from avhubert.errors import CheckpointError, DataError
 from avhubert.files import atomic_directory, output_directory, refuse_existing
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
@@ -155,51 +155,16 @@ def build(published: Published) -> AVHubert | Recognizer:
     Raises:
         CheckpointError: A tensor is missing, unknown or of another shape; the tokenizer does not fit the decoder.
     """
-    model = _empty_model(published)
+    model = empty_model(published.path, published.model, published.decoder, len(published.tensors))
     table = module_names(published.model, published.decoder)
     names = {ours: str(published_name(ours, table)) for ours in model.state_dict()}
-    _check_tensors(published, names, model.state_dict())
+    check_tensors(published.path, published.tensors, names, model.state_dict(), published.unused())
     model.to_empty(device="cpu")  # our dtypes and memory formats, which assigned tensors would not have
     model.load_state_dict({ours: published.tensors[theirs] for ours, theirs in names.items()})
     model.metadata = published.metadata()
     if isinstance(model, Recognizer) and published.tokenizer is not None:
         model.tokenizer = _checked_tokenizer(published)
     return model.eval()
-
-
-def _empty_model(published: Published) -> AVHubert | Recognizer:
-    """The model on the meta device, so that a configuration of huge sizes takes no memory."""
-    path, config, decoder = published.path, published.model, published.decoder
-    layers = config.encoder_layers + sum(config.visual_blocks) + (decoder.layers if decoder else 0)
-    if layers > len(published.tensors):
-        raise CheckpointError(f"{path}: its configuration asks for {layers} layers and blocks; its tensors are fewer")
-    try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            return AVHubert(config) if decoder is None else Recognizer.from_config(config, decoder)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (RuntimeError, TypeError, OverflowError) as error:  # torch's, for sizes beyond 64 bits
-        raise CheckpointError(f"{path}: its configuration asks for impossible sizes") from error
-
-
-def _check_tensors(published: Published, names: dict[str, str], expected: dict[str, Tensor]) -> None:
-    """CheckpointError unless the tensors have the names and shapes of the model; `names`: ours to published."""
-    path = published.path
-    missing = [theirs for theirs in names.values() if theirs not in published.tensors]
-    known = {*names.values(), *published.unused()}
-    unknown = [name for name in published.tensors if name not in known]
-    for problem, tensors in (("lacks", missing), ("has the unknown", unknown)):
-        if tensors:
-            raise CheckpointError(
-                f"{path} {problem} tensor{'s' * (len(tensors) > 1)} {printable_names(tensors)}: "
-                "it is not a model that this package knows"
-            )
-    for ours, theirs in names.items():
-        if published.tensors[theirs].shape != expected[ours].shape:
-            raise CheckpointError(
-                f"{path}: {theirs} is {list(published.tensors[theirs].shape)}, "
-                f"its configuration asks for {list(expected[ours].shape)}"
-            )
 
 
 def _checked_tokenizer(published: Published) -> Tokenizer:

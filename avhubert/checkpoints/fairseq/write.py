@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from avhubert.checkpoints import builtin
-from avhubert.checkpoints.config_file import ModelFile, read_config
+from avhubert.checkpoints.config_file import LATER_KEYS, ModelFile, read_config
 from avhubert.checkpoints.directory import TOKENIZER, load_model
 from avhubert.checkpoints.fairseq.config import finetuning_cfg, pretraining_cfg, training_history
 from avhubert.checkpoints.fairseq.extras import EXTRAS, Dictionary, Extras
 from avhubert.checkpoints.fairseq.names import ENCODER, module_names, printable_names, published_name
 from avhubert.checkpoints.fairseq.objects import PICKLE_MODULE, PickledDictionary, PickledTokenizer
 from avhubert.checkpoints.writing import write_archive
-from avhubert.config.schema import ModelConfig
+from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.constants import SPECIAL_SYMBOLS
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, DataError
@@ -42,6 +42,7 @@ def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
     model = load_model(directory)
     refuse_existing(path)
     config = read_config(directory)
+    _check_decoder(directory, config.decoder)
     table = module_names(config.model, config.decoder)
     state = model.state_dict()
     published = {name: published_name(name, table) for name in state}
@@ -56,6 +57,18 @@ def to_fairseq(directory: str | Path, path: str | Path) -> list[str]:
     with atomic_path(path) as temporary:
         write_archive(content, temporary, PICKLE_MODULE)
     return _notes(config.model, [ours for ours, theirs in published.items() if theirs is None])
+
+
+def _check_decoder(directory: Path, decoder: DecoderConfig | None) -> None:
+    """CheckpointError if the original code cannot build the decoder."""
+    if decoder is None:
+        return
+    options = [key for key in LATER_KEYS[DecoderConfig] if getattr(decoder, key) != getattr(DecoderConfig(), key)]
+    if options:
+        raise CheckpointError(
+            f"{directory}: the published format has no decoder with "
+            + ", ".join(f"{key}={getattr(decoder, key)}" for key in options)
+        )
 
 
 def _content(

@@ -24,7 +24,7 @@ class Fusion(ABC):
         """Log-probability of each next symbol, float [B, K, V]; called once per step.
 
         Args:
-            tokens: int [B, K, L], the texts so far, beginning with `</s>`.
+            tokens: int [B, K, L], the texts so far, beginning with the decoder's start symbol.
         """
 
     def reorder(self, beams: Tensor) -> None:

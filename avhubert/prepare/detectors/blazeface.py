@@ -28,7 +28,7 @@ SURE_PRESENCE = 12.0  # logit of the mesh, from which on the direction of the fa
 DETECT_EVERY = 12  # frames between detections while a face is tracked
 MESH = Layout(
     (2, 33, 133, 362, 263), (61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91, 78, 81, 13, 311, 308, 402, 14, 178),
-    (13, 14),
+    (13, 14), (5, 411, 199, 187),
 )  # fmt: skip
 MESH_SIDE = 192  # pixels; width and height of the mesh network's input
 MESH_POINTS = 468

@@ -23,11 +23,13 @@ class Layout:
         stable: The points that the published crop is stabilised on: nose base, then the eye corners from left to right.
         mouth: The points of the lips.
         inner_lips: The middle of the upper and of the lower inner lip.
+        lower_face: Nose, cheek, chin, cheek, as AVista's crop uses them; empty: the model does not have them.
     """
 
     stable: tuple[int, ...]
     mouth: tuple[int, ...]
     inner_lips: tuple[int, int]
+    lower_face: tuple[int, ...] = ()
 
 
 IBUG = Layout((33, 36, 39, 42, 45), tuple(range(48, 68)), (62, 66))  # the 68 points of dlib and others
@@ -57,12 +59,14 @@ class Landmarks:
         mouth: float32 [2], mean of the lip points.
         lip_gap: Pixels between the inner lips.
         box: float32 [4], around all points.
+        lower_face: float32 [4], around the points of the crop from nose to chin; None: the model does not have them.
     """
 
     stable: np.ndarray
     mouth: np.ndarray
     lip_gap: float
     box: np.ndarray
+    lower_face: np.ndarray | None = None
 
     @classmethod
     def from_points(cls, points: np.ndarray, layout: Layout) -> Landmarks:
@@ -71,8 +75,15 @@ class Landmarks:
             stable=points[list(layout.stable)],
             mouth=points[list(layout.mouth)].mean(0),
             lip_gap=float(np.linalg.norm(points[layout.inner_lips[0]] - points[layout.inner_lips[1]])),
-            box=np.concatenate([points.min(0), points.max(0)]),
+            box=_around(points),
+            lower_face=_around(points[list(layout.lower_face)]) if layout.lower_face else None,
         )
+
+
+def _around(points: np.ndarray) -> np.ndarray:
+    """The box (left, top, right, bottom) of points [N, 2]."""
+    box: np.ndarray = np.concatenate([points.min(0), points.max(0)])
+    return box
 
 
 class LandmarkModel(Protocol):

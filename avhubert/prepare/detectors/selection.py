@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from avhubert.errors import ConfigError
+from avhubert.config.input_preparation import CROPS, MEAN_FACE
+from avhubert.errors import ConfigError, one_of
 from avhubert.prepare.detectors.blazeface import BlazeFace
 from avhubert.prepare.detectors.dlib import Dlib68, dlib68
 from avhubert.prepare.detectors.interface import LandmarkModel
@@ -17,21 +18,31 @@ from avhubert.prepare.detectors.interface import LandmarkModel
 
 @dataclass(frozen=True)
 class LandmarkSource:
-    """Where the landmarks come from.
+    """Where the landmarks come from, and which mouth clips are cut with them.
 
     Attributes:
         kind: 'default' (BlazeFace), 'dlib', or 'stored' (landmark files).
         folder: Folder of dlib's model files or of the landmark files.
+        crop: A value of `InputPreparation.crop`.
     """
 
     kind: str = "default"
     folder: Path = Path()
+    crop: str = MEAN_FACE
 
     @classmethod
-    def parse(cls, option: str | Path | None) -> LandmarkSource:
-        """The value of `--landmarks`: None, 'dlib:FOLDER', or a folder. ConfigError if it is not a folder."""
+    def parse(cls, option: str | Path | None, crop: str = MEAN_FACE) -> LandmarkSource:
+        """The values of `--landmarks` (None, 'dlib:FOLDER', or a folder) and `--crop`.
+
+        Raises:
+            ConfigError: It is not a folder, the crop is unknown, or these landmarks have no points for it.
+        """
+        if crop not in CROPS:
+            raise ConfigError(one_of("crop", crop, CROPS))
         if option is None:
-            return cls()
+            return cls(crop=crop)
+        if crop != MEAN_FACE:
+            raise ConfigError(f"the crop '{crop}' needs the built-in face detector: leave --landmarks out")
         prefix, _, name = str(option).partition(":")
         source = cls("dlib", Path(name)) if prefix == "dlib" else cls("stored", Path(option))
         if not source.folder.is_dir():
