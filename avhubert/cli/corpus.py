@@ -82,6 +82,21 @@ def _add_choice_of_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
 
 
+def _add_mouth(parser: argparse.ArgumentParser) -> None:
+    """Options of the mouth clips."""
+    parser.add_argument(
+        "--landmarks",
+        metavar="DIR",
+        help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR (dlib's model files)",
+    )
+    parser.add_argument(
+        "--crop",
+        default=MEAN_FACE,
+        metavar="CROP",
+        help=f"mouth clips: {', '.join(CROPS)} (default {MEAN_FACE}), or a model: the clips that it reads",
+    )
+
+
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("corpus", choices=("lrs3", "vox2", "grid", "folder"), help="layout of SRC")
     parser.add_argument("src", type=Path, metavar="SRC", help="the corpus, or any folder of videos")
@@ -131,18 +146,8 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"reject a clip that stalls for S seconds (default {defaults.STALL_SECONDS:g})",
     )
-    parser.add_argument(
-        "--crop",
-        default=MEAN_FACE,
-        metavar="CROP",
-        help=f"mouth clips: {', '.join(CROPS)} (default {MEAN_FACE}), or a model: the clips that it reads",
-    )
     _add_choice_of_clips(parser)
-    parser.add_argument(
-        "--landmarks",
-        metavar="DIR",
-        help="68 landmarks per frame in DIR/ID.pkl or .npz, or dlib:DIR (dlib's model files)",
-    )
+    _add_mouth(parser)
     add_streams(parser)
 
 

@@ -117,8 +117,7 @@ def pseudo_label(
         accepted = _accept(candidates, labels, min_confidence, left_out)
         if not accepted:
             raise _nothing_accepted(data / f"{split}.tsv", len(clips), left_out, list(labels.values()))
-        _write_data(folder, accepted, labelled, recognizer.require_tokenizer("used").serialized)
-        write_crop(folder, read_crop(data))
+        _write_data(folder, accepted, labelled, recognizer.require_tokenizer("used").serialized, read_crop(data))
         rows = [f"{clip_id}\t{reason}\n" for reason, ids in left_out.items() for clip_id in ids]
         write_text(folder / LEFT_OUT, "".join(rows))
     return Summary(folder, len(read_manifest(labelled / "train.tsv")) if labelled else 0, len(accepted), left_out)
@@ -238,8 +237,11 @@ def _decode(decoder: BatchDecoder, batch: Batch) -> Iterator[PseudoLabel]:
 
 
 # --------------------------------------------------------------------------- the data directory
-def _write_data(folder: Path, accepted: Sequence[tuple[Clip, str]], labelled: Path | None, tokenizer: bytes) -> None:
+def _write_data(
+    folder: Path, accepted: Sequence[tuple[Clip, str]], labelled: Path | None, tokenizer: bytes, crop: str
+) -> None:
     """Write the data directory; a split's manifest comes last."""
+    write_crop(folder, crop)
     clips, texts = [clip for clip, _ in accepted], [text for _, text in accepted]
     if labelled is None:
         (folder / TOKENIZER).write_bytes(tokenizer)
