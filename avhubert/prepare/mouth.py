@@ -337,7 +337,9 @@ def _mouth_track(
     warnings = (*_warnings(share, stable, gap), *_jump(crop_steps(transforms, centres)), *more_warnings)
     turn = float(np.median(np.abs(head_turn(stable))))
     squares = _squares(track, frames) if crop == NOSE_TO_CHIN else None
-    return MouthTrack(transforms, centres, share, gap, box, warnings, _detected(track, frames), turn=turn, squares=squares)
+    return MouthTrack(
+        transforms, centres, share, gap, box, warnings, _detected(track, frames), turn=turn, squares=squares
+    )
 
 
 def _squares(track: Track, frames: int) -> np.ndarray:
