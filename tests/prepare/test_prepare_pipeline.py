@@ -227,7 +227,7 @@ def test_an_empty_or_missing_folder_is_an_error(tmp_path: Path, corpus_name: str
 
 
 def test_an_unknown_corpus_or_a_locked_folder_is_an_error(tmp_path: Path, corpus: Path) -> None:
-    with pytest.raises(DataError, match="unknown corpus 'lrs2'; known: folder, lrs3, vox2"):
+    with pytest.raises(DataError, match="unknown corpus 'lrs2'; known: folder, grid, lrs3, vox2"):
         prepare("lrs2", corpus, tmp_path)
     with lock_directory(tmp_path), pytest.raises(ConfigError, match="in use by another process"):
         prepare("lrs3", corpus, tmp_path)
