@@ -22,6 +22,7 @@ hypothesis.settings.register_profile("shared", deadline=None, suppress_health_ch
 hypothesis.settings.load_profile("shared")
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 SMALL = Path(__file__).parent / "data" / "golden"
 
 
@@ -38,6 +39,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if any(item.path.name == "test_one_device.py" for item in items):
         with contextlib.suppress(pytest.skip.Exception):  # its own tests are skipped then, with this reason
             fake_device.gpu()
+    if not REAL.is_dir():
+        for item in items:
+            if item.get_closest_marker("real"):
+                item.add_marker(pytest.mark.skip(reason="the recordings of real people are not on this machine"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

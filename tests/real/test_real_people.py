@@ -1,0 +1,110 @@
+"""Real people: clips of the GRID corpus (Cooke et al. 2006, CC BY 4.0), which are read where they are and not copied.
+
+Only coordinates and words are kept here: the points were set by eye in the frames.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avhubert.checkpoints.load import load_recognizer
+from avhubert.data.audio import read_audio
+from avhubert.data.manifest import read_manifest
+from avhubert.data.transcripts import read_transcripts
+from avhubert.model.recognizer import Recognizer
+from avhubert.prepare.geometry import window_corners
+from avhubert.prepare.mouth import MouthClip, mouth_clip
+from avhubert.prepare.pipeline import prepare
+from avhubert.transcription.modality import offset_warning
+from avhubert.transcription.pipeline import transcribe
+from avhubert.transcription.segmenter import loudness
+from tests.conftest import REAL
+
+pytestmark = pytest.mark.real
+
+GRID = REAL / "grid"
+# frame → centre of the mouth, x and y in pixels, between the corners and the lips
+CENTRES: dict[str, dict[int, tuple[int, int]]] = {
+    "s1/bbaf2n.mp4": {10: (161, 219), 40: (159, 211)},
+    "s1/bbaf5a.mp4": {25: (171, 210), 55: (168, 207), 70: (169, 207)},
+    "s4/bbaf2a.mp4": {10: (339, 481), 40: (343, 478)},
+    "s4/bbwgza.mp4": {25: (341, 406), 55: (341, 405), 70: (343, 404)},
+    "s5/lbax4n.mpg": {10: (194, 206), 40: (195, 202)},
+    "s5/srahzn.mp4": {25: (196, 216), 55: (197, 215), 70: (195, 215)},
+}
+MAX_DISTANCE = 0.05  # of the crop's side, from the point to the centre of the crop; measured: at most 0.03
+SPEAKERS = ("s1", "s2", "s3", "s4", "s5")
+# what the built-in model reads from audio and video; empty while it has not been trained on real people
+WORDS: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def clips() -> dict[str, MouthClip]:
+    return {name: mouth_clip(GRID / name) for name in CENTRES}
+
+
+@pytest.fixture(scope="module")
+def builtin() -> Recognizer:
+    return load_recognizer("builtin")
+
+
+def recordings(speaker: str, count: int) -> list[Path]:
+    return sorted(path for path in (GRID / speaker).iterdir() if path.suffix != ".align")[:count]
+
+
+@pytest.mark.parametrize("name", CENTRES)
+def test_the_crop_is_centred_on_the_mouth(name: str, clips: dict[str, MouthClip]) -> None:
+    track = clips[name].track
+    corners = window_corners(track.transforms, track.centres)
+    for frame, point in CENTRES[name].items():
+        side = np.linalg.norm(corners[frame, 1] - corners[frame, 0])
+        assert np.linalg.norm(corners[frame].mean(0) - point) < MAX_DISTANCE * side, frame
+    assert track.face_share == 1
+
+
+@pytest.mark.slow
+def test_clips_of_several_speakers_are_prepared(tmp_path: Path) -> None:
+    source = tmp_path / "grid"
+    for speaker in SPEAKERS:
+        (source / speaker).mkdir(parents=True)
+        for path in recordings(speaker, 2):
+            for file in (path, path.with_suffix(".align")):
+                shutil.copy(file, source / speaker / file.name)
+    prepare("grid", source, tmp_path / "data", workers=1, split="unseen")
+    speakers, count = set(), 0
+    for split in ("train", "valid", "test"):
+        found = read_manifest(tmp_path / "data" / "unseen" / f"{split}.tsv")
+        texts = read_transcripts(tmp_path / "data" / "unseen" / f"{split}.wrd", found)
+        assert all(len(text.split()) == 6 for text in texts)
+        assert all(abs(clip.video_frames - 75) <= 1 and clip.audio_samples > 45_000 for clip in found)
+        count += len(found)
+        speakers |= {clip.speaker for clip in found}
+    assert speakers == set(SPEAKERS)
+    assert count == 2 * len(SPEAKERS)
+    assert (tmp_path / "data" / "rejected.tsv").read_text(encoding="utf-8") == ""
+
+
+@pytest.mark.parametrize("speaker", ["s1", "s4"])
+def test_lips_and_audio_that_are_in_sync_give_no_warning(speaker: str, clips: dict[str, MouthClip]) -> None:
+    names = [name for name in CENTRES if name.startswith(speaker)]
+    gap = np.concatenate([clips[name].track.lip_gap for name in names])
+    level = np.concatenate([loudness(read_audio(GRID / name), len(clips[name].frames)) for name in names])
+    assert offset_warning(gap, level) is None
+
+
+@pytest.mark.parametrize("speaker", ["s1", "s4"])
+def test_the_built_in_model_reads_audio_and_lips(speaker: str, builtin: Recognizer) -> None:
+    (path,) = recordings(speaker, 1)
+    transcript = transcribe(path, builtin)
+    assert transcript.modality == "av"
+    assert 0 < transcript.words[0].start < transcript.words[-1].end <= 3.1
+
+
+@pytest.mark.skipif(not WORDS, reason="the built-in model has not been trained on real people yet")
+@pytest.mark.parametrize("name", WORDS)
+def test_exact_words(name: str, builtin: Recognizer) -> None:
+    assert transcribe(GRID / name, builtin, "av").text == WORDS[name]
