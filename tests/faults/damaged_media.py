@@ -106,7 +106,7 @@ def strange(source: Source, path: Path, number: int, rng: random.Random) -> str:
     if kind == "float wav":
         path.with_suffix(".wav").write_bytes(mf.float_wav(changed))
     else:
-        mf.write(target, form, pictures, np.nan_to_num(changed))
+        mf.write(target, form, pictures, np.nan_to_num(changed, posinf=1.0))  # AAC encoders refuse huge samples
     return f"{what} sound, {kind}"
 
 
