@@ -15,6 +15,7 @@ from avhubert.config.input_preparation import CLIP_SIZES, MEAN_FACE
 from avhubert.constants import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME
 from avhubert.corpora.sources import Rejection, SourceClip
 from avhubert.data.audio import read_audio_part, write_wav
+from avhubert.data.discovery import AUDIO_EXTENSIONS
 from avhubert.data.lengths import content_seconds
 from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
 from avhubert.data.video import MediaInfo, probe, read_frames_part, rgb_to_gray, write_video
@@ -200,7 +201,7 @@ def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float, modali
     """Check what is known before anything is decoded.
 
     Returns:
-        The path of the audio: the video itself or a .wav beside it; None if the clip gets no audio.
+        The path of the audio: the video itself or an audio file beside it; None if the clip gets no audio.
     """
     if not media.has_video and "v" in modality:
         raise MediaError("no video track", kind=NO_VIDEO)
@@ -218,8 +219,12 @@ def _check_header(clip: SourceClip, media: MediaInfo, max_seconds: float, modali
 
 
 def _audio_beside(video: Path) -> Path | None:
-    path = video.with_suffix(".wav")
-    return path if os.path.isfile(path) else None  # Path.is_file() fails where a name becomes too long
+    """The audio file with the name of a video; a .wav comes first."""
+    for suffix in (".wav", *sorted(AUDIO_EXTENSIONS)):
+        for path in (video.with_suffix(suffix), video.with_suffix(suffix.upper())):
+            if os.path.isfile(path):  # Path.is_file() fails where a name becomes too long
+                return path
+    return None
 
 
 def _read_samples(part: MediaPart, path: Path, max_seconds: float) -> np.ndarray:

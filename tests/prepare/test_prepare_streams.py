@@ -17,6 +17,7 @@ from avhubert.data.transcripts import read_transcripts
 from avhubert.data.video import read_gray, write_video
 from avhubert.prepare.clip import prepare_clip
 from avhubert.prepare.pipeline import prepare
+from tests.data.recordings import audio_file
 
 FACE = skimage.data.astronaut()[:256, 100:356]
 FRAMES = [np.roll(FACE, number % 5, 1) for number in range(12)]
@@ -178,3 +179,11 @@ def test_a_mouth_clip_with_a_display_matrix_is_turned(tmp_path: Path, matrix: tu
     expected = frames[:, :, ::-1] if matrix[0] else np.rot90(frames, -1, (1, 2))
     assert np.abs(turned - expected).mean() < 8
     assert np.abs(turned - frames).mean() > 20
+
+
+@pytest.mark.parametrize("name", ["talk.flac", "talk.FLAC"])
+def test_audio_of_any_format_beside_a_silent_video(tmp_path: Path, name: str) -> None:
+    write_video(tmp_path / "talk.mp4", FRAMES)
+    audio_file(tmp_path / name, SAMPLES, "flac")
+    result = prepare_clip(SourceClip("talk", tmp_path / "talk.mp4", ""), tmp_path / "out")
+    assert (result.rejection, result.frames, result.samples) == (None, 12, 7680)
