@@ -98,6 +98,9 @@ def test_every_command_takes_such_a_folder(
     video = min(corpus.rglob("*.mp4"))
     run("features", video, "--model", pretrained, "--out", tmp_path / "raw")
     assert np.load(tmp_path / "raw" / f"{video.stem}.npy").shape[1] == 16
+    spoken = (data / "train.wrd").read_text(encoding="utf-8").splitlines()[0]  # a small tokenizer knows few letters
+    validated = read_manifest(data / "valid.tsv")
+    (data / "valid.wrd").write_text(f"{spoken}\n" * len(validated), encoding="utf-8")
     tune = ("finetune", "--config-name", "tiny", f"model.pretrained={pretrained}")
     small = (
         *("train.max_steps=1", "train.frames_per_step=80", "train.frames_per_batch=80", "data.max_frames=400"),
