@@ -14,7 +14,7 @@ from pathlib import Path
 from avhubert.checkpoints.builtin import SAMPLE
 from avhubert.corpora.synthetic.writer import make_corpus
 
-CLIPS, SPEAKERS, SEED = 4, 4, 17
+CLIPS, SPEAKERS, SEED = 4, 4, 21
 CLIP = "test/speaker003/00003"  # of the corpus; not a speaker that the model was trained on
 MAX_BYTES = 100_000
 

@@ -38,8 +38,14 @@ CENTRES: dict[str, dict[int, tuple[int, int]]] = {
 }
 MAX_DISTANCE = 0.05  # of the crop's side, from the point to the centre of the crop; measured: at most 0.03
 SPEAKERS = ("s1", "s2", "s3", "s4", "s5")
-# what the built-in model reads from audio and video; empty while it has not been trained on real people
-WORDS: dict[str, str] = {}
+# what the built-in model reads from audio and video, of people and clips that it was not trained on; empty if a new model
+# has been put into the package and they have not been looked up yet
+WORDS: dict[str, str] = {
+    "s2/brbs9n.mpg": "bin red by s nine now",
+    "s3/lwwz6n.mp4": "lay white with z six now",
+    "s1/prwx6n.mp4": "place red with x six now",
+    "s1/lrbz1a.mp4": "lay red by z one again",
+}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +110,7 @@ def test_the_built_in_model_reads_audio_and_lips(speaker: str, builtin: Recogniz
     assert 0 < transcript.words[0].start < transcript.words[-1].end <= 3.1
 
 
-@pytest.mark.skipif(not WORDS, reason="the built-in model has not been trained on real people yet")
+@pytest.mark.skipif(not WORDS, reason="the words that this built-in model reads have not been looked up yet")
 @pytest.mark.parametrize("name", WORDS)
 def test_exact_words(name: str, builtin: Recognizer) -> None:
     assert transcribe(GRID / name, builtin, "av").text == WORDS[name]
