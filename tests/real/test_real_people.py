@@ -38,13 +38,19 @@ CENTRES: dict[str, dict[int, tuple[int, int]]] = {
 }
 MAX_DISTANCE = 0.05  # of the crop's side, from the point to the centre of the crop; measured: at most 0.03
 SPEAKERS = ("s1", "s2", "s3", "s4", "s5")
-# what the built-in model reads from audio and video, of people and clips that it was not trained on; empty if a new model
-# has been put into the package and they have not been looked up yet
+# what the built-in model reads from audio and video of clips that it was not trained on; empty if a new model has been
+# put into the package and they have not been looked up yet
 WORDS: dict[str, str] = {
     "s2/brbs9n.mpg": "bin red by s nine now",
     "s3/lwwz6n.mp4": "lay white with z six now",
     "s1/prwx6n.mp4": "place red with x six now",
     "s1/lrbz1a.mp4": "lay red by z one again",
+    "s1/lwal4p.mp4": "lay white at l four please",
+    "s1/sgac4p.mp4": "set green at c four please",
+    "s1/bgia4p.mp4": "bin green in a four please",
+    "s1/swbi5s.mp4": "set white by i five soon",
+    "s1/sgwj6p.mp4": "set green with j six please",
+    "s1/lbwk9s.mp4": "lay blue with k nine soon",
 }
 
 
