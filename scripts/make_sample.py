@@ -30,7 +30,9 @@ def main() -> None:
             sys.exit(f"the clip has {size} bytes, and at most {MAX_BYTES} are allowed; choose another seed")
         text = clip.with_suffix(".txt").read_text(encoding="utf-8").splitlines()[0]
         shutil.copyfile(clip, SAMPLE)
-        SAMPLE.with_suffix(".txt").write_text(text.removeprefix("Text:").strip().lower() + "\n", encoding="utf-8")
+        SAMPLE.with_suffix(".txt").write_text(
+            text.removeprefix("Text:").strip().lower() + "\n", encoding="utf-8", newline="\n"
+        )
 
 
 if __name__ == "__main__":

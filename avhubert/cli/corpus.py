@@ -76,7 +76,7 @@ def _add_choice_of_clips(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speakers",
         metavar="FILE",
-        help="folder: table of PATH, tab, SPEAKER (default SRC/speakers.tsv), or 'folders'",
+        help="folder: who speaks (SRC/speakers.tsv), or 'folders'",
     )
     parser.add_argument("--valid-list", type=Path, metavar="FILE", help="lrs3: ids of the validation clips, one a line")
     parser.add_argument("--english-ids", type=Path, metavar="FILE", help="vox2: ids of the English clips, one a line")
@@ -93,7 +93,7 @@ def _add_mouth(parser: argparse.ArgumentParser) -> None:
         "--crop",
         default=MEAN_FACE,
         metavar="CROP",
-        help=f"mouth clips: {', '.join(CROPS)} (default {MEAN_FACE}), or a model: the clips that it reads",
+        help=f"{' or '.join(CROPS)}; or a model: what it reads",
     )
 
 

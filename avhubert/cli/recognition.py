@@ -133,7 +133,8 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
         "--modality",
         choices=("auto", *MODALITY_CHOICES),
         default="auto",
-        help="streams (default auto: those present and good enough)",
+        metavar="M",
+        help="auto (default: streams good enough), av, a or v",
     )
     parser.add_argument(
         "--format", choices=("txt", "srt", "vtt", "json"), default="txt", help="output format (default txt)"
@@ -144,7 +145,7 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="also replace files in DIR that transcribe did not write",
+        help="also replace files that transcribe did not write",
     )
     parser.add_argument("--people", action="store_true", help="one transcript for each visible person, by lip reading")
     add_streams(parser)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from avhubert.constants import FRAME_RATE
@@ -10,6 +12,15 @@ THUMBNAIL = 32  # pixels; width and height of the frames in which cuts are detec
 SHOT_CHANGE = 12.0  # mean change in gray levels between two frames that can be a cut …
 SHOT_RATIO = 4.0  # … if it also exceeds the usual change by this factor …
 SHOT_CORRELATION = 0.92  # … and the frames are less alike than this: in a flash or a fade only the brightness changes
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """A shot that has ended: its first and last frame, and the last frame in small."""
+
+    first: int
+    last: int
+    thumbnail: np.ndarray
 
 
 class ShotDetector:
@@ -22,6 +33,23 @@ class ShotDetector:
     def __init__(self) -> None:
         self._previous: np.ndarray | None = None
         self._usual_change = 0.0
+        self._frames = 0
+        self._shot = 0
+        self._left: list[_Shot] = []  # in the last second
+
+    def shot_of(self, thumbnail: np.ndarray) -> int:
+        """First frame of the shot that this frame, gray [THUMBNAIL, THUMBNAIL], belongs to.
+
+        A shot that returns within a second, after damaged frames or a flash, goes on.
+        """
+        index, previous = self._frames, self._previous
+        self._frames += 1
+        if self.is_cut(thumbnail) and previous is not None:
+            self._left = [shot for shot in self._left if index - shot.last <= FRAME_RATE]
+            returned = [shot for shot in self._left if not _are_different(thumbnail, shot.thumbnail)]
+            self._left.append(_Shot(self._shot, index - 1, previous))
+            self._shot = returned[-1].first if returned else index
+        return self._shot
 
     def is_cut(self, thumbnail: np.ndarray) -> bool:
         """Whether a new shot begins with this frame, gray [THUMBNAIL, THUMBNAIL]; never with the first one."""
@@ -29,11 +57,8 @@ class ShotDetector:
         previous, self._previous = self._previous, current
         if previous is None:
             return False
-        change = float(np.abs(current - previous).mean())
-        if (
-            change > SHOT_CHANGE + SHOT_RATIO * self._usual_change
-            and _correlation(current, previous) < SHOT_CORRELATION
-        ):
+        change = _change(current, previous)
+        if _are_different(current, previous, SHOT_RATIO * self._usual_change):
             return True
         self._usual_change += (change - self._usual_change) / FRAME_RATE
         return False
@@ -51,6 +76,15 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
         sizes = np.maximum(np.diff(starts, append=small.shape[axis]), 1)
         small = np.add.reduceat(small, starts, axis) / sizes.reshape((-1, 1) if axis == 0 else (1, -1))
     return small
+
+
+def _are_different(a: np.ndarray, b: np.ndarray, more: float = 0.0) -> bool:
+    """Whether two frames are of two shots, if the change between frames of one shot is `more` than little."""
+    return _change(a, b) > SHOT_CHANGE + more and _correlation(a, b) < SHOT_CORRELATION
+
+
+def _change(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).mean())
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

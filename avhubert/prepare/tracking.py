@@ -51,7 +51,8 @@ def track_faces(
     """Track every face through a video.
 
     Faces are detected every few frames, and in every frame while none is tracked. Between detections, the landmarks
-    of a frame give the region of the next one. At a cut, all tracks end.
+    of a frame give the region of the next one. At a cut, all tracks end; those of a shot that returns within a second
+    go on.
 
     Args:
         frames: RGB uint8 [H, W, 3].
@@ -67,8 +68,9 @@ def track_faces(
     count, next_search, shot = 0, 0, 0
     for count, frame in enumerate(frames, 1):
         index = count - 1
-        if shots.is_cut(thumbnail(frame)) and not across_cuts:
-            ended, tracks, next_search, shot = ended + tracks, [], index, index
+        if not across_cuts and (current := shots.shot_of(thumbnail(frame))) != shot:
+            ended, tracks = _tracks_of_shot(ended + tracks, current)
+            next_search, shot = index, current
         active = [track for track in tracks if track.region is not None]
         if not active or index % model.detect_every == 0:
             active += _assign(model.detect(frame), tracks, shot)
@@ -82,6 +84,14 @@ def track_faces(
             next_search = index + SEARCH_EVERY
     tracks = [track for track in ended + tracks if track.frames]
     return sorted(tracks, key=lambda track: -track.size), count
+
+
+def _tracks_of_shot(tracks: list[Track], shot: int) -> tuple[list[Track], list[Track]]:
+    """The tracks of other shots, and those of this shot, whose faces must be detected again."""
+    same = [track for track in tracks if track.shot == shot]
+    for track in same:
+        track.region = None
+    return [track for track in tracks if track.shot != shot], same
 
 
 def _search(frame: np.ndarray, index: int, model: LandmarkModel, tracks: list[Track], shot: int) -> bool:

@@ -69,7 +69,7 @@ class Golden:
         self.model = avhubert.load(FOLDER / name)
         self.recorded = np.load(FOLDER / f"{name}.npz")
         if isinstance(self.model, Recognizer):
-            special = json.loads((FOLDER / name / "config.json").read_text())
+            special = json.loads((FOLDER / name / "config.json").read_text(encoding="utf-8"))
             ids = SpecialTokens(*(special[f"{key}_token_id"] for key in ("bos", "eos", "pad")))
             order = read_tokenizer(FOLDER / name / "tokenizer.json", ids, special["vocab_size"]).order
             self.theirs = torch.tensor(order)  # of each of our ids

@@ -66,7 +66,7 @@ def test_characters_that_the_terminal_lacks_are_escaped(encoding: str, monkeypat
 
 def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture) -> None:
     assert main([]) == 2
-    assert "avhubert demo" in capsys.readouterr().out
+    assert "Start with: avhubert transcribe --sample" in capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture) -> None:

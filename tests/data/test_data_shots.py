@@ -27,6 +27,20 @@ def test_a_cut_is_where_another_picture_begins() -> None:
     assert cuts(moving(first, 3) + moving(first[:, ::-1], 3) + moving(first, 3)) == [3, 6]
 
 
+def test_a_shot_that_returns_within_a_second_goes_on() -> None:
+    """Damaged frames or a flash in a shot are no new shot for the frames after them."""
+    first, second = skimage.data.astronaut(), np.resize(skimage.data.chelsea()[:, :300], (512, 512, 3))
+    gray = np.full_like(first, 120)
+
+    def shots(frames: list[np.ndarray]) -> list[int]:
+        detector = ShotDetector()
+        return [detector.shot_of(thumbnail(frame)) for frame in frames]
+
+    assert shots([*[first] * 5, *[gray] * 5, *[first] * 5]) == [*[0] * 5, *[5] * 5, *[0] * 5]
+    assert shots([*[first] * 5, *[gray] * 30, *[first] * 2]) == [*[0] * 5, *[5] * 30, *[35] * 2]
+    assert shots([*[first] * 5, *[gray] * 2, *[second] * 3, *[first] * 2]) == [*[0] * 5, 5, 5, *[7] * 3, 0, 0]
+
+
 def test_flashes_fades_and_noise_are_no_cuts() -> None:
     picture = skimage.data.astronaut().astype(float)
     frames = moving(skimage.data.astronaut(), 20)

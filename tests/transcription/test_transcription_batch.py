@@ -186,19 +186,19 @@ def test_a_second_run_beside_the_sources_makes_what_is_missing(
 def test_files_of_the_user_are_never_replaced(tree: Path, model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     run = ["transcribe", str(tree / "one.wav"), *model, "--modality", "a", "--out", str(tree)]
     mine = tree / "one.txt"
-    mine.write_text("my notes about this talk")
+    mine.write_text("my notes about this talk", encoding="utf-8")
     assert main(run) == 1
     assert "one.txt was not written by `avhubert transcribe`, or changed since" in capsys.readouterr().err
-    assert mine.read_text() == "my notes about this talk"
+    assert mine.read_text(encoding="utf-8") == "my notes about this talk"
     assert main([*run, "--format", "srt"]) == 0
     assert main([*run, "--skip-existing"]) == 0
-    assert mine.read_text() == "my notes about this talk"
+    assert mine.read_text(encoding="utf-8") == "my notes about this talk"
     assert main([*run, "--overwrite"]) == 0
-    written = mine.read_text()
+    written = mine.read_text(encoding="utf-8")
     assert written != "my notes about this talk"
     assert main(run) == 0  # its own file
-    assert mine.read_text() == written
-    mine.write_text("corrected by hand")
+    assert mine.read_text(encoding="utf-8") == written
+    mine.write_text("corrected by hand", encoding="utf-8")
     capsys.readouterr()
     assert main(run) == 1
     assert "(--overwrite)" in capsys.readouterr().err
@@ -217,7 +217,7 @@ def test_the_record_of_outputs(tmp_path: Path) -> None:
         file.write('{"name": "day/a.t')  # torn
     OutputFolder(tmp_path).check([tmp_path / "day" / "a.txt", tmp_path / "new.txt"])
     for name in ("b.txt", "c.mp4"):
-        (tmp_path / name).write_text("mine")
+        (tmp_path / name).write_text("mine", encoding="utf-8")
     with pytest.raises(DataError, match=r"b\.txt and 1 more files were not written by"):
         outputs.check([tmp_path / "b.txt", tmp_path / "c.mp4"])
     with pytest.raises(DataError, match=r"b\.txt was not written by"):
