@@ -6,6 +6,7 @@ memory are limited.
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,6 +135,7 @@ def make(folder: Path, seed: int) -> Case:
         "defaults: [tiny_iter2, _self_]\nseed: 3\nrun_dir: x\n", encoding="utf-8"
     )
     torch.set_num_threads(1)
+    importlib.import_module("matplotlib.font_manager")  # makes its own folders once, outside of the cases
     work = folder / "work"
     marker = folder / "executed"
     listed = targets(f"touch {marker}")

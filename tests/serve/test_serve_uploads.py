@@ -19,8 +19,6 @@ from avhubert.serve.limits import RequestError
 from avhubert.serve.uploads import Checker, JobCancelledError, check
 from tests.serve.conftest import Server
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture(scope="module")
 def promising(tmp_path_factory: pytest.TempPathFactory) -> Path:

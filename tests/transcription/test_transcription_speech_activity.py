@@ -18,8 +18,6 @@ from avhubert.transcription.batch import BatchOptions, MediaFile, transcribe_fil
 from avhubert.transcription.pipeline import Transcription, transcribe
 from avhubert.transcription.speech_activity import STEP, WEIGHTS, speech_probability, voiced_frames
 
-pytestmark = pytest.mark.quick
-
 Talk = tuple[np.ndarray, np.ndarray]
 SECONDS = 8
 TIME = np.arange(SECONDS * 16_000) / 16_000
