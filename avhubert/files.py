@@ -249,6 +249,15 @@ def read_json_lines(path: str | Path) -> Iterator[Any]:
                 yield None
 
 
+def end_last_line(path: str | Path) -> None:
+    """End the last line of a file that a killed process left incomplete, so that what is appended is a line of its own."""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
 def refuse_existing(path: str | Path) -> None:
     """ConfigError if there is a file or folder already."""
     if Path(path).exists():

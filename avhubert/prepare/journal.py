@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avhubert.corpora.sources import Rejection, SourceClip
-from avhubert.files import read_json_lines
+from avhubert.files import end_last_line, read_json_lines
 from avhubert.prepare.records import ClipResult
 
 
@@ -18,7 +18,9 @@ def open_journal(dst: Path, shard: tuple[int, int]) -> Iterator[Callable[[ClipRe
     """Yield a function that appends a result to the journal of a shard (index, count) and flushes it."""
     index, count = shard
     (dst / "journal").mkdir(exist_ok=True)
-    with open(dst / "journal" / f"{index}-of-{count}.jsonl", "a", encoding="utf-8", newline="\n") as file:
+    path = dst / "journal" / f"{index}-of-{count}.jsonl"
+    end_last_line(path)
+    with open(path, "a", encoding="utf-8", newline="\n") as file:
 
         def append(result: ClipResult) -> None:
             file.write(json.dumps(_to_json(result), ensure_ascii=False) + "\n")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avhubert.errors import DataError
-from avhubert.files import read_json_lines, sha256, write_text
+from avhubert.files import end_last_line, read_json_lines, sha256, write_text
 
 RECORD = ".avhubert-outputs.jsonl"  # in the output folder: a line with name and SHA-256 for each file
 
@@ -78,6 +78,7 @@ class OutputFolder:
         if entry in self._known:
             return
         self._known.add(entry)
+        end_last_line(self._folder / RECORD)
         with open(self._folder / RECORD, "a", encoding="ascii", newline="\n") as file:
             file.write(json.dumps({"name": entry[0], "sha256": digest}) + "\n")
 

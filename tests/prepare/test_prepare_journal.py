@@ -64,6 +64,19 @@ def test_latest_result_counts_and_torn_lines_do_not(tmp_path: Path) -> None:
     assert read_journals(tmp_path, clips("a", "b")) == {"a": USABLE, "b": retried}
 
 
+def test_a_result_after_a_torn_line_is_not_lost(tmp_path: Path) -> None:
+    """A run that was killed while it wrote a line, and the next run."""
+    with open_journal(tmp_path, (0, 1)) as append:
+        append(REJECTED)
+    journal = tmp_path / "journal" / "0-of-1.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    for _ in range(2):
+        with open_journal(tmp_path, (0, 1)) as append:
+            append(USABLE)
+    assert read_journals(tmp_path, clips("a", "b")) == {"a": USABLE}
+    assert len(journal.read_bytes().splitlines()) == 3
+
+
 def test_rejection_replaces_the_path_of_the_clip_only() -> None:
     error = MediaError("/x/a.mp4 is damaged after 3 frames", kind="damaged", path="/x/a.mp4")
     assert Rejection.from_error("a", error, Path("/x/a.mp4")) == Rejection(
