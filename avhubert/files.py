@@ -250,7 +250,7 @@ def read_json_lines(path: str | Path) -> Iterator[Any]:
 
 
 def end_last_line(path: str | Path) -> None:
-    """End the last line of a file that a killed process left incomplete, so that what is appended is a line of its own."""
+    """End the last line of a file that a killed process left incomplete, so that what follows is a line of its own."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
