@@ -37,8 +37,8 @@ def note(source: str | Path) -> str:
 
 def log_use(source: str | Path) -> None:
     """Log what the built-in model knows, if `source` is its name."""
-    if source == BUILTIN_MODEL:
-        _log.info(NOTE)
+    if text := note(source):
+        _log.info(text)
 
 
 def sample_text() -> str:

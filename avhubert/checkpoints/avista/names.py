@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from avhubert.checkpoints.fairseq.names import front_end_names
+from avhubert.checkpoints.fairseq.names import PROJECTIONS, front_end_names
 from avhubert.config.schema import DecoderConfig, ModelConfig
 
 ENCODER = "avhubert."  # prefix of the encoder's names in a recognizer
@@ -14,7 +14,6 @@ _CONVOLUTION = "encoder.pos_conv_embed.conv"
 # PyTorch before 2.0 saved the parts of a normalised weight under other names
 GAIN, DIRECTION = (f"{_CONVOLUTION}.parametrizations.weight.original{number}" for number in (0, 1))
 OLDER_NAMES = {f"{_CONVOLUTION}.weight_g": GAIN, f"{_CONVOLUTION}.weight_v": DIRECTION}
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 def newer_name(name: str) -> str:
@@ -41,7 +40,7 @@ def _encoder_names(config: ModelConfig) -> Iterator[tuple[str, str]]:
     yield "encoder.position.direction", DIRECTION
     for layer in range(config.encoder_layers):
         name = f"encoder.layers.{layer}"
-        for part in _PROJECTIONS:
+        for part in PROJECTIONS:
             yield f"{name}.attention.{part}", f"{name}.attention.{part}"
         yield f"{name}.attention_norm", f"{name}.layer_norm"
         yield f"{name}.fc1", f"{name}.feed_forward.intermediate_dense"
@@ -56,7 +55,7 @@ def _decoder_names(decoder: DecoderConfig) -> Iterator[tuple[str, str]]:
     for layer in range(decoder.layers):
         name = f"decoder.layers.{layer}"
         for ours, theirs in (("self_attention", "attention"), ("cross_attention", "encoder_attn")):
-            for part in _PROJECTIONS:
+            for part in PROJECTIONS:
                 yield f"{name}.{ours}.{part}", f"{name}.{theirs}.{part}"
         yield f"{name}.self_attention_norm", f"{name}.layer_norm"
         yield f"{name}.cross_attention_norm", f"{name}.encoder_layer_norm"

@@ -10,6 +10,7 @@ from avhubert.errors import list_names
 
 ENCODER = "encoder.w2v_model."  # prefix of the encoder's names in a fine-tuned checkpoint
 RESNET = "feature_extractor_video.resnet."
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")  # of an attention; ours and the published names are the same
 
 WRAPPERS = ("module", "_orig_mod")  # no published name has one of these parts
 NOT_LEARNED = ("decoder.version", "decoder.embed_positions._float_tensor")  # constants, ignored in a recognizer
@@ -67,7 +68,7 @@ def _encoder_names(config: ModelConfig) -> Iterator[tuple[str, str]]:
     yield "encoder.position.direction", "encoder.pos_conv.0.weight_v"
     for layer in range(config.encoder_layers):
         ours, theirs = f"encoder.layers.{layer}", f"encoder.layers.{layer}"
-        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        for part in PROJECTIONS:
             yield f"{ours}.attention.{part}", f"{theirs}.self_attn.{part}"
         yield f"{ours}.attention_norm", f"{theirs}.self_attn_layer_norm"
         yield f"{ours}.fc1", f"{theirs}.fc1"
@@ -81,7 +82,7 @@ def _decoder_names(decoder: DecoderConfig) -> Iterator[tuple[str, str]]:
     for layer in range(decoder.layers):
         ours = theirs = f"decoder.layers.{layer}"
         for attention, published in (("self_attention", "self_attn"), ("cross_attention", "encoder_attn")):
-            for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            for part in PROJECTIONS:
                 yield f"{ours}.{attention}.{part}", f"{theirs}.{published}.{part}"
             yield f"{ours}.{attention}_norm", f"{theirs}.{published}_layer_norm"
         yield f"{ours}.fc1", f"{theirs}.fc1"
