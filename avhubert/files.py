@@ -57,13 +57,34 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     with _temporary(lambda: _make_file(path)) as temporary:
         try:
             yield temporary
-            with open(temporary, "r+b") as written:  # Windows syncs only files open for writing
-                os.fsync(written.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            platforms.replace(temporary, path)
+            _put_in_place(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def atomic_path_in_directory(path: str | Path) -> Iterator[Path]:
+    """`atomic_path` for a library that writes temporary files of its own beside the file that it writes.
+
+    The temporary path has the name of `path` and is in a temporary directory, which is removed with all its content.
+    """
+    path = Path(path)
+    _remove_stale(path.parent, path.name)
+    with _temporary(lambda: _make_directory(path, ".part")) as directory:
+        try:
+            yield directory / path.name
+            _put_in_place(directory / path.name, path)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a temporary file that is complete to its final name."""
+    with open(temporary, "r+b") as written:  # Windows syncs only files open for writing
+        os.fsync(written.fileno())
+    temporary.chmod(0o666 & ~_umask())
+    platforms.replace(temporary, path)
 
 
 @contextlib.contextmanager
@@ -140,12 +161,13 @@ def _remove_stale(folder: Path, stem: str, suffix: str = "") -> None:
             claim = platforms.claim(path)
             try:
                 if claim is not None:
-                    _remove(path)
+                    remove(path)
             finally:
                 _release(claim)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, or a directory with its content."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -54,8 +54,7 @@ def save_model(
             temporary.write_bytes(tokenizer)
     whole = model.state_dict() if weights is None else weights
     state = {name: _stored(name, tensor, dtype) for name, tensor in whole.items()}
-    with files.atomic_path(directory / WEIGHTS) as temporary:
-        write_safetensors(state, temporary, hashes.header(state, tokenizer))
+    write_safetensors(state, directory / WEIGHTS, hashes.header(state, tokenizer))
     files.write_text(directory / CARD, card(config, sum(p.numel() for p in model.parameters()), name))
     files.write_json(directory / CONFIG, config.to_dict())  # last: a folder with it is a model directory
 

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from avhubert.files import atomic_path_in_directory
+
 _METADATA = "__metadata__"  # its key in the header of a safetensors file
 
 
@@ -61,20 +63,21 @@ def write_archive(content: Any, path: Path, pickle_module: Any = None) -> None:
 
 
 def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; equal tensors and metadata give equal files.
+    """Write a safetensors file atomically; equal tensors and metadata give equal files.
 
     Raises:
         OSError: The file cannot be written.
     """
-    try:
-        save_file(dict(state), path, metadata=dict(metadata))
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)|Os \{ code: (\d+)", str(error))
-        if number is None:
-            raise
-        code = int(number[1] or number[2])  # the second is how older releases of safetensors write it
-        raise OSError(code, os.strerror(code), str(path)) from error
-    _sort_metadata(path)
+    with atomic_path_in_directory(path) as temporary:  # safetensors leaves `.tmpXXXXXX` if it is killed
+        try:
+            save_file(dict(state), temporary, metadata=dict(metadata))
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)|Os \{ code: (\d+)", str(error))
+            if number is None:
+                raise
+            code = int(number[1] or number[2])  # the second is how older releases of safetensors write it
+            raise OSError(code, os.strerror(code), str(path)) from error
+        _sort_metadata(temporary)
 
 
 def _sort_metadata(path: Path) -> None:

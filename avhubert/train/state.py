@@ -19,7 +19,7 @@ import torch
 from avhubert.checkpoints import hashes
 from avhubert.checkpoints.writing import write_archive
 from avhubert.errors import CheckpointError
-from avhubert.files import atomic_path
+from avhubert.files import atomic_path, remove
 from avhubert.train.task import MetricSums
 
 
@@ -120,4 +120,4 @@ def remove_leftovers(run_dir: Path) -> None:
     """Delete temporary files of a process that was killed while writing; call it with the run locked."""
     for folder in (run_dir, run_dir / "state", run_dir / "best"):
         for path in folder.glob(".*.part*"):
-            path.unlink()
+            remove(path)
