@@ -41,21 +41,24 @@ Cut = tuple[float, float | None]  # start and end in seconds; None: until the en
 
 
 def cut_long_videos(
-    videos: Sequence[Path], modality: str = "av", streams: StreamChoice = AUTOMATIC
+    videos: Sequence[Path],
+    modality: str = "av",
+    streams: StreamChoice = AUTOMATIC,
+    stall_seconds: float = STALL_SECONDS,
 ) -> dict[Path, list[Cut] | Failure]:
     """`cut` of each long video, several in parallel; cached in the user's cache folder, since it reads whole videos.
 
     With the modality 'a' or 'any', long recordings without video are cut too; with 'a', only the audio decides.
 
     Videos that are short or cannot be read are not in the result: preparation reports the reason. A video at which the
-    decoder crashes or hangs has the failure instead.
+    decoder crashes, or decodes nothing for `stall_seconds`, has the failure instead.
     """
     if not videos:
         return {}
     cuts = {}
     processes = usable_processes(min(usable_cores(), len(videos)))
     work = partial(cut_if_long, modality=modality, cache=_cache(), streams=streams)
-    outcomes = run_in_processes(work, videos, processes, STALL_SECONDS)
+    outcomes = run_in_processes(work, videos, processes, stall_seconds)
     with contextlib.closing(outcomes), progress() as bar:
         task = bar.add_task("looking for long videos to cut", total=len(videos), unit="videos")
         for video, pieces in outcomes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from avhubert.config.command_defaults import STALL_SECONDS
 from avhubert.constants import SPLITS
 from avhubert.corpora.cuts import Cut, cut_long_videos
 from avhubert.corpora.sources import (
@@ -56,7 +57,12 @@ class _Ids:
         return name
 
 
-def find(src: str | Path, modality: str = "av", streams: StreamChoice = AUTOMATIC) -> Listing:
+def find(
+    src: str | Path,
+    modality: str = "av",
+    streams: StreamChoice = AUTOMATIC,
+    stall_seconds: float = STALL_SECONDS,
+) -> Listing:
     """All recordings below `src`, long ones in pieces, and those whose name or transcript cannot be used.
 
     Clips below train/, valid/ or test/ have that split, all others have '' (preparation draws their splits).
@@ -65,6 +71,7 @@ def find(src: str | Path, modality: str = "av", streams: StreamChoice = AUTOMATI
         src: The folder.
         modality: The streams of the clips: audio files are recordings too for 'a' and 'any'.
         streams: Which of several audio or video streams decide where a long recording is cut.
+        stall_seconds: A recording is rejected if nothing of it is decoded for so long.
 
     Raises:
         DataError: `src` is not a folder, or contains no videos; transcripts.csv is malformed.
@@ -73,11 +80,12 @@ def find(src: str | Path, modality: str = "av", streams: StreamChoice = AUTOMATI
     found = find_sources(src, modality)
     ids = _Ids()
     rejections: list[Rejection] = []
-    with TranscriptReader() as reader:
+    with TranscriptReader(stall_seconds) as reader:
         table = _Table(src, reader)
         videos = _videos(src, found.files, reader, table, ids, rejections)
     reader.report()
-    clips = _clips(videos, ids, rejections, modality, streams)
+    cuts = cut_long_videos([video.path for video in videos if video.pieces is None], modality, streams, stall_seconds)
+    clips = _clips(videos, cuts, ids, rejections)
     rejections += table.rest()
     missing = "no videos" if modality in ("av", "v") else "no recordings"
     return require_clips(clips, rejections, src, missing, found.skipped)
@@ -129,10 +137,9 @@ class _Table:
 
 
 def _clips(
-    videos: list[_Video], ids: _Ids, rejections: list[Rejection], modality: str, streams: StreamChoice
+    videos: list[_Video], cuts: Mapping[Path, list[Cut] | Failure], ids: _Ids, rejections: list[Rejection]
 ) -> list[SourceClip]:
     """The clips of all videos; videos that cannot be cut are added to `rejections`."""
-    cuts = cut_long_videos([video.path for video in videos if video.pieces is None], modality, streams)
     clips = []
     for video in videos:
         whole: list[Cut] = [(0.0, None)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from avhubert.config.command_defaults import STALL_SECONDS
 from avhubert.corpora import folder, grid, lrs3, voxceleb2
 from avhubert.corpora.sources import Listing
 from avhubert.corpora.speakers import with_speakers
@@ -50,13 +51,14 @@ def find_clips(
     modality: str = "av",
     streams: StreamChoice = AUTOMATIC,
     speakers: str | Path | None = None,
+    stall_seconds: float = STALL_SECONDS,
 ) -> Listing:
     """The clips of the corpus at `src`, for clips with the streams of `modality`. DataError if there are none.
 
-    `speakers` is for the corpus folder, see `with_speakers`.
+    `speakers` and `stall_seconds` are for the corpus folder, see `with_speakers` and `folder.find`.
     """
     if corpus == "folder":
-        return with_speakers(folder.find(src, modality, streams), src, speakers)
+        return with_speakers(folder.find(src, modality, streams, stall_seconds), src, speakers)
     if corpus == "grid":
         return grid.find(src, modality)
     find = CORPORA[corpus]

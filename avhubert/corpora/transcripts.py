@@ -73,10 +73,13 @@ class TranscriptReader:
     """Reads the transcripts beside videos, and counts files that are not Unicode.
 
     It is a context manager, because the headers of videos are read in a process of its own.
+
+    Args:
+        stall_seconds: A header is given up if it is not read after so long.
     """
 
-    def __init__(self) -> None:
-        self._caller = Caller(STALL_SECONDS)
+    def __init__(self, stall_seconds: float = STALL_SECONDS) -> None:
+        self._caller = Caller(stall_seconds)
         self._names: dict[Path, dict[str, Path]] = {}  # of each folder, by `name_key`
         self._unread: dict[Path, dict[str, Path]] = {}  # of each folder: files of UNREAD_SUFFIXES by stem
         self._notes: list[str] = []

@@ -108,7 +108,7 @@ def prepare(
         landmarks: Folder with 68 landmarks per frame, or 'dlib:' and the folder of dlib's models; default: built in.
         executor: `local` processes or a `ray` cluster.
         streams: Which of several audio or video streams of a file are read.
-        stall_seconds: A clip is rejected if nothing of it is decoded for so long.
+        stall_seconds: A clip is rejected if nothing of it is decoded for so long, also while long videos are cut.
         modality: The streams of the clips: 'av', 'a', 'v', or 'any', those that a recording has.
         split: For `grid` 'unseen' (default), 'overlap' or 'speaker:S'; for `folder` 'speakers': in one split each.
         speakers: For `folder`: a table of the speakers, or 'folders', see `corpora.speakers.with_speakers`.
@@ -124,7 +124,7 @@ def prepare(
     clip_settings = _ClipSettings(
         workers, executor, LandmarkSource.parse(landmarks, crop), max_seconds, streams, stall_seconds, modality
     )
-    listing = find_clips(corpus, Path(src), english_ids, modality, streams, speakers)
+    listing = find_clips(corpus, Path(src), english_ids, modality, streams, speakers, stall_seconds)
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = _output_folder(dst, src)
     with _lock_shard(dst, shard):

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage.data
 
 from avhubert.cli.app import main
+from avhubert.corpora.cuts import Cut, cut_if_long
 from avhubert.corpora.sources import SourceClip
 from avhubert.data.manifest import read_manifest
 from avhubert.data.video import write_video
@@ -36,6 +38,13 @@ def faulty_prepare_clip(clip: SourceClip, dst: Path, *settings: object) -> ClipR
         video.with_name(f".{video.stem}.abcd1234.part.mp4").touch()
         os.kill(os.getpid(), signal.SIGSEGV)
     return prepare_clip(clip, dst, *settings)  # type: ignore[arg-type]
+
+
+def faulty_cut(video: Path, **settings: Any) -> list[Cut] | None:
+    """`cut_if_long` with a decoder that hangs."""
+    if video.stem == "hangs early":
+        time.sleep(3600)
+    return cut_if_long(video, **settings)
 
 
 def cannot_seek(*_: object) -> None:
@@ -81,25 +90,30 @@ def rejected(dst: Path) -> dict[str, str]:
 def test_a_decoder_that_hangs_and_one_that_dies_cost_only_their_clips(
     src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add(src, "hangs", "kills")
+    add(src, "hangs", "hangs early", "kills")
+    monkeypatch.setattr("avhubert.corpora.cuts.cut_if_long", faulty_cut)
     monkeypatch.setattr("avhubert.prepare.pipeline.prepare_clip", faulty_prepare_clip)
     dst = tmp_path / "dst"
     arguments = ["prepare", "folder", str(src), str(dst), "--workers", "2", "--timeout", "3"]
     assert main(arguments) == 0
     assert sorted(prepared_ids(dst)) == ["good0", "good1", "good2"]
-    assert rejected(dst) == {"hangs": "no progress for 3 s", "kills": "the decoder crashed (SIGSEGV)"}
+    assert rejected(dst) == {
+        "hangs": "no progress for 3 s",
+        "hangs early": "no progress for 3 s",
+        "kills": "the decoder crashed (SIGSEGV)",
+    }
     page = (dst / "report.html").read_text(encoding="utf-8")
     assert "no progress for 3 s" in page
     assert "the decoder crashed (SIGSEGV)" in page
     assert not list(dst.rglob(".*.part*"))
     output = capsys.readouterr().out
-    assert "1 × no progress" in output
+    assert "2 × no progress" in output
     assert "1 × the decoder crashed" in output
     # rejected clips are tried again, the others are not
     before = {path: path.stat().st_mtime_ns for path in (dst / "video").glob("*.mp4")}
     monkeypatch.undo()
     assert main([*arguments, "--workers", "1"]) == 0
-    assert len(prepared_ids(dst)) == 5
+    assert len(prepared_ids(dst)) == 6
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
