@@ -12,15 +12,38 @@ THUMBNAIL = 32  # pixels; width and height of the frames in which cuts are detec
 SHOT_CHANGE = 12.0  # mean change in gray levels between two frames that can be a cut …
 SHOT_RATIO = 4.0  # … if it also exceeds the usual change by this factor …
 SHOT_CORRELATION = 0.92  # … and the frames are less alike than this: in a flash or a fade only the brightness changes
+SMALLEST_BOX = 5 / THUMBNAIL  # share of the frame's width and height; part of a frame that is compared
 
 
-@dataclass(frozen=True)
-class _Shot:
-    """A shot that has ended: its first and last frame, and the last frame in small."""
+@dataclass
+class Shot:
+    """A shot of a video.
+
+    Attributes:
+        first: Its first frame.
+        last: Its last frame so far.
+        opening: The first frame in small.
+        closing: The last frame so far in small.
+    """
 
     first: int
     last: int
-    thumbnail: np.ndarray
+    opening: np.ndarray
+    closing: np.ndarray
+
+    def is_continued(self, later: Shot, box: np.ndarray) -> bool:
+        """Whether a later shot begins with what the end of this one shows in a box.
+
+        Measured on GRID, around faces: 28 of 28 within a clip, 0 of 632 of two speakers.
+
+        Args:
+            later: The other shot.
+            box: Left, top, right and bottom as shares of the frame's width and height.
+        """
+        middle, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2, SMALLEST_BOX / 2)
+        left, top = np.floor(THUMBNAIL * np.clip(middle - half, 0, 1 - SMALLEST_BOX)).astype(int)
+        right, bottom = np.ceil(THUMBNAIL * np.clip(middle + half, SMALLEST_BOX, 1)).astype(int)
+        return not _are_different(self.closing[top:bottom, left:right], later.opening[top:bottom, left:right])
 
 
 class ShotDetector:
@@ -28,27 +51,37 @@ class ShotDetector:
 
     Measured on GRID: 1 − correlation is at most 0.002 within a clip, and at least 0.14 between two speakers before the
     same background; the mean change is at most 1.1, and at least 18.
+
+    Attributes:
+        frames: Number of frames that `shot_of` has got.
+        shots: The shots of these frames by their first frame.
     """
 
     def __init__(self) -> None:
+        self.frames = 0
+        self.shots: dict[int, Shot] = {}
         self._previous: np.ndarray | None = None
         self._usual_change = 0.0
-        self._frames = 0
         self._shot = 0
-        self._left: list[_Shot] = []  # in the last second
 
     def shot_of(self, thumbnail: np.ndarray) -> int:
         """First frame of the shot that this frame, gray [THUMBNAIL, THUMBNAIL], belongs to.
 
         A shot that returns within a second, after damaged frames or a flash, goes on.
         """
-        index, previous = self._frames, self._previous
-        self._frames += 1
-        if self.is_cut(thumbnail) and previous is not None:
-            self._left = [shot for shot in self._left if index - shot.last <= FRAME_RATE]
-            returned = [shot for shot in self._left if not _are_different(thumbnail, shot.thumbnail)]
-            self._left.append(_Shot(self._shot, index - 1, previous))
-            self._shot = returned[-1].first if returned else index
+        index = self.frames
+        self.frames += 1
+        if self.is_cut(thumbnail):
+            returned = [
+                shot
+                for shot in self.shots.values()
+                if shot.first != self._shot
+                and index - shot.last <= FRAME_RATE
+                and not _are_different(thumbnail, shot.closing)
+            ]
+            self._shot = max(returned, key=lambda shot: shot.last).first if returned else index
+        shot = self.shots.setdefault(self._shot, Shot(self._shot, index, thumbnail, thumbnail))
+        shot.last, shot.closing = index, thumbnail
         return self._shot
 
     def is_cut(self, thumbnail: np.ndarray) -> bool:

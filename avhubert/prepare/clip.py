@@ -23,6 +23,7 @@ from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 from avhubert.prepare.detectors.selection import LandmarkSource
 from avhubert.prepare.detectors.stored import Points, landmark_file, read_landmarks
+from avhubert.prepare.frame_passes import FramePasses
 from avhubert.prepare.log import rejection_of
 from avhubert.prepare.mouth import MouthTrack, crops, find_mouths
 from avhubert.prepare.records import ClipResult
@@ -272,9 +273,10 @@ def _find_faces(
 ) -> list[_Face]:
     """The faces, the speaker's first. If there is none because the video is black or frozen, MediaError says so."""
     points = _stored_points(clip, landmarks.folder) if landmarks.kind == "stored" else None
+    video = FramePasses(part)
     try:
         mouths = find_mouths(
-            part, landmarks.model(), monitor, samples, points, every_face=clip.every_face, crop=landmarks.crop
+            video, landmarks.model(), monitor, samples, points, every_face=clip.every_face, crop=landmarks.crop
         )
     except MediaError as error:
         problem = monitor.problem() if monitor.finished else None
@@ -282,7 +284,7 @@ def _find_faces(
             raise problem from error
         raise
     return [
-        _Face(crops(part.again(), mouth), mouth.face_share, mouth.warnings, track=mouth)
+        _Face(crops(video, mouth), mouth.face_share, mouth.warnings, track=mouth)
         for mouth in (mouths if clip.every_face else mouths[:1])
     ]
 

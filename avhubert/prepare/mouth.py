@@ -1,7 +1,7 @@
 """Mouth clips: landmarks → stabilised on the mean face → 96 × 96 gray frames around the mouth, as published.
 
 Two passes over a video: the first keeps a few landmarks per frame, the second cuts; memory does not grow with the
-number of pixels. Coordinates are (x, y) in pixels. T frames at 25 fps.
+length of the video. Coordinates are (x, y) in pixels. T frames at 25 fps.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from avhubert.config.input_preparation import MEAN_FACE, NOSE_TO_CHIN
 from avhubert.constants import FRAME_RATE, MOUTH_SIZE
 from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
+from avhubert.data.shots import Shot, ShotDetector
 from avhubert.data.video import read_frames_part
 from avhubert.errors import ConfigError, MediaError
 from avhubert.prepare.detectors.interface import LandmarkModel
 from avhubert.prepare.detectors.selection import default_model, thorough_model
 from avhubert.prepare.detectors.stored import stored_track
+from avhubert.prepare.frame_passes import FramePasses
 from avhubert.prepare.geometry import (
     crop,
     crop_steps,
@@ -132,6 +135,20 @@ class MouthClip:
         return self.track.warnings
 
 
+class ShotMouth(NamedTuple):
+    """A mouth in one shot.
+
+    Attributes:
+        start: First frame, counted from that of the part of the video.
+        shot: The shot.
+        track: Where the mouth is.
+    """
+
+    start: int
+    shot: Shot
+    track: MouthTrack
+
+
 def mouth_clip(
     path: str | Path,
     start: float = 0.0,
@@ -155,9 +172,9 @@ def mouth_clip(
     Raises:
         MediaError: The file is not a video, or there is no face in it.
     """
-    part = MediaPart(path, start, end, streams, damage)
-    track = find_mouths(part, model, crop=crop)[0]
-    return MouthClip(np.stack(list(crops(part.again(), track))), track)
+    video = FramePasses(MediaPart(path, start, end, streams, damage))
+    track = find_mouths(video, model, crop=crop)[0]
+    return MouthClip(np.stack(list(crops(video, track))), track)
 
 
 def find_mouth(
@@ -178,12 +195,11 @@ def find_mouth(
 
 
 def find_mouths(
-    part: MediaPart,
+    part: MediaPart | FramePasses,
     model: LandmarkModel | None = None,
     monitor: FrameMonitor | None = None,
     audio: np.ndarray | None = None,
     points: Sequence[np.ndarray | None] | None = None,
-    all_faces: bool = False,
     every_face: bool = False,
     crop: str = MEAN_FACE,
 ) -> list[MouthTrack]:
@@ -192,13 +208,11 @@ def find_mouths(
     Faces other than the speaker's are included if they are detected in at least `MIN_FACE_SHARE` of the frames.
 
     Args:
-        part: The video, or a part of it.
+        part: The video, or a part of it; its frames, if the caller needs them once more.
         model: A face detector instead of the default one.
         monitor: Gets every frame.
         audio: int16 [N] of the same part; selects the speaker among several faces.
         points: Known landmarks of each frame instead of a detector, as `read_landmarks` returns them.
-        all_faces: Do not select a speaker: the share of frames applies to every face, and no warning mentions the
-            other faces.
         every_face: Every face that is visible throughout becomes a clip: look for the faces of a split screen again
             where they are detected in too few frames, and select as speaker only a face that is in enough frames.
         crop: The kind of crop.
@@ -207,20 +221,18 @@ def find_mouths(
         MediaError: The file is not a video, there is no face in it, or `points` have another number of frames.
         ConfigError: The detector has no points for the crop.
     """
-    frames = read_frames_part(part)
-    monitored = frames if monitor is None else monitor.watch(frames)
+    video = part if isinstance(part, FramePasses) else FramePasses(part)
+    monitored = video if monitor is None else monitor.watch(video)
     if points is None:
         model = model or default_model()
-        tracks, count = track_faces(monitored, model, across_cuts=all_faces)
+        tracks, count = track_faces(monitored, model)
         thorough = thorough_model(model) if every_face and _missed_one_of_several(tracks, count) else None
         if thorough is not None:
-            tracks, _ = track_faces(read_frames_part(part.again()), thorough)
+            tracks, _ = track_faces(video, thorough)
     else:
         tracks, count = _stored_tracks(points, sum(1 for _ in monitored))
-    _check_found(tracks, count, part.path)
+    _check_found(tracks, count, video.part.path)
     long_tracks = [track for track in tracks if len(track.frames) >= MIN_FACE_SHARE * count]
-    if all_faces:
-        return [_mouth_track(track, count, crop) for track in long_tracks[:MAX_FACES]]
     speaker = _speaker(long_tracks if every_face and long_tracks else tracks, audio, count)
     others = [track for track in long_tracks if track is not speaker.track]
     same_shot = sum(track.shot == speaker.track.shot for track in tracks)
@@ -231,18 +243,64 @@ def find_mouths(
     ]
 
 
-def follow_mouth(part: MediaPart, audio: np.ndarray | None = None, crop: str = MEAN_FACE) -> MouthTrack:
+def find_mouths_by_shot(part: MediaPart, shots: ShotDetector, crop: str = MEAN_FACE) -> list[ShotMouth]:
+    """First pass for everybody, with no selection of a speaker: the faces of each shot, in order of time.
+
+    A face is included if it is detected in at least `MIN_FACE_SHARE` of the frames that its shot has in the part; at
+    most `MAX_FACES` in each shot.
+
+    Args:
+        part: The video, or a part of it.
+        shots: Has seen the frames before this part, and gets those of this part.
+        crop: The kind of crop.
+
+    Raises:
+        MediaError: The file is not a video, or there is no face in it.
+    """
+    begin = shots.frames
+    tracks, count = track_faces(read_frames_part(part), default_model(), shots)
+    _check_found(tracks, count, part.path)
+    with_faces = {track.shot for track in tracks if len(track.frames) >= MIN_FRAMES}
+    mouths: list[ShotMouth] = []
+    for shot in sorted({track.shot for track in tracks}):
+        for first, end in _stretches(shots.shots[shot], [shots.shots[other] for other in with_faces], begin):
+            cut = [_part_of_track(track, first, end) for track in tracks if track.shot == shot]
+            visible = [track for track in cut if len(track.frames) >= MIN_FACE_SHARE * (end - first)]
+            mouths += [
+                ShotMouth(first, shots.shots[shot], _mouth_track(track, end - first, crop))
+                for track in visible[:MAX_FACES]
+            ]
+    return sorted(mouths, key=lambda mouth: mouth.start)
+
+
+def _stretches(shot: Shot, with_faces: list[Shot], begin: int) -> list[tuple[int, int]]:
+    """Frames (first, end) of a shot after `begin`, counted from there, without shots with faces that interrupt it."""
+    starts, ends = [max(shot.first, begin)], []
+    for other in sorted(with_faces, key=lambda other: other.first):
+        if starts[-1] < other.first and other.last < shot.last:
+            ends.append(other.first)
+            starts.append(other.last + 1)
+    ends.append(shot.last + 1)
+    return [(first - begin, end - begin) for first, end in zip(starts, ends, strict=True) if end - first >= MIN_FRAMES]
+
+
+def _part_of_track(track: Track, first: int, end: int) -> Track:
+    """The track in the frames from `first` to `end`, counted from there."""
+    return Track({index - first: found for index, found in track.frames.items() if first <= index < end})
+
+
+def follow_mouth(video: FramePasses, audio: np.ndarray | None = None, crop: str = MEAN_FACE) -> MouthTrack:
     """Like `find_mouth`, but where the speaker's face is not seen for a second, another face replaces it.
 
     So a face that leaves and returns at another place is one track, and so is the next person after a cut.
 
     Args:
-        part: The video, or a part of it.
+        video: The video, or a part of it.
         audio: int16 [N] of the same part; selects the speaker among several faces.
         crop: The kind of crop.
     """
-    tracks, count = track_faces(read_frames_part(part), default_model())
-    _check_found(tracks, count, part.path)
+    tracks, count = track_faces(video, default_model())
+    _check_found(tracks, count, video.part.path)
     speaker = _speaker(tracks, audio, count)
     detected = _detected(speaker.track, count)
     replacements: list[Track] = []
@@ -314,10 +372,9 @@ def _missed_one_of_several(tracks: list[Track], frames: int) -> bool:
     return len(tracks) > 1 and any(MIN_MISSED_SHARE <= value < MIN_FACE_SHARE for value in share)
 
 
-def crops(part: MediaPart, mouth: MouthTrack) -> Iterator[np.ndarray]:
+def crops(video: FramePasses, mouth: MouthTrack) -> Iterator[np.ndarray]:
     """Second pass: one gray uint8 image per frame, [96, 96], or [88, 88] from nose to chin."""
-    frames = read_frames_part(part)
-    for frame, index in zip(frames, range(len(mouth.detected)), strict=True):
+    for frame, index in zip(video, range(len(mouth.detected)), strict=True):
         report_progress()
         yield mouth.crop(frame, index)
 

@@ -46,7 +46,7 @@ class Track:
 
 
 def track_faces(
-    frames: Iterable[np.ndarray], model: LandmarkModel, across_cuts: bool = False
+    frames: Iterable[np.ndarray], model: LandmarkModel, shots: ShotDetector | None = None
 ) -> tuple[list[Track], int]:
     """Track every face through a video.
 
@@ -57,18 +57,18 @@ def track_faces(
     Args:
         frames: RGB uint8 [H, W, 3].
         model: The face detector.
-        across_cuts: Follow faces beyond cuts: the next person at the same place continues the track.
+        shots: Has seen the frames before these ones; the frame numbers of shots are its own.
 
     Returns:
         The tracks, longest and largest first, and the number of frames.
     """
     ended: list[Track] = []
     tracks: list[Track] = []
-    shots = ShotDetector()
-    count, next_search, shot = 0, 0, 0
+    shots = ShotDetector() if shots is None else shots
+    count, next_search, shot = 0, 0, shots.frames
     for count, frame in enumerate(frames, 1):
         index = count - 1
-        if not across_cuts and (current := shots.shot_of(thumbnail(frame))) != shot:
+        if (current := shots.shot_of(thumbnail(frame))) != shot:
             ended, tracks = _tracks_of_shot(ended + tracks, current)
             next_search, shot = index, current
         active = [track for track in tracks if track.region is not None]

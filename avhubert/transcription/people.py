@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from avhubert.config.command_defaults import BUILTIN_MODEL
 from avhubert.config.input_preparation import MEAN_FACE
 from avhubert.constants import FRAME_RATE
 from avhubert.data.media import AUTOMATIC, MediaPart, StreamChoice
+from avhubert.data.shots import Shot, ShotDetector
 from avhubert.errors import ConfigError, MediaError
 from avhubert.transcription.modality import AUTO, OFF
 from avhubert.transcription.pipeline import Transcription
@@ -27,15 +29,17 @@ if TYPE_CHECKING:
 
 PIECE_SECONDS = 15  # faces are tracked within a piece; tracks of neighbouring pieces are linked by their positions
 MIN_OVERLAP = 0.3  # intersection over union of two face boxes of the same person
+SURROUNDINGS = 1.5  # times a face's box; the part of the frames that is compared across a cut
 MIN_SPEECH_FRAMES = 10  # shorter lip movements are not decoded: landmarks move as much when a track starts
 
 
 @dataclass(frozen=True)
 class TrackPiece:
-    """The track of a face from frame `start` of the video on."""
+    """The track of a face in one shot, from frame `start` of the video on."""
 
     start: int
     track: MouthTrack
+    shot: Shot
 
     @property
     def end(self) -> int:
@@ -72,8 +76,8 @@ class Person:
                 break
             stop = min(piece.end, begin + max_frames)
             parts.append(_cut_track(piece.track, end - piece.start, stop - piece.start))
-            end = stop
-        return TrackPiece(begin, _concatenate_tracks(parts)) if parts else None
+            end, shot = stop, piece.shot
+        return TrackPiece(begin, _concatenate_tracks(parts), shot) if parts else None
 
 
 def find_people(
@@ -84,8 +88,9 @@ def find_people(
 ) -> list[Person]:
     """All people in a video, from left to right.
 
-    A person is a face that stays at one position or returns to it. In each piece of 15 s, only faces that are visible
-    in 80 % of the frames count.
+    A person is a face that stays at one position or returns to it. After a cut, a face is another person, unless the
+    frames show the same around it as when a person was seen last: the camera returns to the person. In each shot, and
+    in each piece of 15 s of a long one, only faces that are visible in 80 % of the frames count.
 
     Args:
         file: The video.
@@ -96,18 +101,24 @@ def find_people(
     Raises:
         MediaError: `file` is not a video, or shows no face.
     """
-    from avhubert.prepare.mouth import find_mouths
+    from avhubert.data.video import probe
+    from avhubert.prepare.mouth import find_mouths_by_shot
 
+    media = probe(file, streams)
+    size = np.array([media.width, media.height] * 2)
     people: list[Person] = []
+    shots = ShotDetector()
     begin = 0.0
     while begin == 0 or not video_ended(file, begin, streams):
         try:
-            tracks = find_mouths(MediaPart(file, begin, begin + PIECE_SECONDS, streams), all_faces=True, crop=crop)
+            mouths = find_mouths_by_shot(MediaPart(file, begin, begin + PIECE_SECONDS, streams), shots, crop)
         except MediaError:
             if video_ended(file, 0.0, streams):
                 raise
-            tracks = []
-        _link(people, [TrackPiece(round(begin * FRAME_RATE), track) for track in tracks])
+            mouths = []
+        first = round(begin * FRAME_RATE)
+        for start, group in itertools.groupby(mouths, key=lambda mouth: mouth.start):
+            _link(people, [TrackPiece(first + start, mouth.track, mouth.shot) for mouth in group], size)
         begin += PIECE_SECONDS
         if on_progress is not None:
             on_progress(begin)
@@ -116,16 +127,33 @@ def find_people(
     return sorted(people, key=lambda person: person.middle)
 
 
-def _link(people: list[Person], pieces: list[TrackPiece]) -> None:
-    """Adds each piece to the person whose face was at the same position, or as a new person."""
+def _link(people: list[Person], pieces: list[TrackPiece], size: np.ndarray) -> None:
+    """Adds each piece to the person whose face was at the same position, or as a new person.
+
+    Args:
+        people: The people so far.
+        pieces: Pieces that begin at the same frame.
+        size: Width, height, width and height of the frames.
+    """
     unmatched = list(people)
     for piece in pieces:
-        nearest = max(unmatched, key=lambda person: _overlap(person, piece.track), default=None)
+        candidates = [person for person in unmatched if _can_be(person, piece, size)]
+        nearest = max(candidates, key=lambda person: _overlap(person, piece.track), default=None)
         if nearest is None or _overlap(nearest, piece.track) < MIN_OVERLAP:
             people.append(Person([piece]))
         else:
             nearest.pieces.append(piece)
             unmatched.remove(nearest)
+
+
+def _can_be(person: Person, piece: TrackPiece, size: np.ndarray) -> bool:
+    """Whether no cut is between a piece and the last one of a person, or the face is the same after the cut."""
+    last = person.pieces[-1]
+    if last.shot is piece.shot:
+        return True
+    box = last.track.box[-1]
+    middle, half = (box[:2] + box[2:]) / 2, SURROUNDINGS * (box[2:] - box[:2]) / 2
+    return last.shot.is_continued(piece.shot, np.concatenate([middle - half, middle + half]) / size)
 
 
 def transcribe_people(

@@ -155,11 +155,12 @@ class Reader:
             return None
 
     def _read_mouth(self, begin: float, end: float, samples: np.ndarray | None) -> tuple[MouthTrack, np.ndarray]:
+        from avhubert.prepare.frame_passes import FramePasses
         from avhubert.prepare.mouth import crops, follow_mouth
 
-        part = self.part(begin, end)
-        track = follow_mouth(part, samples, self.preparation.crop)
-        return track, np.stack(list(crops(part.again(), track)))
+        video = FramePasses(self.part(begin, end))
+        track = follow_mouth(video, samples, self.preparation.crop)
+        return track, np.stack(list(crops(video, track)))
 
     def _video_continues(self, seconds: float) -> bool:
         return self.use_video and not video_ended(self.file, seconds, self.streams)

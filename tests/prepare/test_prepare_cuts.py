@@ -42,8 +42,6 @@ def test_a_clip_with_two_people_one_after_the_other_is_refused(
     assert result.rejection.kind == "a cut between shots with faces"
     tracks, _ = track_faces(np.concatenate(people), default_model())
     assert sorted((track.shot, min(track.frames), max(track.frames)) for track in tracks) == [(0, 0, 19), (20, 20, 39)]
-    joined, _ = track_faces(np.concatenate(people), default_model(), across_cuts=True)
-    assert len(joined) == 1
 
 
 def test_a_short_slide_after_a_face_is_no_second_shot_of_faces(

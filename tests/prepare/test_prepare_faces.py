@@ -114,7 +114,7 @@ def test_the_speaker_is_selected_among_faces_that_are_visible_throughout(
     monkeypatch.setattr("avhubert.prepare.mouth.thorough_model", lambda model: None)
     late = {"left": 15}
 
-    def track_late(frames, model, across_cuts=False):
+    def track_late(frames, model):
         tracks, count = track_faces(frames, model)
         for track in tracks:
             centre = np.mean([(landmarks.box[0] + landmarks.box[2]) / 2 for landmarks in track.frames.values()])

@@ -125,3 +125,37 @@ def test_refusals(
     save_model(model, recognizer, recognizer.tokenizer.serialized)
     assert main(["transcribe", str(silence), "--model", str(model), "--people"]) == 1
     assert "has no video track, so no person is seen; leave --people out" in capsys.readouterr().err
+
+
+def test_a_cut_ends_a_person_unless_the_same_face_returns(
+    dialogue: tuple[Path, list[tuple[float, float]]], tmp_path: Path
+) -> None:
+    """One person, cut, another one in the same place, cut, the first one again."""
+    frames = np.stack(list(read_frames(dialogue[0])))[:40]
+    first, second = frames[:, :, :224], frames[:, :, 224:]
+    path = tmp_path / "cuts.mp4"
+    write_video(path, np.concatenate([first, second, first[::-1], second[:30]]))
+    people = find_people(path)
+    assert sorted([(piece.start, piece.end) for piece in person.pieces] for person in people) == [
+        [(0, 40), (80, 120)],
+        [(40, 80), (120, 150)],
+    ]
+    part = people[0].visible(0, 1500)
+    assert part is not None
+    assert part.end - part.start == 40
+
+
+def test_a_person_goes_on_where_another_part_of_the_frame_changes(
+    dialogue: tuple[Path, list[tuple[float, float]]], tmp_path: Path
+) -> None:
+    """In a video conference, somebody's video is switched off; then another one is shown for half a second."""
+    frames = np.stack(list(read_frames(dialogue[0])))[:40]
+    off = frames.copy()
+    off[:, :, 224:] = 250
+    mirrored = frames[:12, :, ::-1]
+    path = tmp_path / "off.mp4"
+    write_video(path, np.concatenate([frames, off, mirrored, off]))
+    people = find_people(path)
+    left = max(people, key=lambda person: person.seconds)
+    assert [(piece.start, piece.end) for piece in left.pieces] == [(0, 40), (40, 80), (92, 132)]
+    assert sum(len(person.pieces) for person in people) == 3 + 1 + 2  # the right one, and both mirrored
