@@ -8,7 +8,7 @@ LOCKED := $(PIP) install -q --require-hashes --no-deps --use-pep517 -r requireme
 TORCH := $(PIP) install -q -c constraints.txt torch
 PACKAGE := $(PIP) install -q --no-deps --no-build-isolation -e .
 
-.PHONY: demo quick test test-slow torture check docs setup matrix lock licences clean
+.PHONY: demo quick test test-slow bench torture check docs setup matrix lock licences clean
 .DELETE_ON_ERROR:
 
 # DEMO="--size smoke --out runs/smoke" gives other arguments to `avhubert demo`
@@ -30,6 +30,12 @@ test: .venv/.dev
 # the long ones: CI runs them
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# speed against the published behaviour, for the results page: under 25 minutes on 2 idle cores; ONLY="forward search"
+# measures these two
+bench: .venv/.bench
+	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only $(ONLY)) --record
+	$(BIN)/python docs/generate.py
 
 # the campaign of faults in full: hours; PART=kills runs one part, CASES=20 fewer cases; interrupted, it goes on
 torture: .venv/.dev
@@ -62,6 +68,11 @@ setup: .venv/.dev
 	$(LOCKED)/dev.txt
 	@# KenLM is compiled from C++; without it, tests of n-grams are skipped
 	-$(LOCKED)/lm.txt
+	touch $@
+
+# and what the baseline of the measurements needs
+.venv/.bench: $(INPUTS) .venv/.dev
+	$(LOCKED)/bench.txt
 	touch $@
 
 # and what the documentation site needs

@@ -29,6 +29,7 @@ EXTRAS = {
     "dev": ("prepare", "synth", "dev"),
     "docs": ("docs",),
     "lm": ("lm",),
+    "bench": ("bench",),
 }
 OF_PYTORCH = re.compile(r"(torch|triton|nvidia-|cuda-)")
 HEADER = "# Made by `make lock`; do not edit.\n"

@@ -80,7 +80,7 @@ def versions(path: Path, python: str, system: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("name", ["run", "dev", "docs", "lm"])
+@pytest.mark.parametrize("name", ["run", "dev", "docs", "lm", "bench"])
 def test_every_requirement_is_pinned_on_every_python(name: str, system: str) -> None:
     extras = script("lock").EXTRAS[name]
     for python in PYTHONS:
@@ -96,7 +96,7 @@ def test_every_requirement_is_pinned_on_every_python(name: str, system: str) -> 
             assert requirement.specifier.contains(locked.get(package, "0")), f"{requirement}: run `make lock`"
 
 
-@pytest.mark.parametrize("name", ["run", "dev", "docs", "lm"])
+@pytest.mark.parametrize("name", ["run", "dev", "docs", "lm", "bench"])
 def test_every_pinned_file_has_a_hash(name: str) -> None:
     without = [name for name, _, _, hashes in pins(LOCKS / f"{name}.txt") if not hashes]
     assert not without

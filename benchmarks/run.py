@@ -1,0 +1,178 @@
+"""Measures the claims about speed against the published behaviour: `make bench`.
+
+    python benchmarks/run.py [--only forward] [--smoke] [--record] [--seconds 20] [--threads 2]
+
+Every `bench_*.py` with a `CLAIM` is one table. The measurements of each round are written to runs/bench/CLAIM.json.
+With `--record` the tables go to docs/results.json, and `python docs/generate.py` makes the results page of them.
+`--smoke` runs everything with small sizes, once: it shows that the measurements work and says nothing about speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from measure import ROOT, Case, Claim, machine, measure, result
+from record import Cell, record
+
+FOLDER = Path(__file__).resolve().parent
+COLUMNS = ["work", "form", "time", "times as fast", "CPU time", "peak memory, GB", "largest difference", "goal"]
+CURVE_COLUMNS = ["work", "size", "time, s", "CPU time, s", "peak memory, GB"]
+PICTURE = ROOT / "docs" / "pictures" / "growth.png"
+GROUP = "Speed against the published system"
+
+
+def claims() -> dict[str, str]:
+    """Id of every claim, and its module."""
+    scripts = [path for path in sorted(FOLDER.glob("bench_*.py")) if "\nCLAIM = " in path.read_text(encoding="utf-8")]
+    return {path.stem.removeprefix("bench_"): path.stem for path in scripts}
+
+
+def run_case(module: str, case: Case, given: argparse.Namespace) -> dict[str, Any]:
+    """Measure a case and print it."""
+    started = time.perf_counter()
+    samples = measure(module, case, given.smoke, given.threads, given.seconds)
+    floors = {} if case.floor is None else case.floor(given.smoke)
+    found = result(case, samples, floors)
+    found["took"] = time.perf_counter() - started
+    print(f"{case.title} ({found['took']:.0f} s)", flush=True)
+    for name, row in found["forms"].items():
+        scale = 1000 if case.unit == "ms" else 1
+        compared = "" if row["difference"] is None else f", differs by {row['difference']:.1e}"
+        times = "" if row["times"] is None else f"{row['times']:.2f} × [{row['low']:.2f}, {row['high']:.2f}]"
+        print(
+            f"  {name:<24} {row['seconds'] * scale:8.3f} {case.unit} {times:>24}  "
+            f"CPU {row['cpu_seconds'] * scale:8.3f} {case.unit}  {row['peak'] / 1e9:5.2f} GB{compared}",
+            flush=True,
+        )
+    for name, why in found["missing"].items():
+        print(f"  {name:<24} not measured: {why}", flush=True)
+    for name, seconds in found["floors"].items():
+        print(f"  floor, {name:<17} {seconds * (1000 if case.unit == 'ms' else 1):8.3f} {case.unit}", flush=True)
+    return found
+
+
+def rows(found: dict[str, Any]) -> list[list[Cell]]:
+    """The rows of a case in the table: one for each form, and the floors."""
+    unit, scale = found["unit"], 1000 if found["unit"] == "ms" else 1
+
+    def duration(seconds: float) -> str:
+        return f"{seconds * scale:.3g} {unit}"
+
+    table: list[list[Cell]] = []
+    for number, (name, row) in enumerate(found["forms"].items()):
+        times: Cell = None
+        if number and row["times"] is not None:
+            times = {"value": round(row["times"], 2), "low": round(row["low"], 2), "high": round(row["high"], 2)}
+        difference = None if row["difference"] is None else f"{row['difference']:.0e}"
+        table.append(
+            [
+                "" if number else found["title"], name, duration(row["seconds"]), times, duration(row["cpu_seconds"]),
+                round(row["peak"] / 1e9, 2), difference, None if number else found["goal"],
+            ]
+        )  # fmt: skip
+    if found["before"] is not None:
+        table.insert(1, ["", "the published system itself, earlier", duration(found["before"]), *[None] * 5])
+    table += [["", f"floor, {name}", duration(value), *[None] * 5] for name, value in found["floors"].items()]
+    table += [["", f"{name}: not measured, {why}", *[None] * 6] for name, why in found["missing"].items()]
+    return table
+
+
+def curve_rows(found: dict[str, Any]) -> list[list[Cell]]:
+    """The rows of a growth curve: one for each size."""
+    return [
+        ["" if number else found["title"], name, *(round(row[key], 2) for key in ("seconds", "cpu_seconds")),
+         round(row["peak"] / 1e9, 2)]
+        for number, (name, row) in enumerate(found["forms"].items())
+    ]  # fmt: skip
+
+
+def draw(cases: Sequence[dict[str, Any]]) -> None:
+    """All growth curves in one picture: time above, memory below, both relative to the smallest size."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, len(cases), figsize=(3.6 * len(cases), 5), squeeze=False)
+    for column, case in zip(axes.T, cases, strict=True):
+        sizes = [row["size"] for row in case["forms"].values()]
+        times = [row["cpu_seconds"] for row in case["forms"].values()]
+        column[0].loglog(sizes, times, "o-", label="CPU time")
+        column[0].loglog(sizes, [times[-1] * size / sizes[-1] for size in sizes], ":", label="proportional")
+        column[0].set(title=case["title"], ylabel="seconds")
+        column[0].legend()
+        column[1].semilogx(sizes, [row["peak"] / 1e9 for row in case["forms"].values()], "o-")
+        column[1].set(ylabel="peak memory, GB", ylim=(0, None))
+    figure.tight_layout()
+    figure.savefig(PICTURE, dpi=90)
+
+
+def run_claim(name: str, module: str, given: argparse.Namespace) -> str | None:
+    """Measure a claim, write its measurements; returns what failed."""
+    claim: Claim = importlib.import_module(module).CLAIM
+    print(f"== {claim.title}: {machine(given.threads)}", flush=True)
+    before = machine(given.threads)
+    found, failures = [], []
+    for case in claim.cases:
+        try:
+            found.append(run_case(module, case, given))
+        except RuntimeError as error:
+            failures.append(str(error))
+            print(f"FAILED: {error}", flush=True)
+    loads = [re.search(r"load ([\d.]+)", line) for line in (before, machine(given.threads))]
+    load = " to ".join(match[1] for match in loads if match is not None)
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / f"{name}.json"
+    data = {"claim": name, "title": claim.title, "machine": before, "load": load, "smoke": given.smoke, "cases": found}
+    path.write_text(json.dumps(data, indent=1), encoding="utf-8", newline="\n")
+    if claim.curve and not given.smoke and found:
+        draw(found)
+    if given.record and found:
+        table = curve_rows if claim.curve else rows
+        record(
+            f"speed-{name}", [row for case in found for row in table(case)], group=GROUP,
+            columns=CURVE_COLUMNS if claim.curve else COLUMNS,
+            title=claim.title, command=f"make bench ONLY={name}", hardware=before,
+            interval=None if claim.curve else "at least 90 %, order statistics of the rounds' ratios",
+            note=f"{claim.note} Load of the machine during the measurement: {load}.".strip(),
+        )  # fmt: skip
+    return "; ".join(failures) or None
+
+
+def main() -> None:
+    """Measure the claims that are asked for."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--only", nargs="*", default=[], metavar="CLAIM", help=f"of: {', '.join(claims())}")
+    options.add_argument("--smoke", action="store_true", help="a dry run with small sizes")
+    options.add_argument("--record", action="store_true", help="write the tables into docs/results.json")
+    options.add_argument("--seconds", type=float, help="of repetitions for each case; default: the case's own")
+    options.add_argument("--threads", type=int, default=_cores(), help="of each process; default: all cores")
+    options.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="folder of the measurements")
+    given = options.parse_args()
+    if given.smoke and given.record:
+        options.error("--smoke measures nothing that could be recorded")
+    unknown = [name for name in given.only if name not in claims()]
+    if unknown:
+        options.error(f"unknown claim '{unknown[0]}'; choose of: {', '.join(claims())}")
+    started = time.perf_counter()
+    failures = [run_claim(name, module, given) for name, module in claims().items() if name in (given.only or claims())]
+    print(f"{time.perf_counter() - started:.0f} s; measurements in {given.out}")
+    if any(failures):
+        sys.exit("\n".join(failure for failure in failures if failure))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main()
