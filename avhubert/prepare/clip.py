@@ -32,6 +32,7 @@ from avhubert.prepare.rejection import (
     NO_AUDIO,
     NO_VIDEO,
     TOO_LONG,
+    CutError,
     FrameMonitor,
     check_audio,
     check_lengths,
@@ -98,7 +99,10 @@ def prepare_clip(
         return replace(result, fingerprint=fingerprint + _one_stream(modality, result))
     except MediaError as error:
         return ClipResult(
-            clip.id, Rejection.from_error(clip.id, error, clip.path), fingerprint=fingerprint + _one_stream(modality)
+            clip.id,
+            Rejection.from_error(clip.id, error, clip.path),
+            fingerprint=fingerprint + _one_stream(modality),
+            cut=(error.frame, error.frames) if isinstance(error, CutError) else None,
         )
     except MemoryError:
         raise  # the executor replaces the process

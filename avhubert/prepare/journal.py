@@ -62,11 +62,13 @@ def _to_json(result: ClipResult) -> dict[str, Any]:
         "source": result.fingerprint,
         "others": result.other_face_shares,
         "largest_step": result.largest_step,
+        **({"cut": result.cut} if result.cut else {}),
     }
 
 
 def _from_json(entry: dict[str, Any]) -> ClipResult:
     reason = entry["reason"]
+    cut = entry.get("cut")
     # entries without a kind are of an earlier version: its reasons began with the kind
     kind = entry.get("kind") or reason.split(" (", 1)[0].split(": ", 1)[0]
     return ClipResult(
@@ -79,4 +81,5 @@ def _from_json(entry: dict[str, Any]) -> ClipResult:
         fingerprint=entry["source"],
         other_face_shares=tuple(entry.get("others", ())),
         largest_step=entry.get("largest_step", 0.0),
+        cut=(cut[0], cut[1]) if cut else None,
     )

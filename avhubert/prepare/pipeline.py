@@ -27,6 +27,7 @@ from avhubert.prepare.directories import write_directories
 from avhubert.prepare.executors.registry import EXECUTORS
 from avhubert.prepare.journal import open_journal, read_journals
 from avhubert.prepare.log import append_error, rejection_of
+from avhubert.prepare.parts import divide_at_cuts, is_divided
 from avhubert.prepare.records import ClipResult, PreparedClip, Summary
 from avhubert.prepare.rejection import MAX_FACES, NO_AUDIO, NO_FACE, NO_VIDEO
 from avhubert.prepare.report import count_kinds, try_report, write_rejected
@@ -128,11 +129,12 @@ def prepare(
     valid_ids = read_valid_ids(valid_list, listing) if valid_list else None
     dst = _output_folder(dst, src)
     with _lock_shard(dst, shard):
-        _prepare_clips(listing.clips[shard[0] :: shard[1]], dst, shard, clip_settings)
+        _prepare_with_parts(listing, dst, shard, clip_settings)
     output_settings = _OutputSettings(
         corpus, Path(src), seed, vocab_size, max_rejected, valid_ids, modality, split, crop
     )
-    return _write_outputs(listing, read_journals(dst, listing.clips), dst, output_settings)
+    listing, divided = _with_parts(listing, dst)
+    return _write_outputs(listing, read_journals(dst, listing.clips), dst, output_settings, divided)
 
 
 def _output_folder(dst: str | Path, src: str | Path) -> Path:
@@ -150,6 +152,30 @@ def _lock_shard(dst: Path, shard: tuple[int, int]) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with lock_directory(folder):
         yield
+
+
+def _prepare_with_parts(listing: Listing, dst: Path, shard: tuple[int, int], settings: _ClipSettings) -> None:
+    """Prepare the clips of a shard, then the parts of those that are divided at cuts, until none is."""
+    taken = {clip.id for clip in listing.clips}
+    clips = listing.clips[shard[0] :: shard[1]]
+    while True:
+        _prepare_clips(clips, dst, shard, settings)
+        division = divide_at_cuts(clips, read_journals(dst, clips), taken)
+        if not division.divided:
+            return
+        clips = division.clips
+
+
+def _with_parts(listing: Listing, dst: Path) -> tuple[Listing, int]:
+    """The listing with the parts of divided clips instead of these, and how many clips were divided."""
+    taken = {clip.id for clip in listing.clips}
+    total = 0
+    while True:
+        division = divide_at_cuts(listing.clips, read_journals(dst, listing.clips), taken)
+        if not division.divided:
+            return listing, total
+        listing = Listing(division.clips, [*listing.rejections, *division.rejections])
+        total += division.divided
 
 
 def _prepare_clips(clips: Sequence[SourceClip], dst: Path, shard: tuple[int, int], settings: _ClipSettings) -> None:
@@ -199,7 +225,11 @@ def _failed(clip: SourceClip, failure: Failure, settings: _ClipSettings) -> Clip
 
 
 def _is_finished(clip: SourceClip, result: ClipResult | None, dst: Path, settings: _ClipSettings) -> bool:
-    """Whether the clip is usable, its inputs are unchanged, and its files exist."""
+    """Whether the clip is usable or divided, its inputs are unchanged, and its files exist."""
+    if result is not None and is_divided(clip, result):
+        return is_current(
+            replace(result, rejection=None), clip, settings.landmarks, settings.streams, settings.modality
+        )
     if result is None or not is_current(result, clip, settings.landmarks, settings.streams, settings.modality):
         return False
     names = face_ids(clip.id, 1 + len(result.other_face_shares))
@@ -209,7 +239,7 @@ def _is_finished(clip: SourceClip, result: ClipResult | None, dst: Path, setting
 
 
 def _write_outputs(
-    listing: Listing, results: Mapping[str, ClipResult], dst: Path, settings: _OutputSettings
+    listing: Listing, results: Mapping[str, ClipResult], dst: Path, settings: _OutputSettings, divided: int
 ) -> Summary:
     """Write rejected.tsv, the data directories and the report; nothing while clips of other shards are missing."""
     rejections = {rejection.id: rejection for rejection in listing.rejections}
@@ -241,6 +271,8 @@ def _write_outputs(
     sources = {clip.id: clip for clip in listing.clips}
     if others := sum(not rejection.is_input for rejection in rejections.values()):
         notes.append(f"{others} files and folders are no videos; rejected.tsv names each with its reason")
+    if divided:
+        notes.append(f"{divided} videos without a transcript were divided at cuts between shots with faces")
     notes += try_report(dst, settings.corpus, clips, list(rejections.values()), sources)
     if too_many is not None:
         raise too_many

@@ -25,6 +25,7 @@ class ClipResult:
         other_face_shares: `face_share` of each other face that became a clip.
         traceback: Of an unexpected error, for the log; '' if there was none.
         largest_step: How far the crop moves between two frames at most, in pixels of the crop.
+        cut: Of a clip that is rejected because of a cut: the first frame after the cut, and the number of frames.
     """
 
     id: str
@@ -37,6 +38,7 @@ class ClipResult:
     other_face_shares: tuple[float, ...] = ()
     traceback: str = ""
     largest_step: float = 0.0
+    cut: tuple[int, int] | None = None
 
     @property
     def length(self) -> int:

@@ -38,6 +38,21 @@ GRID = 32  # changes are recorded in cells, so many in each direction of the fra
 STEP = 4  # only every fourth pixel of every fourth row is read
 
 
+class CutError(MediaError):
+    """There are faces before and after a cut.
+
+    Attributes:
+        frame: First frame of the second shot with faces.
+        frames: Number of frames of the clip.
+    """
+
+    def __init__(self, frame: int, frames: int) -> None:
+        kind = "a cut between shots with faces"
+        super().__init__(f"{kind} (at {frame / FRAME_RATE:.2f} s; cut the video there)", kind=kind)
+        self.frame = frame
+        self.frames = frames
+
+
 @dataclass
 class FrameMonitor:
     """Counts the frames of a video and black ones, records where frames change; stops a video after `max_frames`."""
@@ -160,7 +175,7 @@ def check_video(
     if problem := monitor.problem(boxes):
         raise problem
     if cut is not None:
-        raise _rejected("a cut between shots with faces", f"at {cut / FRAME_RATE:.2f} s; cut the video there")
+        raise CutError(cut, monitor.frames)
     if face_share < MIN_FACE_SHARE:
         raise _rejected("face in too few frames", f"{100 * face_share:.0f} %")
     if longest_gap > MAX_GAP_FRAMES:

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avhubert.constants import SPLITS
 from avhubert.corpora.sources import SourceClip
 from avhubert.corpora.synthetic.writer import make_corpus
-from avhubert.data.video import read_frames, write_video
+from avhubert.data.manifest import read_manifest
+from avhubert.data.video import read_frames, read_gray, write_video
 from avhubert.prepare.clip import prepare_clip
 from avhubert.prepare.detectors.selection import default_model
 from avhubert.prepare.geometry import MEAN_FACE, crop_steps, stabilise
 from avhubert.prepare.journal import open_journal, read_journals
+from avhubert.prepare.pipeline import prepare
 from avhubert.prepare.records import ClipResult
 from avhubert.prepare.tracking import track_faces
 
@@ -42,6 +45,45 @@ def test_a_clip_with_two_people_one_after_the_other_is_refused(
     assert result.rejection.kind == "a cut between shots with faces"
     tracks, _ = track_faces(np.concatenate(people), default_model())
     assert sorted((track.shot, min(track.frames), max(track.frames)) for track in tracks) == [(0, 0, 19), (20, 20, 39)]
+
+
+def write(path: Path, *frames: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    video = np.concatenate(frames)
+    rng = np.random.default_rng(0)
+    write_video(path, video, audio=rng.integers(-900, 900, 640 * len(video), np.int16))
+
+
+def test_a_video_without_transcript_is_divided_at_cuts(people: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    first, second = (np.concatenate([frames, frames[::-1]]) for frames in people)
+    write(tmp_path / "src" / "three.mp4", first, second, first)
+    write(tmp_path / "src" / "three_001.mp4", first)
+    write(tmp_path / "src" / "late.mp4", first[:12], second)
+    summary = prepare("folder", tmp_path / "src", tmp_path / "dst", workers=1)
+    assert "3 videos without a transcript were divided at cuts between shots with faces" in summary.notes
+    clips = {clip.id: clip for split in SPLITS for clip in read_manifest(tmp_path / "dst" / f"{split}.tsv")}
+    lengths = {name: (clip.video_frames, clip.audio_samples) for name, clip in clips.items()}
+    parts = ("late_001", "three_000", "three_001", "three_001__000", "three_001__001")
+    assert lengths == dict.fromkeys(parts, (40, 40 * 640))
+    mouths = {name: read_gray(tmp_path / "dst" / clips[name].video).astype(float) for name in parts}
+    same = np.abs(mouths["three_001__000"] - mouths["late_001"]).mean()  # both are of the second person
+    assert 4 * same < np.abs(mouths["three_001__000"] - mouths["three_001__001"]).mean()
+    rejected = (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8")
+    assert rejected == "late_000\ta part beside a cut is too short (0.48 s)\n"
+    journal = tmp_path / "dst" / "journal" / "0-of-1.jsonl"
+    before = journal.read_bytes()
+    assert prepare("folder", tmp_path / "src", tmp_path / "dst", workers=1).notes == summary.notes
+    assert journal.read_bytes() == before  # nothing is prepared again
+
+
+def test_a_video_with_a_transcript_is_not_divided(people: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    first, second = (np.concatenate([frames, frames[::-1]]) for frames in people)
+    for name, frames in (("one", [first]), ("other", [second]), ("joined", [first, second])):
+        write(tmp_path / "src" / f"{name}.mp4", *frames)
+        (tmp_path / "src" / f"{name}.txt").write_text("a word\n", encoding="utf-8")
+    prepare("folder", tmp_path / "src", tmp_path / "dst", workers=1, max_rejected=1.0)
+    rejected = (tmp_path / "dst" / "rejected.tsv").read_text(encoding="utf-8")
+    assert rejected == "joined\ta cut between shots with faces (at 1.60 s; cut the video there)\n"
 
 
 def test_a_short_slide_after_a_face_is_no_second_shot_of_faces(
