@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avhubert.checkpoints.load import load
     from avhubert.errors import AvhubertError, CheckpointError, ConfigError, DataError, MediaError
     from avhubert.features.extract import extract_features
+    from avhubert.live.recognizer import LiveRecognizer
     from avhubert.model.encoder import AVHubert
     from avhubert.model.recognizer import Recognizer
     from avhubert.transcription.people import transcribe_people
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AVHubert": "avhubert.model.encoder",
+    "LiveRecognizer": "avhubert.live.recognizer",
     "Recognizer": "avhubert.model.recognizer",
     "extract_features": "avhubert.features.extract",
     "load": "avhubert.checkpoints.load",
@@ -43,6 +45,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "LiveRecognizer",
     "MediaError",
     "Recognizer",
     "extract_features",

@@ -21,8 +21,8 @@ LIGHT_MODULES = {"serve.limits"}  # defaults of options that belong to another p
 # what the common modules may use from outside
 LIGHT = {"numpy", "omegaconf", "hydra", "yaml", "matplotlib", "rich", "charset_normalizer"}
 # string other packages together; only these may import them
-PIPELINES = {"transcription", "recipes", "serve", "tools", "cli"}
-WHO_MAY_USE_PIPELINES = {"cli", "serve", "recipes", "__init__", "__main__"}
+PIPELINES = {"transcription", "live", "recipes", "serve", "tools", "cli"}
+WHO_MAY_USE_PIPELINES = {"cli", "live", "serve", "recipes", "__init__", "__main__"}
 
 # package → packages it may import, besides COMMON and itself
 ALLOWED: dict[str, set[str]] = {

@@ -33,7 +33,7 @@ def active_speaker(tracks: list[Track], audio: np.ndarray, frames: int) -> Activ
     correlations: of the lip gap with the level of each of two frequency bands, and of the gap's change with the level
     of the upper band one frame later. Changes slower than a second are removed from gap and levels.
     """
-    levels = _levels(audio, frames)
+    levels = band_levels(audio, frames)
     candidates = [track for track in tracks if 2 * len(track.frames) >= len(tracks[0].frames)]
     scores = [_score(track, levels) for track in candidates]
     best = int(np.argmax(scores))
@@ -42,7 +42,7 @@ def active_speaker(tracks: list[Track], audio: np.ndarray, frames: int) -> Activ
     return ActiveSpeaker(tracks[0], False)
 
 
-def _levels(audio: np.ndarray, frames: int) -> np.ndarray:
+def band_levels(audio: np.ndarray, frames: int) -> np.ndarray:
     """Level of each band in dB per video frame, [2, frames]."""
     length = frames * SAMPLES_PER_FRAME
     samples = np.pad(audio[:length].astype(np.float64), (0, max(0, length - len(audio))))
@@ -60,11 +60,15 @@ def _score(track: Track, levels: np.ndarray) -> float:
     if len(index) < TREND_WINDOW // 2:
         return 0.0
     first, last = int(index[0]), int(index[-1]) + 1
-    levels = levels[:, first:last]
-    if levels.std(axis=1).max() < LEAST_SPREAD:
-        return 0.0
     height = max(float(np.median([track.frames[i].box[3] - track.frames[i].box[1] for i in index])), 1.0)
     gap = interpolate(index - first, np.array([track.frames[i].lip_gap for i in index]), last - first) / height
+    return match(gap, levels[:, first:last])
+
+
+def match(gap: np.ndarray, levels: np.ndarray) -> float:
+    """How well the opening of a mouth in face heights, [T], matches the levels [2, T]: −1…1, near 0 for a still one."""
+    if len(gap) < TREND_WINDOW // 2 or levels.std(axis=1).max() < LEAST_SPREAD:
+        return 0.0
     opening = _without_trend(gap)
     lower, upper = (_without_trend(level) for level in levels)
     correlations = (

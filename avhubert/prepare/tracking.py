@@ -62,28 +62,62 @@ def track_faces(
     Returns:
         The tracks, longest and largest first, and the number of frames.
     """
-    ended: list[Track] = []
-    tracks: list[Track] = []
-    shots = ShotDetector() if shots is None else shots
-    count, next_search, shot = 0, 0, shots.frames
-    for count, frame in enumerate(frames, 1):
-        index = count - 1
-        if (current := shots.shot_of(thumbnail(frame))) != shot:
-            ended, tracks = _tracks_of_shot(ended + tracks, current)
-            next_search, shot = index, current
-        active = [track for track in tracks if track.region is not None]
+    tracker = FaceTracker(model, shots)
+    for frame in frames:
+        tracker.update(frame)
+    tracks = [track for track in tracker.ended + tracker.tracks if track.frames]
+    return sorted(tracks, key=lambda track: -track.size), tracker.count
+
+
+class FaceTracker:
+    """Tracks the faces of a video frame by frame; see `track_faces`.
+
+    Attributes:
+        tracks: The tracks of this shot.
+        ended: The tracks of earlier shots.
+        count: Number of frames so far.
+        shot: First frame of this shot, as the shot detector counts.
+    """
+
+    def __init__(self, model: LandmarkModel, shots: ShotDetector | None = None) -> None:
+        self.tracks: list[Track] = []
+        self.ended: list[Track] = []
+        self.count = 0
+        self._model = model
+        self._shots = ShotDetector() if shots is None else shots
+        self.shot = self._shots.frames
+        self._next_search = 0
+
+    def update(self, frame: np.ndarray) -> None:
+        """Follow the faces into the next frame, RGB uint8 [H, W, 3]."""
+        model, index = self._model, self.count
+        self.count += 1
+        if (current := self._shots.shot_of(thumbnail(frame))) != self.shot:
+            self.ended, self.tracks = _tracks_of_shot(self.ended + self.tracks, current)
+            self._next_search, self.shot = index, current
+        active = [track for track in self.tracks if track.region is not None]
         if not active or index % model.detect_every == 0:
-            active += _assign(model.detect(frame), tracks, shot)
+            active += _assign(model.detect(frame), self.tracks, self.shot)
         for track in active:
             _update(track, frame, index, model)
         if (
-            index >= next_search
+            index >= self._next_search
             and not any(index in track.frames for track in active)
-            and not _search(frame, index, model, tracks, shot)
+            and not _search(frame, index, model, self.tracks, self.shot)
         ):
-            next_search = index + SEARCH_EVERY
-    tracks = [track for track in ended + tracks if track.frames]
-    return sorted(tracks, key=lambda track: -track.size), count
+            self._next_search = index + SEARCH_EVERY
+
+    def skip(self) -> None:
+        """Pass over a frame that is missing or not read."""
+        self.count += 1
+
+    def forget(self, before: int) -> None:
+        """Forget the landmarks of the frames before a frame, and the tracks that have none after it."""
+        for track in self.ended + self.tracks:
+            for index in [index for index in track.frames if index < before]:
+                del track.frames[index]
+        self.ended = [track for track in self.ended if track.frames]
+        self.tracks = [track for track in self.tracks if track.frames or track.region is not None]
 
 
 def _tracks_of_shot(tracks: list[Track], shot: int) -> tuple[list[Track], list[Track]]:

@@ -71,7 +71,7 @@ class WindowDecoder(BatchDecoder):
         begin = (chunk.start + window.start) / FRAME_RATE
         words = [
             Word(word.word, begin + word.start_seconds, begin + word.end_seconds, word.confidence, number)
-            for word in self._aligned_words(text, best, encoded)
+            for word in self.aligned_words(text, best, encoded)
         ]
         return Segment(
             start=(chunk.start + window.core_start) / FRAME_RATE,
@@ -83,7 +83,8 @@ class WindowDecoder(BatchDecoder):
             words=tuple(words),
         )
 
-    def _aligned_words(self, text: str, best: Hypothesis, encoded: Tensor) -> list[AlignedWord]:
+    def aligned_words(self, text: str, best: Hypothesis, encoded: Tensor) -> list[AlignedWord]:
+        """The words of the best hypothesis of one window, from its encoded frames [T, D]."""
         try:
             with self.compute.autocast():
                 return align(self.recognizer, encoded, best.tokens, best.posteriors)

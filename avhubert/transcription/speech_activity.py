@@ -24,6 +24,8 @@ STEP = 512  # samples at 16 kHz; one probability each
 CONTEXT = 64  # samples before a step, which the network also reads; as many are mirrored after it
 FFT, HOP = 256, 128  # samples
 
+State = tuple[Tensor, Tensor]  # of the LSTM
+
 # chosen with benchmarks/bench_speech_activity.py
 MIN_PROBABILITY = 0.2  # of a frame with speech
 MIN_EVIDENCE = 2.0  # sum of the probabilities of consecutive frames with speech; music has short peaks
@@ -43,13 +45,17 @@ class SpeechNetwork(nn.Module):
 
     def forward(self, signal: Tensor) -> Tensor:
         """Probability of speech of each step, float [S], of a signal, float [S × STEP] from -1 to 1."""
-        steps = F.pad(signal, (CONTEXT, 0)).unfold(0, STEP + CONTEXT, STEP)
+        return self.continued(F.pad(signal, (CONTEXT, 0)), None)[0]
+
+    def continued(self, signal: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The same of a signal that goes on, float [CONTEXT + S × STEP], and the state for its next part."""
+        steps = signal.unfold(0, STEP + CONTEXT, STEP)
         pieces = F.pad(steps, (0, CONTEXT), mode="reflect").unfold(1, FFT, HOP)  # [S, 4, FFT]
         features = torch.fft.rfft(pieces * torch.hann_window(FFT)).abs().transpose(1, 2)
         for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
             features = convolution(features).relu()
-        hidden, _ = self.lstm(features.squeeze(-1))
-        return torch.sigmoid(self.final_conv(hidden.relu()[..., None])).flatten()
+        hidden, state = self.lstm(features.squeeze(-1), state)
+        return torch.sigmoid(self.final_conv(hidden.relu()[..., None])).flatten(), state
 
 
 @lru_cache(maxsize=1)
@@ -81,11 +87,46 @@ def speech_probability(samples: np.ndarray, frames: int) -> np.ndarray:
     return probability
 
 
+class StreamingDetector:
+    """`speech_probability` of audio that arrives in parts: the same values, without reading anything twice."""
+
+    def __init__(self) -> None:
+        self._state: State | None = None
+        self._signal = torch.zeros(CONTEXT)  # what no step has read as its own, after the context
+        self._steps = np.zeros(0, np.float32)  # probabilities from step `_first_step` on
+        self._first_step = 0
+        self._frames = 0
+
+    @torch.no_grad()
+    def push(self, samples: np.ndarray) -> np.ndarray:
+        """Probability of speech of the frames that are complete now, float32 [n], from int16 [N] at 16 kHz."""
+        more = torch.from_numpy(samples.astype(np.float32) / 32768)
+        self._signal = torch.cat([self._signal, more])
+        count = (len(self._signal) - CONTEXT) // STEP
+        if count:
+            probability, self._state = _network().continued(self._signal[: CONTEXT + count * STEP], self._state)
+            self._signal = self._signal[count * STEP :].clone()
+            self._steps = np.concatenate([self._steps, probability.numpy()])
+        end = ((self._first_step + len(self._steps)) * STEP) // SAMPLES_PER_FRAME
+        first = np.arange(self._frames, max(end, self._frames)) * SAMPLES_PER_FRAME
+        steps = [(sample // STEP) - self._first_step for sample in (first, first + SAMPLES_PER_FRAME - 1)]
+        result: np.ndarray = np.maximum(*(self._steps[step] for step in steps))
+        self._frames += len(first)
+        read = self._frames * SAMPLES_PER_FRAME // STEP - self._first_step  # no later frame touches these steps
+        self._steps = self._steps[read:]
+        self._first_step += read
+        return result
+
+
 def voiced_frames(samples: np.ndarray, frames: int) -> np.ndarray:
     """Frames with speech and their neighbours, bool [frames], from int16 [N] at 16 kHz."""
-    probability = speech_probability(samples, frames)
-    voiced = np.zeros(frames, bool)
+    return voiced(speech_probability(samples, frames))
+
+
+def voiced(probability: np.ndarray) -> np.ndarray:
+    """Frames with speech and their neighbours, bool [T], from the probability of speech of each frame."""
+    frames = np.zeros(len(probability), bool)
     for start, end in spans(probability >= MIN_PROBABILITY):
         if probability[start:end].sum() >= MIN_EVIDENCE:
-            voiced[max(0, start - VOICE_MARGIN) : end + VOICE_MARGIN] = True
-    return voiced
+            frames[max(0, start - VOICE_MARGIN) : end + VOICE_MARGIN] = True
+    return frames

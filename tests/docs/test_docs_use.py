@@ -10,6 +10,7 @@ DOCUMENTS = [
     "docs/how-to/choose-a-device.md",
     "docs/how-to/built-in-model.md",
     "docs/how-to/transcribe.md",
+    "docs/how-to/live.md",
     "docs/how-to/serve.md",
     "docs/how-to/evaluate.md",
 ]
