@@ -80,9 +80,8 @@ def decoded(out: Path, baseline: bool) -> list[str]:
     if baseline:
         texts: list[str] = json.loads((out / "texts.json").read_text(encoding="utf-8"))
         return texts
-    (path,) = out.rglob("*.jsonl")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    by_id = {row["id"]: row["hypothesis"] for row in rows}
+    (path,) = out.rglob("hypotheses-*.json")
+    by_id = {row["id"]: row["hypothesis"] for row in json.loads(path.read_text(encoding="utf-8"))}
     return [by_id[f"clip{number}"] for number in range(len(by_id))]
 
 

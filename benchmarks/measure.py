@@ -9,6 +9,7 @@ the machine, none has the other's memory allocator or caches, and each has its o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -138,6 +139,9 @@ def peak_bytes(child: bool) -> int:
 def forget_peak() -> None:
     """Let the peak of memory begin now: preparing a baseline takes the memory of two models."""
     gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
