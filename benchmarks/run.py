@@ -86,6 +86,48 @@ def rows(found: dict[str, Any]) -> list[list[Cell]]:
     return table
 
 
+def summary(folder: Path) -> list[list[Cell]]:
+    """The table of goals: a row for each case with a baseline, of all measurements in the folder."""
+    table: list[list[Cell]] = []
+    for name in claims():
+        path = folder / f"{name}.json"
+        data = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cases": [], "smoke": True}
+        table += [] if data["smoke"] else [summary_row(case) for case in data["cases"] if "baseline" in case["forms"]]
+    return table
+
+
+def summary_row(case: dict[str, Any]) -> list[Cell]:
+    """One case: the baseline's time, ours in float32 and at its fastest, memory, floors, and the goal."""
+    baseline = case["forms"]["baseline"]
+    ours = {name: row for name, row in case["forms"].items() if name.startswith("ours")}
+    scale = 1000 if case["unit"] == "ms" else 1
+    cells: list[Cell] = [case["title"], f"{baseline['seconds'] * scale:.3g} {case['unit']}"]
+    fastest = max(ours, key=lambda name: ours[name]["times"])
+    for name in (next(iter(ours)), fastest):
+        row = ours[name]
+        time_ = f"{row['seconds'] * scale:.3g} {case['unit']}"
+        label = name.removeprefix("ours").strip(", ")
+        suffix = f" ({label})" if name == fastest and label not in ("", "fp32") else ""
+        cells.append(f"{row['times']:.2f} × [{row['low']:.2f}, {row['high']:.2f}], {time_}{suffix}")
+    least = min(row["peak"] for row in ours.values())
+    cells.append(f"{next(iter(ours.values()))['peak'] / baseline['peak']:.2f}; {least / baseline['peak']:.2f}")
+    floors = [f"{baseline['seconds'] / seconds:.1f} × ({name})" for name, seconds in case["floors"].items()]
+    return [*cells, "; ".join(floors) or None, case["goal"] or None]
+
+
+def record_summary(given: argparse.Namespace, hardware: str) -> None:
+    """Write the table of goals."""
+    record(
+        "speed-goals", summary(given.out), group=GROUP, title="All goals", hardware=hardware, command=command(given),
+        columns=["work", "baseline", "ours, fp32", "ours, fastest", "memory, ours / baseline: fp32; least",
+                 "floor: at most", "goal"],
+        interval="at least 90 %, order statistics of the rounds' ratios",
+        note="The baseline is the published behaviour as plain PyTorch (`benchmarks/baseline`). The floor is the time "
+        "of the operations of all real frames at the rates of a matrix product and a convolution that are measured in "
+        "the same run. The tables below have every form, processor time and the differences of the numbers.",
+    )  # fmt: skip
+
+
 def curve_rows(found: dict[str, Any]) -> list[list[Cell]]:
     """The rows of a growth curve: one for each size."""
     return [
@@ -116,6 +158,16 @@ def draw(cases: Sequence[dict[str, Any]]) -> None:
     figure.savefig(PICTURE, dpi=90)
 
 
+def command(given: argparse.Namespace, name: str | None = None) -> str:
+    """What measures a table again."""
+    if given.seconds is None and given.threads == _cores():
+        return f"make bench ONLY={name}" if name else "make bench"
+    words = [f" --only {name}"] if name else []
+    words += [f" --seconds {given.seconds:g}"] if given.seconds is not None else []
+    words += [f" --threads {given.threads}"] if given.threads != _cores() else []
+    return f"python benchmarks/run.py{''.join(words)}"
+
+
 def run_claim(name: str, module: str, given: argparse.Namespace) -> str | None:
     """Measure a claim, write its measurements; returns what failed."""
     claim: Claim = importlib.import_module(module).CLAIM
@@ -141,7 +193,7 @@ def run_claim(name: str, module: str, given: argparse.Namespace) -> str | None:
         record(
             f"speed-{name}", [row for case in found for row in table(case)], group=GROUP,
             columns=CURVE_COLUMNS if claim.curve else COLUMNS,
-            title=claim.title, command=f"make bench ONLY={name}", hardware=before,
+            title=claim.title, command=command(given, name), hardware=before,
             interval=None if claim.curve else "at least 90 %, order statistics of the rounds' ratios",
             note=f"{claim.note} Load of the machine during the measurement: {load}.".strip(),
         )  # fmt: skip
@@ -164,7 +216,10 @@ def main() -> None:
     if unknown:
         options.error(f"unknown claim '{unknown[0]}'; choose of: {', '.join(claims())}")
     started = time.perf_counter()
+    hardware = machine(given.threads)
     failures = [run_claim(name, module, given) for name, module in claims().items() if name in (given.only or claims())]
+    if given.record:
+        record_summary(given, hardware)
     print(f"{time.perf_counter() - started:.0f} s; measurements in {given.out}")
     if any(failures):
         sys.exit("\n".join(failure for failure in failures if failure))

@@ -121,3 +121,23 @@ def test_the_table_has_baseline_forms_and_floors() -> None:
     assert table[0] == ["work", "baseline", "500 ms", None, "900 ms", 2.0, None, "≥ 3 ×"]
     assert table[2][3] == {"value": 2.0, "low": 1.9, "high": 2.1}
     assert all(len(row) == len(script("run").COLUMNS) for row in table)
+
+
+def test_the_table_of_goals_is_made_of_all_measurements(tmp_path: Path) -> None:
+    run = script("run")
+    form = {"seconds": 0.5, "peak": 2_000_000_000, "times": 1.0, "low": 1.0, "high": 1.0}
+    ours = form | {"seconds": 0.25, "times": 2.0, "low": 1.9, "high": 2.1, "peak": 1_000_000_000}
+    bf16 = ours | {"seconds": 0.125, "times": 4.0, "low": 3.9, "high": 4.1}
+    case = {
+        "title": "work", "unit": "s", "goal": "≥ 3 ×", "floors": {"fp32": 0.1, "bf16": 0.05},
+        "forms": {"baseline": form, "ours, fp32": ours, "ours, bf16": bf16},
+    }  # fmt: skip
+    alone = case | {"forms": {"ours": ours}}  # OpenCV is missing: no baseline
+    (tmp_path / "step.json").write_text(json.dumps({"smoke": False, "cases": [case, alone]}), encoding="utf-8")
+    (tmp_path / "clip.json").write_text(json.dumps({"smoke": True, "cases": [case]}), encoding="utf-8")
+    assert run.summary(tmp_path) == [
+        [
+            "work", "0.5 s", "2.00 × [1.90, 2.10], 0.25 s", "4.00 × [3.90, 4.10], 0.125 s (bf16)", "0.50; 0.50",
+            "5.0 × (fp32); 10.0 × (bf16)", "≥ 3 ×",
+        ]
+    ]  # fmt: skip
