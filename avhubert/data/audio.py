@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from avhubert.constants import SAMPLE_RATE
-from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice
+from avhubert.data.media import AUDIO_GAP_SECONDS, AUTOMATIC, DamageLog, MediaPart, StreamChoice
 from avhubert.data.mixing import PhaseCorrection, is_stereo
 from avhubert.data.packets import NothingDecodedError, StreamDecoder
 from avhubert.data.stored_lengths import read_wav_header
@@ -25,7 +25,6 @@ from avhubert.data.timestamps import TimedFrame
 from avhubert.errors import MediaError
 from avhubert.files import atomic_path
 
-GAP_SECONDS = Fraction(1, 50)  # a larger jump in the timestamps starts a new segment
 LONGEST_HOURS = 24  # longer tracks are an error: after damage to the timestamps the array could exceed the memory
 
 
@@ -156,14 +155,14 @@ class _Part:
 def _segments(frames: Iterable[TimedFrame[av.AudioFrame]], part: _Part) -> Iterator[tuple[int, np.ndarray]]:
     """Decoded segments without a jump in their timestamps: (index of the first sample at 16 kHz, int16 [N])."""
     segment, end = None, Fraction(0)  # without timestamps, the first frame is the start of the file
-    latest = None if part.end is None else part.end + GAP_SECONDS
+    latest = None if part.end is None else part.end + AUDIO_GAP_SECONDS
     for timed in frames:
         frame = timed.frame
         time = end if timed.time is None else timed.time
         if latest is not None and time > latest:
             part.continues = True
             break
-        if segment is None or abs(time - end) > GAP_SECONDS or not segment.has_format_of(frame):
+        if segment is None or abs(time - end) > AUDIO_GAP_SECONDS or not segment.has_format_of(frame):
             if segment is not None:
                 yield segment.finish()
             segment, end = _Segment(time - part.start, frame, part.correction), time

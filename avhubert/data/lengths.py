@@ -10,28 +10,44 @@ from typing import Any
 import av
 from av.error import FFmpegError
 
-from avhubert.data.media import MAX_FAILURES, DamageLog, FileIdentity, file_identity, file_start, open_container
+from avhubert.data.media import (
+    MAX_FAILURES,
+    DamageLog,
+    FileIdentity,
+    demux,
+    file_identity,
+    file_start,
+    open_container,
+)
 from avhubert.data.stored_lengths import avi_seconds, mp3_seconds, read_wav_header
 from avhubert.data.truncation import CUT_OFF, cut_off
 
 TOLERANCE_SECONDS = Fraction(1)  # a smaller difference between header and content is usual
+UNTIMED = frozenset(("avi", "mxf"))  # formats whose packets have no timestamps
+COUNT_TOLERANCE_SECONDS = Fraction(1, 50)  # between what is counted in them and their header
+PACKED_TOLERANCE_SECONDS = Fraction(1, 20)  # DivX counts an empty frame more
 # FFmpeg's names of formats whose header has the length; of the others it is estimated from the size of the file
 STORED_LENGTH = frozenset(("aiff", "asf", "caf", "flac", "flv", "matroska", "mov", "mxf", "w64"))
 
 
-def compare_lengths(path: str | Path, container: av.container.InputContainer, end: Fraction, damage: DamageLog) -> None:
+def compare_lengths(
+    path: str | Path, container: av.container.InputContainer, stream: Any, end: Fraction, damage: DamageLog
+) -> None:
     """Record a message if a stream of the file ended elsewhere than the header says, or if the file was cut off.
 
     Args:
         path: The file.
         container: The open file.
-        end: Seconds after the start of the file at which a stream ended.
+        stream: The stream that was read.
+        end: Seconds after the start of the file at which the stream ended.
         damage: Gets the message.
     """
     header = _stored_seconds(path, container)
     if header is None:
         if message := cut_off(path, set(container.format.name.split(","))):
             damage.note(message)
+        elif "ogg" in container.format.name:
+            _compare_last_page(container, end, damage)
         return
     if end > header + TOLERANCE_SECONDS:
         damage.note(f"the header of the file says {float(header):.1f} s, but it has {float(end):.1f} s")
@@ -41,6 +57,27 @@ def compare_lengths(path: str | Path, container: av.container.InputContainer, en
             damage.note(
                 f"the header of the file says {float(header):.1f} s, but it ends after {float(read):.1f} s: {CUT_OFF}"
             )
+    elif UNTIMED & set(container.format.name.split(",")):
+        _compare_count(stream, end, damage)
+
+
+def _compare_count(stream: Any, end: Fraction, damage: DamageLog) -> None:
+    """Without timestamps, what follows a lost packet moves to its place: only the length of the stream shows it."""
+    if not stream.duration or not stream.time_base:
+        return
+    missing = stream.duration * stream.time_base - end
+    if missing > (PACKED_TOLERANCE_SECONDS if stream.codec_context.name == "mpeg4" else COUNT_TOLERANCE_SECONDS):
+        damage.note(
+            f"{float(missing):.2f} s of the {stream.type} are missing by the header of the file: it is damaged, and "
+            "what follows the damage is too early by so much; use another copy of it"
+        )
+
+
+def _compare_last_page(container: av.container.InputContainer, end: Fraction, damage: DamageLog) -> None:
+    """FFmpeg drops the last page of an Ogg file if those before it are lost."""
+    length = Fraction(container.duration or 0, av.time_base)
+    if end < length - TOLERANCE_SECONDS:
+        damage.note(f"the file has {float(length):.1f} s, but nothing is read after {float(end):.1f} s: it is damaged")
 
 
 def _stored_seconds(path: str | Path, container: av.container.InputContainer) -> Fraction | None:
@@ -77,7 +114,7 @@ def _last_packet(identity: FileIdentity) -> Fraction:
         failures = 0
         while failures < MAX_FAILURES:
             try:
-                for packet in container.demux():
+                for packet in demux(container):
                     failures = 0
                     end = max(end, _end(packet) - begin)
                 return end

@@ -5,9 +5,10 @@ Every module that reads audio or video opens its file here.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,8 @@ import av
 from avhubert.data.stored_lengths import read_wav_header
 
 NEIGHBOUR_SECONDS = 1.0  # damaged packets that are closer than this are reported in one sentence
+AUDIO_GAP_SECONDS = Fraction(1, 50)  # a longer time without audio is filled with zeros, and reported
+MOST_GAPS = 5  # of a stream that are reported one by one
 
 PRIMING_SECONDS = Fraction(3, 10)  # encoders put less than this before time 0, which players do not play
 MAX_FAILURES = 1000  # errors of the demuxer in a row, after which the rest of a file is given up
@@ -81,7 +84,8 @@ class Damage:
 
     def __str__(self) -> str:
         if self.packets == 0:
-            return f"the {self.stream} has nothing from {self.start:.1f} s to {self.end:.1f} s"
+            digits = 1 if self.seconds >= 1 else 2
+            return f"the {self.stream} has nothing from {self.start:.{digits}f} s to {self.end:.{digits}f} s"
         packets = "1 damaged packet" if self.packets == 1 else f"{self.packets} damaged packets"
         was = "was" if self.packets == 1 else "were"
         if self.estimated:
@@ -131,8 +135,20 @@ class DamageLog:
         return sorted(merged, key=lambda damage: (damage.stream, damage.start))
 
     def sentences(self) -> tuple[str, ...]:
-        """One message for each entry."""
-        return (*self._notes, *map(str, self.damages()))
+        """One message for each entry; one for all gaps of a stream that has many."""
+        damages = self.damages()
+        sentences = []
+        for damage in damages:
+            gaps = [other for other in damages if other.packets == 0 and other.stream == damage.stream]
+            if damage.packets or len(gaps) <= MOST_GAPS:
+                sentences.append(str(damage))
+            elif damage is gaps[0]:
+                seconds = sum(gap.seconds for gap in gaps)
+                sentences.append(
+                    f"the {damage.stream} has {len(gaps)} gaps of {seconds:.1f} s in all, the first at "
+                    f"{damage.start:.1f} s, the longest of {max(gap.seconds for gap in gaps):.2f} s"
+                )
+        return (*self._notes, *sentences)
 
     def __bool__(self) -> bool:
         return bool(self._parts or self._notes)
@@ -181,6 +197,18 @@ def open_container(path: str | Path, options: Mapping[str, str] | None = None) -
     # with `options`, PyAV up to 16 crashes at formats that find streams later, such as MPEG program streams
     container = av.open(name, mode="r", container_options={**SAFE_OPTIONS, **lies, **(options or {})}, **_ANY_METADATA)
     return cast(av.container.InputContainer, container)
+
+
+def demux(container: av.container.InputContainer, *streams: Any) -> Iterator[Any]:
+    """The packets of streams, by default of all, and an empty one at the end of each.
+
+    Raises:
+        av.FFmpegError: the file is damaged; packets may follow.
+        OSError: the same.
+    """
+    # PyAV raises it after the last packet, where a damaged file seems to get another stream after its header
+    with contextlib.suppress(IndexError):
+        yield from container.demux(*streams)
 
 
 def file_identity(path: str | Path) -> FileIdentity:

@@ -16,12 +16,14 @@ from avhubert.constants import FRAME_RATE
 from avhubert.data.forward import ForwardPass, give_back, take
 from avhubert.data.lengths import compare_lengths
 from avhubert.data.media import (
+    AUDIO_GAP_SECONDS,
     MAX_FAILURES,
     MAX_PIXELS,
     Damage,
     DamageLog,
     FileIdentity,
     StreamKind,
+    demux,
     file_identity,
     file_start,
     open_container,
@@ -33,7 +35,10 @@ from avhubert.processes import report_progress
 SEEK_SECONDS = (1, 10)  # decoding starts this much before the requested part; after a seek, first frames are inexact
 LARGE_PIXELS = 4_000_000  # each thread keeps frames, so that larger frames get few threads
 LARGE_FRAME_THREADS = 4
-GAP_SECONDS = 1  # without a frame, which is reported
+# a longer time without a frame is reported; a variable frame rate can leave out frames for long …
+GAP_SECONDS = {"audio": AUDIO_GAP_SECONDS, "video": Fraction(1)}
+BROADCAST_GAP_SECONDS = Fraction(1, 10)  # … but not in the formats of broadcasts and discs
+BROADCAST = frozenset(("mpeg", "mpegts", "mxf"))  # FFmpeg's names
 KNOWN_ENDS = 256  # streams whose end is remembered
 
 # position of a stream among those of its kind, in an open file
@@ -98,6 +103,9 @@ class StreamDecoder(Generic[Frame]):
         self._end = Fraction(0)  # of the last frame
         self._clock: Clock[Frame] = Clock()
         self._known = True  # where the frames are in the file
+        self._timed = False  # a frame with a time was decoded since the file was opened
+        self._covered = Fraction(0)  # seconds at which the last damage that was recorded ends
+        self._gap = GAP_SECONDS[kind]
 
     def frames(self, start: Fraction = Fraction(0)) -> Generator[TimedFrame[Frame], None, None]:
         """The frames from `start` seconds after the start of the file on; the first ones are before `start`.
@@ -185,6 +193,8 @@ class StreamDecoder(Generic[Frame]):
         self.stream = stream
         self._begin = file_start(container)
         if self.kind == "video":
+            if BROADCAST & set(container.format.name.split(",")):
+                self._gap = BROADCAST_GAP_SECONDS
             check_size(self.path, stream)
             stream.thread_type = "AUTO"
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -201,7 +211,7 @@ class StreamDecoder(Generic[Frame]):
         forward: ForwardPass[_State] | None = None,
     ) -> Generator[TimedFrame[Frame], None, None]:
         """The frames of an open file with checked times; a forward pass goes on where it can."""
-        self._clock, self._end = Clock(), Fraction(0)
+        self._clock, self._end, self._covered, self._timed = Clock(), Fraction(0), Fraction(0), False
         if forward is not None and forward.state is not None:
             self._clock, self._end = copy(forward.state.clock), forward.state.end
         self._known = not after_seek  # after a seek, frames without a timestamp are somewhere
@@ -220,6 +230,10 @@ class StreamDecoder(Generic[Frame]):
                 if packet.size == 0 and self.kind == "video" and self.stream.codec_context.thread_count != 1:
                     raise _FlushError from error
                 continue
+            if packet.is_corrupt:
+                self._follow(regular)
+                regular = None
+                self._record(packet, start)
             for frame in frames:
                 pts = frame.pts
                 marked = forward is not None and forward.needs_mark(pts)
@@ -233,33 +247,32 @@ class StreamDecoder(Generic[Frame]):
                 self._follow(regular)
                 regular = None
                 state = _State(copy(self._clock), self._end)
-                for timed in self._checked(frame, start, complete):
+                for timed in self._checked(frame, start):
                     if forward is not None and marked and timed.frame is frame and timed.time is not None:
                         forward.mark(pts, timed.time, state)
                     complete = True
                     yield timed
                 usual_pts = -1
                 if pts is not None and frame.time_base is not None and self._clock.is_regular():
-                    last_pts, usual_pts = pts, int(GAP_SECONDS / frame.time_base)
+                    last_pts, usual_pts = pts, int((self._gap + self._duration(frame)) / frame.time_base)
         self._follow(regular)
         yield from self._rest(container)
 
-    def _checked(self, frame: Frame, start: Fraction, complete: bool) -> Iterator[TimedFrame[Frame]]:
-        """The frames whose time is certain after `frame`; records gaps where no packet was skipped."""
+    def _checked(self, frame: Frame, start: Fraction) -> Iterator[TimedFrame[Frame]]:
+        """The frames whose time is certain after `frame`; records gaps before them."""
         time = self.time_of(frame)
         self._known = self._known or time is not None
         if not self._known:
             return
         for timed in self._clock.add(TimedFrame(frame, time), self._duration(frame)):
             self._stamp(timed)
-            if complete:
-                self._record_gap(timed, start)
+            self._record_gap(timed, start)
             if timed.frame.is_corrupt:
                 self._record_estimate(timed, start)
             if self._clock.end > self._end:  # frames without an advance in time are no progress
                 report_progress()
             self._end = max(self._end, self._clock.end)
-            complete = True
+            self._timed = True
             yield timed
 
     def _rest(self, container: av.container.InputContainer) -> Iterator[TimedFrame[Frame]]:
@@ -271,7 +284,7 @@ class StreamDecoder(Generic[Frame]):
         self.finished = True
         if self._known:
             if self.damage is not None:
-                compare_lengths(self.path, container, self._end, self.damage)
+                compare_lengths(self.path, container, self.stream, self._end, self.damage)
             if len(_ends) >= KNOWN_ENDS:
                 _ends.clear()
             _ends[file_identity(self.path), self.kind, self._index] = self._end
@@ -293,7 +306,7 @@ class StreamDecoder(Generic[Frame]):
         failures = 0
         while failures < MAX_FAILURES:
             try:
-                for packet in container.demux(self.stream):
+                for packet in demux(container, self.stream):
                     failures = 0
                     yield packet
                 return
@@ -308,11 +321,11 @@ class StreamDecoder(Generic[Frame]):
 
     def _record_gap(self, timed: TimedFrame[Frame], start: Fraction) -> None:
         """Record that packets before a frame are missing, which a damaged container skips without an error."""
-        if self.damage is None or timed.time is None or timed.time < start:
+        if self.damage is None or not self._timed or timed.time is None or timed.time < start:
             return
-        gap = timed.time - self._end
-        if gap > GAP_SECONDS:
-            self.damage.add(Damage(self.kind, float(self._end), float(gap), packets=0))
+        begin = max(self._end, self._covered)
+        if timed.time - begin > self._gap:
+            self.damage.add(Damage(self.kind, float(begin), float(timed.time - begin), packets=0))
 
     def _record_estimate(self, timed: TimedFrame[Frame], start: Fraction) -> None:
         """Record that the decoder estimated a part of a frame, without an error."""
@@ -321,9 +334,9 @@ class StreamDecoder(Generic[Frame]):
         seconds = float(self._duration(timed.frame))
         self.damage.add(Damage(self.kind, float(timed.time), seconds, estimated=True))
 
-    def _record(self, packet: Any, start: Fraction, error: FFmpegError | OSError) -> None:
-        """Record a damaged packet that belongs to the requested part."""
-        reason = error.strerror or str(error)
+    def _record(self, packet: Any, start: Fraction, error: FFmpegError | OSError | None = None) -> None:
+        """Record a damaged packet that belongs to the requested part; without an error, it was decoded all the same."""
+        reason = "" if error is None else error.strerror or str(error)
         self._failure = self._failure or reason
         time = self._end
         if packet.pts is not None and packet.time_base is not None:
@@ -333,4 +346,5 @@ class StreamDecoder(Generic[Frame]):
         if time < start or self.damage is None:
             return
         seconds = (packet.duration or 0) * (packet.time_base or Fraction(0))
-        self.damage.add(Damage(self.kind, float(time), float(seconds), reason=reason))
+        self._covered = max(self._covered, time + seconds)
+        self.damage.add(Damage(self.kind, float(time), float(seconds), reason=reason, estimated=error is None))

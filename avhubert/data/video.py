@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 from avhubert.constants import CROP_SIZE, FRAME_RATE, GRAY_MEAN, GRAY_STD, SAMPLE_RATE
 from avhubert.data.deinterlacing import progressive
 from avhubert.data.lengths import content_seconds
-from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice, open_container
+from avhubert.data.media import AUTOMATIC, DamageLog, MediaPart, StreamChoice, demux, open_container
 from avhubert.data.orientation import Orientation, display_size, stretched_width
 from avhubert.data.packets import NothingDecodedError, StreamDecoder, check_size
 from avhubert.data.streams import candidates, select_stream, selector
@@ -113,7 +113,7 @@ def _display_size(container: av.container.InputContainer, stream: Any) -> tuple[
     The size is that of the header if none of the first packets is a frame.
     """
     try:
-        for packet in itertools.islice(container.demux(stream), PROBED_PACKETS):
+        for packet in itertools.islice(demux(container, stream), PROBED_PACKETS):
             for frame in packet.decode():
                 shown = display_size(frame, stream.sample_aspect_ratio)
                 return *shown, shown == (frame.width, frame.height) and Orientation.of(frame) == Orientation()

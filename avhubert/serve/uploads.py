@@ -15,7 +15,7 @@ from typing import Any
 import av
 
 from avhubert import platforms
-from avhubert.data.media import open_container
+from avhubert.data.media import demux, open_container
 from avhubert.data.streams import candidates
 from avhubert.errors import AvhubertError, CheckpointError, MediaError
 from avhubert.serve.limits import CHECK_MEMORY, DURATION_TOLERANCE, MAX_FPS, MAX_PIXELS, RequestError, too_long
@@ -166,7 +166,7 @@ def _decode(container: av.container.InputContainer, streams: list[Any], max_seco
 
 def _frames(container: av.container.InputContainer, streams: list[Any]) -> Iterator[tuple[Any, int]]:
     """Frames and the index of their stream; damaged frames are skipped here, the transcription reports them."""
-    for packet in container.demux(streams):
+    for packet in demux(container, *streams):
         try:
             for frame in packet.decode():
                 yield frame, packet.stream_index

@@ -34,3 +34,14 @@ def test_equal_entries_are_kept_once() -> None:
     log.merge(other)
     assert len(log.sentences()) == 2
     assert log.damages() == [Damage("audio", 1.0, 0.02)]
+
+
+def test_many_gaps_are_one_sentence() -> None:
+    log = DamageLog()
+    for second in range(20):
+        log.add(Damage("audio", second + 0.5, 0.06 if second == 7 else 0.04, packets=0))
+    log.add(Damage("video", 3.0, 0.04))
+    assert log.sentences() == (
+        "the audio has 20 gaps of 0.8 s in all, the first at 0.5 s, the longest of 0.06 s",
+        "1 damaged packet of the video was skipped at 3.0 s (0.04 s lost)",
+    )

@@ -381,3 +381,82 @@ def test_frames_that_the_decoder_estimates_are_reported(tmp_path: Path, name: st
     assert re.fullmatch(r"\d+ damaged frames? of the video w\w+ decoded with errors at 2\.\d s \(0\.\d+ s\)", sentence)
     list(read_frames(tmp_path / name, 4, 6, damage=(healthy := DamageLog())))
     assert not healthy
+
+
+# --------------------------------------------------------------------------- damage to the container
+def both(path: Path, video: str, audio: str, rate: int = 48_000, form: str | None = None) -> bytes:
+    """Write 4 s of speech and a moving video; the content of the file."""
+    with Recording(path, form) as recording:
+        recording.write_both(recording.audio_stream(audio, rate), recording.video_stream(video), 4)
+    return path.read_bytes()
+
+
+def read_all(path: Path) -> DamageLog:
+    """Read both streams of a file; what is damaged in them."""
+    damage = DamageLog()
+    read_audio(path, damage=damage)
+    list(read_frames(path, damage=damage))
+    return damage
+
+
+@pytest.mark.parametrize("position", [0.4, 0.6, 0.8])
+@pytest.mark.parametrize("kind", ["overwritten", "cut out"])
+def test_damage_to_a_transport_stream_is_reported_with_its_time(tmp_path: Path, position: float, kind: str) -> None:
+    path = tmp_path / "a.ts"
+    content = both(path, "mpeg2video", "mp2")
+    assert not read_all(path)
+    whole = read_audio(path)
+    first, last = round(position * len(content)), round(position * len(content)) + 6000
+    replaced = np.random.default_rng(0).bytes(6000) if kind == "overwritten" else b""
+    path.write_bytes(content[:first] + replaced + content[last:])
+    damage = read_all(path)
+    assert abs(len(read_audio(path)) - len(whole)) < 0.1 * 16_000
+    for stream in ("audio", "video"):
+        times = [entry.start for entry in damage.damages() if entry.stream == stream]
+        assert times, damage.sentences()
+        assert all(abs(time - 4 * position) < 1 for time in times)
+
+
+def test_a_short_gap_in_the_audio_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with Recording(path) as recording:
+        stream = recording.audio_stream("pcm_s16le")
+        recording.write_audio(stream, speech(2), last=False)
+        recording.write_audio(stream, speech(2), 2.1)
+    damage = DamageLog()
+    assert len(read_audio(path, damage=damage)) == round(4.1 * 16_000)
+    assert damage.sentences() == ("the audio has nothing from 2.00 s to 2.10 s",)
+
+
+def test_audio_that_is_lost_from_an_avi_file_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    content = both(path, "mpeg4", "mp3")
+    assert not read_all(path)
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + content[middle + 8000 :])
+    assert re.search(r"0\.\d\d s of the audio are missing by the header of the file", str(read_all(path).sentences()))
+
+
+def test_a_damaged_flv_file_that_seems_to_get_another_stream_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.flv"
+    content = bytearray(both(path, "flv", "aac", 44_100))
+    position, tags = 13, []
+    while position + 15 < len(content):
+        if content[position] == 9:
+            tags.append(position + 11)
+        position += 15 + int.from_bytes(content[position + 1 : position + 4], "big")
+    codec = tags[len(tags) // 2]
+    content[codec] = content[codec] & 0xF0 | 4  # the codec of this frame: On2 VP6
+    path.write_bytes(content)
+    assert len(read_audio(path)) >= 3.9 * 16_000
+    assert len(list(read_frames(path))) >= 98
+
+
+def test_a_lost_end_of_an_ogg_file_is_reported(tmp_path: Path) -> None:
+    path = audio_file(tmp_path / "a.opus", speech(6, 48_000), "libopus", 48_000)
+    content = path.read_bytes()
+    pages = [match.start() for match in re.finditer(b"OggS", content)]
+    path.write_bytes(content[: pages[-3]] + content[pages[-1] :])
+    damage = DamageLog()
+    read_audio(path, damage=damage)
+    assert re.search(r"the file has 6\.\d s, but nothing is read after [34]\.\d s", str(damage.sentences()))
