@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from avhubert.cli.corpus import COMMANDS as CORPUS_COMMANDS
 from avhubert.cli.demo import DEMO
+from avhubert.cli.live import LIVE
 from avhubert.cli.models import COMMANDS as MODEL_COMMANDS
 from avhubert.cli.output import escape_unknown_characters, show, terminal_logging, warn
 from avhubert.cli.parser import Parser, build_parser
@@ -19,7 +20,7 @@ from avhubert.cli.recognition import COMMANDS as RECOGNITION_COMMANDS
 from avhubert.cli.training import COMMANDS as TRAINING_COMMANDS
 from avhubert.errors import AvhubertError
 
-COMMANDS = (DEMO, *CORPUS_COMMANDS, *TRAINING_COMMANDS, *RECOGNITION_COMMANDS, *MODEL_COMMANDS)
+COMMANDS = (DEMO, *CORPUS_COMMANDS, *TRAINING_COMMANDS, *RECOGNITION_COMMANDS, LIVE, *MODEL_COMMANDS)
 
 
 def parser() -> Parser:
