@@ -212,7 +212,9 @@ class Worker:
 
 
 # --------------------------------------------------------------------------- the parent
-def measure(script: str, case: Case, smoke: bool, threads: int, seconds: float | None = None) -> dict[str, Samples]:
+def measure(
+    script: str, case: Case, smoke: bool, threads: int, seconds: float | None = None, least: int = LEAST_ROUNDS
+) -> dict[str, Samples]:
     """Measure every form of a case that this machine can run.
 
     Args:
@@ -221,6 +223,7 @@ def measure(script: str, case: Case, smoke: bool, threads: int, seconds: float |
         smoke: a dry run: small sizes, one round.
         threads: of each process.
         seconds: of repetitions; None: the case's.
+        least: rounds that are made in any case.
 
     Raises:
         RuntimeError: a worker has failed, or its numbers are not the baseline's.
@@ -240,7 +243,7 @@ def measure(script: str, case: Case, smoke: bool, threads: int, seconds: float |
         compare(case, forms, samples, {name: worker.numbers for name, worker in workers.items()})
         end = time.perf_counter() + (case.seconds if seconds is None else seconds)
         rounds = 0
-        while not case.once and (rounds < (1 if smoke else LEAST_ROUNDS) or (not smoke and time.perf_counter() < end)):
+        while not case.once and (rounds < (1 if smoke else least) or (not smoke and time.perf_counter() < end)):
             rounds += 1
             for name, worker in workers.items():
                 add(samples[name], worker.run(), case)

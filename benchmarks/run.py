@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, Case, Claim, machine, measure, result
+from measure import LEAST_ROUNDS, ROOT, Case, Claim, machine, measure, result
 from record import Cell, record
 
 FOLDER = Path(__file__).resolve().parent
@@ -39,7 +39,7 @@ def claims() -> dict[str, str]:
 def run_case(module: str, case: Case, given: argparse.Namespace) -> dict[str, Any]:
     """Measure a case and print it."""
     started = time.perf_counter()
-    samples = measure(module, case, given.smoke, given.threads, given.seconds)
+    samples = measure(module, case, given.smoke, given.threads, given.seconds, given.rounds)
     floors = {} if case.floor is None else case.floor(given.smoke)
     found = result(case, samples, floors)
     found["took"] = time.perf_counter() - started
@@ -160,10 +160,11 @@ def draw(cases: Sequence[dict[str, Any]]) -> None:
 
 def command(given: argparse.Namespace, name: str | None = None) -> str:
     """What measures a table again."""
-    if given.seconds is None and given.threads == _cores():
+    if (given.seconds, given.rounds, given.threads) == (None, LEAST_ROUNDS, _cores()):
         return f"make bench ONLY={name}" if name else "make bench"
     words = [f" --only {name}"] if name else []
     words += [f" --seconds {given.seconds:g}"] if given.seconds is not None else []
+    words += [f" --rounds {given.rounds}"] if given.rounds != LEAST_ROUNDS else []
     words += [f" --threads {given.threads}"] if given.threads != _cores() else []
     return f"python benchmarks/run.py{''.join(words)}"
 
@@ -207,6 +208,7 @@ def main() -> None:
     options.add_argument("--smoke", action="store_true", help="a dry run with small sizes")
     options.add_argument("--record", action="store_true", help="write the tables into docs/results.json")
     options.add_argument("--seconds", type=float, help="of repetitions for each case; default: the case's own")
+    options.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="at least for each case (default 3)")
     options.add_argument("--threads", type=int, default=_cores(), help="of each process; default: all cores")
     options.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="folder of the measurements")
     given = options.parse_args()
