@@ -14,6 +14,7 @@ from measure import Case, Claim, Form
 
 from avhubert.data.media import MediaPart
 from avhubert.data.video import read_frames_part, write_video
+from avhubert.prepare.frame_passes import FramePasses
 from avhubert.prepare.mouth import crops, find_mouths
 
 SIZE, FRAMES = 224, 100
@@ -82,8 +83,8 @@ def ours(smoke: bool, work: str) -> Callable[[], np.ndarray | None]:
     def repeat() -> np.ndarray | None:
         if memory:
             return np.stack([known.crop(frame, index) for index, frame in enumerate(memory)])
-        track = find_mouths(part.again(), points=points)[0]
-        cropped = crops(part.again(), track)
+        video = FramePasses(part.again())
+        cropped = crops(video, find_mouths(video, points=points)[0])
         if work == "written":
             write_video(target, cropped)
         else:
