@@ -83,7 +83,8 @@ setup: .venv/.dev
 	touch $@
 
 # the quick tests on every Python of this machine, each with the oldest and the newest requirements; hours, several GB.
-# MATRIX="--python 3.12 --versions oldest" runs one of them
+# MATRIX="--python 3.12 --versions oldest" runs one of them, MATRIX=--old those whose row is of an older state: it also
+# continues a run that was interrupted
 MATRIX ?=
 
 matrix: .venv/.uv

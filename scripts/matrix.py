@@ -7,8 +7,10 @@ its cache, so that each wheel is downloaded and stored once; UV_TORCH_BACKEND=cp
 
     python scripts/matrix.py                                # all Pythons that uv finds, oldest and newest
     python scripts/matrix.py --python 3.10 --versions oldest --keep
+    python scripts/matrix.py --old                          # only those whose row is of an older state
 
-The table is printed and its rows replace those of docs/reference/tested-versions.md.
+Each row is written to docs/reference/tested-versions.md as soon as it is known, with the newest commit that changed
+what is tested. So a run that was interrupted is continued with `--old`; rows of older states are named at the end.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ SYSTEMS = {
 }
 WHEEL_PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.15")
 SHOWN = ("torch", "av", "numpy", "lightning-fabric", "pillow", "matplotlib", "safetensors", "sentencepiece")
-HEADER = ("Python", "versions", "passed", "failed", "skipped", "install", "tests", *SHOWN, "date")
+HEADER = ("Python", "versions", "passed", "failed", "skipped", "install", "tests", *SHOWN, "date", "commit")
+TESTED = ("avhubert", "tests", "pyproject.toml")  # a commit that changes none of them leaves the rows as they are
 TEST_MINUTES = 30
 
 
@@ -68,6 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--python", nargs="+", metavar="3.X", help="default: every Python that uv finds")
     parser.add_argument("--versions", nargs="+", choices=list(RESOLUTIONS), default=list(RESOLUTIONS))
+    parser.add_argument("--old", action="store_true", help="only those whose row in the page is of an older state")
     parser.add_argument("--keep", action="store_true", help="keep the environments, in .matrix/")
     parser.add_argument("--wheels", action="store_true", help="only say which systems and Pythons have all wheels")
     parser.add_argument("--tests", nargs=argparse.REMAINDER, help="arguments of pytest instead of `-m quick`")
@@ -82,6 +86,8 @@ def main() -> int:
     rows = []
     for python in pythons:
         for versions in options.versions:
+            if options.old and (minor(python), versions) not in old_rows(pythons):
+                continue
             row, outcome = run(python, versions, wheel, work, options.tests)
             rows.append(row)
             if not options.keep:
@@ -94,6 +100,8 @@ def main() -> int:
             if not options.tests:
                 update_page([row])
     show("\n".join(table(rows)))
+    for (_, second), versions in sorted(old_rows(pythons)):
+        show(f"the row of Python 3.{second} with the {versions} versions is missing or of an older state")
     return int(any(row[3] != "0" for row in rows))
 
 
@@ -120,7 +128,7 @@ def run(
     seconds = [f"{duration:.0f} s" for duration in (installed_after, tested_after)]
     exact = installed.get("python", python)
     shown = [installed.get(name, "") for name in SHOWN]
-    return (exact, versions, *counts, *seconds, *shown, datetime.date.today().isoformat()), outcome
+    return (exact, versions, *counts, *seconds, *shown, datetime.date.today().isoformat(), state()), outcome
 
 
 def find_pythons() -> list[str]:
@@ -133,6 +141,19 @@ def find_pythons() -> list[str]:
         if minor >= MIN_PYTHON and entry["implementation"] == "cpython" and entry.get("variant") in (None, "default"):
             newest[minor] = max(newest.get(minor, (-1, "")), (parts["patch"], entry["version"]))
     return [version for _, (_, version) in sorted(newest.items())]
+
+
+def state() -> str:
+    """The newest commit that changed what is tested; with a mark if files of it are changed and not committed."""
+    paths = ["--", *TESTED]
+    changed = command("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", *paths)
+    return command("git", "-C", str(ROOT), "log", "-1", "--format=%h", *paths).strip() + ("+" if changed else "")
+
+
+def old_rows(pythons: list[str]) -> set[tuple[tuple[int, int], str]]:
+    """The combinations of Python (3.X) and versions whose row in the page is missing or of an older state."""
+    current = {(minor(row[0]), row[1]) for row in page_rows() if row[-1] == state()}
+    return {(minor(python), versions) for python in pythons for versions in RESOLUTIONS} - current
 
 
 def build_wheel(work: Path) -> Path:
@@ -230,13 +251,16 @@ def table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def update_page(rows: list[tuple[str, ...]]) -> None:
     """Replace the rows of the same Python (3.X) and versions in the page, and keep the others."""
-    text = PAGE.read_text(encoding="utf-8")
-    lines = text.split("\n")
-    old = [tuple(cell.strip() for cell in line[1:-1].split("|")) for line in lines if re.match(r"\| 3\.\d+", line)]
-    by_key = {(minor(row[0]), row[1]): row for row in [*old, *rows]}
+    by_key = {(minor(row[0]), row[1]): row for row in [*page_rows(), *rows]}
     order = {"oldest": 0, "newest": 1}
     ordered = sorted(by_key.values(), key=lambda row: (minor(row[0]), order[row[1]]))
     replace_table("| Python", table(ordered))
+
+
+def page_rows() -> list[tuple[str, ...]]:
+    """The rows of the page."""
+    lines = PAGE.read_text(encoding="utf-8").split("\n")
+    return [tuple(cell.strip() for cell in line[1:-1].split("|")) for line in lines if re.match(r"\| 3\.\d+", line)]
 
 
 def replace_table(start_of_header: str, rows: list[str]) -> None:

@@ -137,3 +137,18 @@ def test_the_page_lists_the_core() -> None:
     of_cuda = [name for name in missing if re.match(r"nvidia-|cuda-|triton", name)]
     of_python_3_10 = {"exceptiongroup", "async-timeout", "tomli", "six"}  # the page is made on a newer one
     assert set(missing) <= {*of_cuda, *of_python_3_10}, "run `make licences`"
+
+
+# --------------------------------------------------------------------------- make matrix
+def test_rows_of_an_older_state_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = script("matrix")
+    monkeypatch.setattr(matrix, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(matrix, "state", lambda: "abc1234")
+    old = ["3.10.13", "oldest", *["1"] * (len(matrix.HEADER) - 3), "–"]
+    (tmp_path / "page.md").write_text("\n".join([*matrix.table([tuple(old)]), "", "More."]), encoding="utf-8")
+    assert len(matrix.old_rows(["3.10.13", "3.12.1"])) == 4
+    for row in (["3.10.13", "oldest"], ["3.12.1", "newest"]):
+        matrix.update_page([(*row, *["2"] * (len(matrix.HEADER) - 3), "abc1234")])
+    assert matrix.old_rows(["3.10.13", "3.12.1"]) == {((3, 10), "newest"), ((3, 12), "oldest")}
+    assert [row[:2] for row in matrix.page_rows()] == [("3.10.13", "oldest"), ("3.12.1", "newest")]
+    assert (tmp_path / "page.md").read_text(encoding="utf-8").endswith("\n\nMore.")
