@@ -56,6 +56,7 @@ CLUSTERS, VOCABULARY = 2000, 1000
 CLIP_FRAMES = 100
 TOKENS = 20  # of the text of a clip of 4 s
 WARM_UP, REPEATS = 3, 8
+SMOKE = (1, 1)  # the same with `--smoke`
 # case: its function, then its arguments: model, frames of a step, form
 CASES: dict[str, tuple[str, ...]] = {
     "pretrain base, baseline (eager fp16), 1000 frames": ("pretrain", "base", "1000", "baseline"),
@@ -119,20 +120,21 @@ def random_pretrain_batch(config: PretrainConfig, frames: int) -> PretrainBatch:
 class Measurement:
     """The device, and the figures of one case."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, repeats: tuple[int, int]) -> None:
+        self.warm_up, self.repeats = repeats
         self.compute = resolve(device, "bf16")
         self.device = self.compute.device
         self.figures: dict[str, float] = {}
 
-    def time(self, run: Callable[[], object], frames: int, repeats: int = REPEATS) -> float:
+    def time(self, run: Callable[[], object], frames: int) -> float:
         """Median seconds of `run`; notes the rate in seconds of video per second, and the peak memory."""
         seconds = []
-        for number in range(WARM_UP + repeats):
+        for number in range(self.warm_up + self.repeats):
             self.wait()
             started = time.perf_counter()
             run()
             self.wait()
-            seconds += [time.perf_counter() - started] if number >= WARM_UP else []
+            seconds += [time.perf_counter() - started] if number >= self.warm_up else []
         median = statistics.median(seconds)
         self.figures |= {"seconds": median, "fastest": min(seconds), "slowest": max(seconds)}
         self.figures["video s/s"] = frames / FRAME_RATE / median
@@ -243,7 +245,7 @@ def decode(measured: Measurement, size: str, frames: str, beam: str) -> None:
         with torch.inference_mode(), measured.compute.autocast():
             beam_search(recognizer, recognizer.encode(inputs), inputs.mask, settings)
 
-    measured.time(run, int(frames), repeats=3)
+    measured.time(run, int(frames))
 
 
 def kmeans(measured: Measurement, rows: str, width: str, clusters: str) -> None:
@@ -259,19 +261,20 @@ def to_device_module(module: M, measured: Measurement) -> M:
     return module.to(measured.device).train()
 
 
-def run_case(arguments: Sequence[str], device: str) -> dict[str, float]:
+def run_case(arguments: Sequence[str], device: str, repeats: tuple[int, int]) -> dict[str, float]:
     """The figures of a case, in this process."""
     torch.manual_seed(0)
-    measured = Measurement(device)
+    measured = Measurement(device, repeats)
     functions = {function.__name__: function for function in (pretrain, finetune, features, decode, kmeans)}
     functions[arguments[0]](measured, *arguments[1:])
     return measured.figures
 
 
 # --------------------------------------------------------------------------- all cases
-def measure_in_process(arguments: Sequence[str], device: str, limit: float) -> dict[str, Any]:
+def measure_in_process(arguments: Sequence[str], given: argparse.Namespace, limit: float) -> dict[str, Any]:
     """The figures of a case, from a process of its own; {"error": ...} if it fails or takes longer than `limit`."""
-    command = [sys.executable, __file__, "--device", device, "--case", *arguments]
+    smoke = ["--smoke"] if given.smoke else []
+    command = [sys.executable, __file__, "--device", given.device, *smoke, "--case", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=limit, check=False)
     except subprocess.TimeoutExpired:
@@ -319,7 +322,7 @@ def main() -> None:
     options.add_argument("--case", nargs="+", help=argparse.SUPPRESS)  # in a process of its own
     given = options.parse_args()
     if given.case:
-        print(json.dumps(run_case(given.case, given.device)))
+        print(json.dumps(run_case(given.case, given.device, SMOKE if given.smoke else (WARM_UP, REPEATS))))
         return
     device = resolve(given.device, "fp32").device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
@@ -336,7 +339,7 @@ def main() -> None:
             report["cases"][case] = {"error": f"not started: {given.limit:.0f} s are over"}
             continue
         chosen = smoke_arguments(arguments) if given.smoke else arguments
-        figures = measure_in_process(chosen, given.device, min(given.case_limit, left))
+        figures = measure_in_process(chosen, given, min(given.case_limit, left))
         report["cases"][case] = figures
         print(f"{time.monotonic() - started:5.0f} s  {case}: {figures.get('error') or figures}", flush=True)
         (given.out / "gpu.json").write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -21,7 +21,7 @@ def measure(out: Path, *arguments: str, fails: bool = False) -> dict[str, dict[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "only", ["bf16, 1000", "baseline (eager fp16), 1000", "bf16 recomputed", "beam 5", "fine-tune"]
+    "only", ["baseline (eager fp16), 1000", "beam 5"]
 )
 def test_a_case_is_measured(tmp_path: Path, only: str) -> None:
     for name, figures in measure(tmp_path, "--only", only).items():
