@@ -20,9 +20,7 @@ def measure(out: Path, *arguments: str, fails: bool = False) -> dict[str, dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "only", ["baseline (eager fp16), 1000", "beam 5"]
-)
+@pytest.mark.parametrize("only", ["baseline (eager fp16), 1000", "beam 5"])
 def test_a_case_is_measured(tmp_path: Path, only: str) -> None:
     for name, figures in measure(tmp_path, "--only", only).items():
         assert "error" not in figures, f"{name}: {figures}"
