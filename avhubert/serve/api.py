@@ -1,9 +1,7 @@
-"""The HTTP API: `GET /health` and `POST /v1/transcriptions`."""
+"""The HTTP API: `GET /health`, `POST /v1/transcriptions`, and the endpoints for clients of OpenAI's API."""
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +10,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from avhubert import __version__
 from avhubert.errors import one_of
-from avhubert.serve.limits import Limits, RequestError, error_body, stopping, timed_out
+from avhubert.serve.limits import RequestError, error_body
+from avhubert.serve.openai_api import add_routes as add_openai_routes
+from avhubert.serve.requests import result_of, store_upload
 from avhubert.serve.service import Service
-from avhubert.serve.uploads import JobCancelledError
-from avhubert.serve.worker import Admission, Job
+from avhubert.serve.worker import Admission
 from avhubert.transcription.modality import AUTO, CHOICES
 from avhubert.transcription.transcript import Transcript, render
 
@@ -63,8 +61,10 @@ def create_app(service: Service) -> FastAPI:
         except BaseException:
             admission.release()
             raise
-        transcript = await _result(request, job, service.limits)
+        transcript = await result_of(request, job, service.limits)
         return Response(render(transcript, upload.form), media_type=MEDIA_TYPES[upload.form])
+
+    add_openai_routes(app, service)
 
     # without these routes the page would respond
     @app.api_route("/health", methods=["POST", "PUT", "PATCH", "DELETE"])
@@ -83,21 +83,21 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestError)
     async def request_error(request: Request, error: RequestError) -> Response:
-        return _error_response(error)
+        return _error_response(error, request)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         not_found = error.status_code == 404
         message = "there is nothing here" if not_found else f"the request is not valid: {error.detail}"
-        return _error_response(RequestError(error.status_code, message, dict(error.headers or {})))
+        return _error_response(RequestError(error.status_code, message, dict(error.headers or {})), request)
 
     @app.exception_handler(Exception)
     async def unexpected_error(request: Request, error: Exception) -> Response:
-        return _error_response(RequestError(500, "the server failed on this request; see its log"))
+        return _error_response(RequestError(500, "the server failed on this request; see its log"), request)
 
 
-def _error_response(error: RequestError) -> Response:
-    return Response(error_body(error.message), error.status, error.headers, "application/json")
+def _error_response(error: RequestError, request: Request) -> Response:
+    return Response(error_body(error.message, request.url.path), error.status, error.headers, "application/json")
 
 
 def _transcribe(service: Service, upload: Upload, stop: threading.Event) -> Transcript:
@@ -112,45 +112,11 @@ async def _receive(request: Request, admission: Admission) -> Upload:
         RequestError: A field is missing or wrong, or the file is empty.
     """
     async with request.form(max_files=1, max_fields=16, max_part_size=4096) as fields:
-        file = fields.get("file")
-        if not isinstance(file, UploadFile):
-            raise RequestError(
-                400, "there is no file in the multipart field 'file'; for example: curl -F file=@talk.mp4 …"
-            )
         modality = str(fields.get("modality") or AUTO)
         if modality not in CHOICES:
             raise RequestError(400, one_of("modality", modality, CHOICES))
         form = str(fields.get("format") or fields.get("response_format") or "json")
         if form not in FORMATS:
             raise RequestError(400, one_of("format", form, FORMATS))
-        path = admission.folder / "upload"  # the client's name of the file is not used
-        await asyncio.to_thread(_store, file, path)
-    if path.stat().st_size == 0:
-        raise RequestError(422, "the file is empty")
+        path = await store_upload(fields, admission.folder, "curl -F file=@talk.mp4 …")
     return Upload(path, modality, FORMATS[form])
-
-
-def _store(file: UploadFile, path: Path) -> None:
-    with open(path, "wb") as target:
-        shutil.copyfileobj(file.file, target, 1 << 20)
-
-
-async def _result(request: Request, job: Job[Transcript], limits: Limits) -> Transcript:
-    """Waits for the result of a job; cancels it after the time limit or when the client disconnects."""
-    result = asyncio.wrap_future(job.future)
-    # reads the error of a job that nobody waits for, else asyncio logs it
-    result.add_done_callback(lambda future: future.cancelled() or future.exception())
-    disconnect = asyncio.ensure_future(request.receive())
-    futures: set[asyncio.Future[Any]] = {result, disconnect}
-    try:
-        await asyncio.wait(futures, timeout=limits.timeout, return_when=asyncio.FIRST_COMPLETED)
-        if result.done():
-            return result.result()
-        if disconnect.done():
-            raise RequestError(499, "the client has disconnected")
-        raise timed_out(limits)
-    except JobCancelledError:
-        raise stopping() from None
-    finally:
-        disconnect.cancel()
-        job.cancel()

@@ -174,7 +174,7 @@ class _Request:
             pass
 
     async def respond(self, error: RequestError) -> None:
-        body = error_body(error.message)
+        body = error_body(error.message, self.scope["path"])
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
         self.error = None  # `send` drops the messages of the application, but not these

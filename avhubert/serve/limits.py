@@ -22,6 +22,7 @@ CHECK_MEMORY = 1_500_000_000  # bytes that the process that checks uploads may u
 STALL_SECONDS = 30.0  # in which nothing of an upload is decoded, after which it is given up
 PAGE_FILE_SECONDS = 600  # uploads and mouth videos of the page are deleted after this time
 SHUTDOWN_SECONDS = 3  # for running responses when the server stops
+OPENAI_PATHS = ("/v1/audio/", "/v1/models")  # whose errors have the form of OpenAI's API
 MAX_RETRY_SECONDS = 60  # longest Retry-After
 
 
@@ -83,6 +84,9 @@ def stopping() -> RequestError:
     return RequestError(503, "the server is stopping")
 
 
-def error_body(message: str) -> bytes:
-    """The JSON body of a response without a transcript."""
-    return json.dumps({"error": message}, ensure_ascii=False).encode()
+def error_body(message: str, path: str = "") -> bytes:
+    """The JSON body of a response without a transcript, in the form that clients of the path expect."""
+    error: object = message
+    if path.startswith(OPENAI_PATHS):
+        error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return json.dumps({"error": error}, ensure_ascii=False).encode()

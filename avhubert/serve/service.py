@@ -17,7 +17,7 @@ from avhubert.serve.worker import Worker
 from avhubert.transcription.modality import AUTO
 from avhubert.transcription.pipeline import Transcription
 from avhubert.transcription.reader import Reader
-from avhubert.transcription.transcript import Transcript
+from avhubert.transcription.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from avhubert.model.recognizer import Recognizer
@@ -91,7 +91,12 @@ class Service:
         self.checker.check(path, self.limits.max_seconds, stop)
 
     def transcribe(
-        self, path: Path, modality: str, stop: threading.Event, reader: Callable[..., Reader] = RemoteReader
+        self,
+        path: Path,
+        modality: str,
+        stop: threading.Event,
+        reader: Callable[..., Reader] = RemoteReader,
+        on_segment: Callable[[Segment], None] = lambda segment: None,
     ) -> Transcript:
         """Transcribes an upload that has been checked; only for the worker's thread.
 
@@ -100,6 +105,7 @@ class Service:
             modality: Streams to read.
             stop: Ends the transcription when it is set.
             reader: Makes the reader of the file, from the decoder and the arguments that `Transcription` gives.
+            on_segment: Called with each segment as soon as it is decoded.
 
         Raises:
             RequestError: The file cannot be transcribed.
@@ -117,7 +123,8 @@ class Service:
                 reader=partial(reader, self.decoder),
                 read_header=self.decoder.probe,
             )
-            for _ in transcription:
+            for segment in transcription:
+                on_segment(segment)
                 if stop.is_set():
                     raise JobCancelledError
             return transcription.transcript()
