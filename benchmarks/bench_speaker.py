@@ -1,17 +1,23 @@
 """How often the active speaker of two faces is the right one.
 
-    python benchmarks/bench_speaker.py GRID [--clips 10] [--pairs 100]
+    python benchmarks/bench_speaker.py GRID [--clips 10] [--pairs 100] [--videos 20]
 
 Two people are seen and one is heard. The faces are tracked once in each clip; a pair is two of these tracks with the
 audio of one of them, as in a video with both side by side. Cases: two people who talk; a listener whose landmarks only
 have noise; a chewer, who opens the mouth once or twice a second; a talker whose motion is of another time. Where the
 audio selects nobody, half a point is counted.
+
+With --videos, the two are joined side by side in a video, and everything from its decoding on is as in `avhubert
+prepare`: pairs of GRID and of synthetic speakers, and a synthetic speaker beside one who chews, and one who nods with a
+closed mouth. A clip is right if the middle of the crop is on the side of the speaker in more than half of its frames.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +25,18 @@ import numpy as np
 import torch
 
 from avhubert.constants import FRAME_RATE, SAMPLES_PER_FRAME
+from avhubert.corpora.synthetic.face import Face
+from avhubert.corpora.synthetic.look import speaker_look
 from avhubert.corpora.synthetic.performance import CorpusSettings, perform
+from avhubert.corpora.synthetic.pose import HeadMotion
 from avhubert.corpora.synthetic.schedule import clip_spec
+from avhubert.corpora.synthetic.visemes import mouth_shapes
 from avhubert.data.audio import read_audio
-from avhubert.data.video import read_frames
+from avhubert.data.media import MediaPart
+from avhubert.data.video import read_frames, write_video
 from avhubert.prepare.detectors.interface import Landmarks
 from avhubert.prepare.detectors.selection import default_model
+from avhubert.prepare.mouth import find_mouths
 from avhubert.prepare.speaker import active_speaker
 from avhubert.prepare.tracking import Track, track_faces
 
@@ -95,13 +107,90 @@ def track_of(talk: Talk) -> Track:
     return Track({i: Landmarks(nowhere, nowhere[0], float(gap), box) for i, gap in enumerate(talk.gap)})
 
 
+class _Nodding(Face):
+    """A face that nods once or twice a second."""
+
+    def head_motion(self, total: int) -> HeadMotion:
+        motion = super().head_motion(total)
+        rate = self._rng.uniform(1, 2)
+        return replace(motion, shift_y=motion.shift_y + 7 * np.sin(2 * np.pi * rate * np.arange(total) / FRAME_RATE))
+
+
+def listener(kind: str, index: int, total: int) -> np.ndarray:
+    """Frames uint8 [total, 224, 224, 3] of a synthetic person who `chews` or `nods`."""
+    rng = np.random.default_rng([index, 9])
+    shapes = mouth_shapes((), total)
+    if kind == "chews":
+        rate = rng.uniform(1, 2) + 0.3 * rng.normal(size=total)
+        shapes = replace(shapes, gap=0.5 * np.abs(np.sin(np.cumsum(np.pi * rate / FRAME_RATE))))
+    face = (_Nodding if kind == "nods" else Face)(speaker_look(4, index), rng)
+    return np.stack(list(face.frames(shapes)))
+
+
+Recording = tuple[str, np.ndarray, np.ndarray]  # speaker, frames [T, H, W, 3], int16 audio [640 T]
+
+
+def recordings(grid: Path, clips: int) -> tuple[list[Recording], list[Recording]]:
+    """Clips of GRID of one size, and synthetic ones, each with audio."""
+    real: list[Recording] = []
+    for folder in sorted(path for path in grid.iterdir() if path.is_dir()):
+        for video in sorted(path for path in folder.iterdir() if path.suffix in (".mpg", ".mp4"))[:clips]:
+            frames = np.stack(list(read_frames(video)))
+            if frames.shape[1:3] == (288, 360):
+                real.append((folder.name, frames, read_audio(video)))
+    synthetic: list[Recording] = []
+    for index in range(2 * clips):
+        clip = clip_spec(index, SPEAKERS)
+        performance = perform(clip, CorpusSettings(3, speakers=SPEAKERS))
+        synthetic.append((str(clip.speaker), np.stack(list(performance.frames())), performance.samples))
+    return real, synthetic
+
+
+def measure_videos(grid: Path, clips: int, count: int) -> Iterator[tuple[str, float, float]]:
+    """Name of the case, percent of clips and of frames that are right."""
+    rng = np.random.default_rng(1)
+    real, synthetic = recordings(grid, clips)
+    cases = [("GRID", "talks", real), *(("synthetic", kind, synthetic) for kind in ("talks", "chews", "nods"))]
+    for name, kind, known in cases:
+        rights = []
+        for index in range(count):
+            speaker, frames, audio = known[rng.integers(len(known))]
+            if kind == "talks":
+                others = [other for other in known if other[0] != speaker]
+                beside = others[rng.integers(len(others))][1]
+            else:
+                beside = listener(kind, index, len(frames))
+            rights.append(right_frames(frames, beside, audio, index % 2))
+        shares = np.array(rights)
+        yield f"{name}, the other {kind}", 100 * float((shares > 0.5).mean()), 100 * float(shares.mean())
+
+
+def right_frames(speaker: np.ndarray, other: np.ndarray, audio: np.ndarray, side: int) -> float:
+    """Share of the frames of a video of two in which the crop is on the side (0: left) of the speaker."""
+    length = min(len(speaker), len(other), len(audio) // SAMPLES_PER_FRAME)
+    faces = [speaker[:length], other[:length]]
+    audio = audio[: length * SAMPLES_PER_FRAME]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "two.mp4"
+        write_video(path, np.concatenate(faces[::-1] if side else faces, 2), audio=audio)
+        mouth = find_mouths(MediaPart(path), audio=audio)[0]
+    on_the_right = mouth.corners().mean(1)[:, 0] > speaker.shape[2]
+    return float((on_the_right == bool(side)).mean())
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("grid", type=Path, help="folder with the speakers s1, s2, … of GRID")
     options.add_argument("--clips", type=int, default=10, help="of each speaker of GRID")
     options.add_argument("--pairs", type=int, default=100, help="of each case")
+    options.add_argument("--videos", type=int, default=0, help="of each case")
     given = options.parse_args()
     torch.set_num_threads(1)
+    if given.videos:
+        print("| video | clips right, % | frames right, % |\n|---|---|---|")
+        for case, clips, frames in measure_videos(given.grid, given.clips, given.videos):
+            print(f"| {case} | {clips:.0f} | {frames:.0f} |", flush=True)
+        return
     rng = np.random.default_rng(0)
     points: dict[str, list[float]] = {}
     for name, talks in (("GRID", real_talks(given.grid, given.clips)), ("synthetic", synthetic_talks(40))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -69,14 +70,33 @@ def match(gap: np.ndarray, levels: np.ndarray) -> float:
     """How well the opening of a mouth in face heights, [T], matches the levels [2, T]: −1…1, near 0 for a still one."""
     if len(gap) < TREND_WINDOW // 2 or levels.std(axis=1).max() < LEAST_SPREAD:
         return 0.0
+    pairs = _pairs(gap, levels)
+    return _mean_correlation(pairs, 0) * min(1.0, float(pairs[0][0].std()) / STILL_GAP)
+
+
+def correlations_by_lag(lip_gap: np.ndarray, audio: np.ndarray, lags: Iterable[int]) -> np.ndarray:
+    """The mean of the three correlations of `active_speaker` for each lag, −1…1, [number of lags].
+
+    Args:
+        lip_gap: Float [T].
+        audio: int16 [640 T] at 16 kHz.
+        lags: Frames by which the lips are taken to move after the audio; negative: before it.
+    """
+    pairs = _pairs(lip_gap, band_levels(audio, len(lip_gap)))
+    return np.array([_mean_correlation(pairs, lag) for lag in lags])
+
+
+def _pairs(gap: np.ndarray, levels: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """What of a lip gap [T] and of levels [2, T] is correlated."""
     opening = _without_trend(gap)
     lower, upper = (_without_trend(level) for level in levels)
-    correlations = (
-        _correlation(opening, lower),
-        _correlation(opening, upper),
-        _correlation(np.gradient(gap)[:-1], upper[1:]),
-    )
-    return float(np.mean(correlations)) * min(1.0, float(opening.std()) / STILL_GAP)
+    return (opening, lower), (opening, upper), (np.gradient(gap)[:-1], upper[1:])
+
+
+def _mean_correlation(pairs: Iterable[tuple[np.ndarray, np.ndarray]], lag: int) -> float:
+    late, early = max(0, lag), max(0, -lag)
+    correlations = [_correlation(a[late : len(a) - early], b[early : len(b) - late]) for a, b in pairs]
+    return float(np.mean(correlations))
 
 
 def _without_trend(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avhubert.constants import FRAME_RATE, MODALITIES
+from avhubert.constants import FRAME_RATE, MODALITIES, SAMPLES_PER_FRAME
 from avhubert.errors import ConfigError, MediaError
 from avhubert.transcription.reader import Chunk
 from avhubert.transcription.segmenter import SILENT, STILL, Window
@@ -30,10 +30,14 @@ HIDDEN_FACE = "no face is visible, or only in few frames"
 DARK = 40.0  # mean gray level of mouth frames, below which the video is dark
 
 # synchrony of audio and lips
+# Measured on GRID, of shifts by 7 to 12 frames in recordings of 30 s, 10 s and 3 s, 100, 45 and 5 % are found; none of
+# the recordings with a shift of at most 2 frames is reported.
 MAX_OFFSET = 20  # frames by which the streams are shifted against each other to find their offset
 MIN_OFFSET = 5  # frames; smaller offsets are not reported
-MIN_CORRELATION = 0.35  # at the offset
-MIN_IMPROVEMENT = 0.12  # of the correlation at the offset over the correlation without it
+MIN_FRAMES = 60  # of a recording
+MIN_CORRELATION = 5.0  # at the offset, times the root of the number of frames: chance is the larger, the fewer they are
+MIN_RATIO = 1.4  # of the correlation at the offset to the largest one that is at least as many frames …
+PEAK = 5  # … away
 
 # order of preference, by the usable streams
 PREFERENCE = {"av": ("av", "a", "v"), "a": ("a", "av", "v"), "v": ("v", "av", "a"), "": ("av", "a", "v")}
@@ -210,8 +214,8 @@ def _quality_warnings(chunk: Chunk, modality: str) -> list[str]:
     if "v" not in modality or chunk.track is None or chunk.mouth is None:
         return []
     warnings = [*chunk.track.warnings, darkness_warning(chunk.mouth)]
-    if "a" in modality and chunk.loudness is not None:
-        warnings.append(offset_warning(chunk.track.lip_gap, chunk.loudness))
+    if "a" in modality and chunk.samples is not None:
+        warnings.append(offset_warning(chunk.track.lip_gap, chunk.samples))
     return [warning for warning in warnings if warning]
 
 
@@ -234,28 +238,22 @@ def darkness_warning(mouth: np.ndarray) -> str | None:
     return f"the video is dark (mean gray level {mean:.0f} of 255 around the mouth)" if mean < DARK else None
 
 
-def offset_warning(lip_gap: np.ndarray, level: np.ndarray) -> str | None:
-    """A warning if audio level and lip opening, both [T], correlate clearly better with an offset of at least 0.2 s."""
-    frames = min(len(lip_gap), len(level))
-    if frames < 4 * MAX_OFFSET:
+def offset_warning(lip_gap: np.ndarray, samples: np.ndarray) -> str | None:
+    """A warning if lip opening [T] and audio [640 T] correlate clearly better with an offset of at least 0.2 s."""
+    from avhubert.prepare.speaker import correlations_by_lag
+
+    frames = min(len(lip_gap), len(samples) // SAMPLES_PER_FRAME)
+    if frames < MIN_FRAMES:
         return None
-    gap, audible = lip_gap[:frames], np.maximum(level[:frames], SILENT)
-    lags = range(-MAX_OFFSET, MAX_OFFSET + 1)
-    correlations = [
-        _correlation(gap[max(0, lag) : frames + min(0, lag)], audible[max(0, -lag) : frames - max(0, lag)])
-        for lag in lags
-    ]
+    lags = np.arange(-MAX_OFFSET, MAX_OFFSET + 1)
+    correlations = correlations_by_lag(lip_gap[:frames], samples[: frames * SAMPLES_PER_FRAME], lags.tolist())
     best = int(np.argmax(correlations))
-    lag, correlation, without_offset = lags[best], correlations[best], correlations[MAX_OFFSET]
-    if abs(lag) < MIN_OFFSET or correlation < MIN_CORRELATION or correlation - without_offset < MIN_IMPROVEMENT:
+    lag, correlation = int(lags[best]), float(correlations[best])
+    elsewhere = float(correlations[np.abs(lags - lag) >= PEAK].max())
+    if abs(lag) < MIN_OFFSET or correlation < MIN_CORRELATION / np.sqrt(frames) or correlation < MIN_RATIO * elsewhere:
         return None
     direction = "after" if lag > 0 else "before"
     return f"the lips seem to move {abs(lag) / FRAME_RATE:.2f} s {direction} the audio; check their synchrony"
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    spread = float(a.std() * b.std())
-    return float(np.mean((a - a.mean()) * (b - b.mean()))) / spread if spread > 1e-9 else 0.0
 
 
 def _time_range(chunk: Chunk) -> str:

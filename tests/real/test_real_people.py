@@ -14,14 +14,16 @@ import pytest
 from avhubert.checkpoints.load import load_recognizer
 from avhubert.data.audio import read_audio
 from avhubert.data.manifest import read_manifest
+from avhubert.data.media import MediaPart
 from avhubert.data.transcripts import read_transcripts
+from avhubert.data.video import read_frames, write_video
 from avhubert.model.recognizer import Recognizer
 from avhubert.prepare.geometry import window_corners
-from avhubert.prepare.mouth import MouthClip, mouth_clip
+from avhubert.prepare.mouth import MouthClip, find_mouth, mouth_clip
 from avhubert.prepare.pipeline import prepare
-from avhubert.transcription.modality import offset_warning
+from avhubert.transcription.modality import MIN_OFFSET, offset_warning
+from avhubert.transcription.people import find_people
 from avhubert.transcription.pipeline import transcribe
-from avhubert.transcription.segmenter import loudness
 from tests.conftest import REAL
 
 pytestmark = pytest.mark.real
@@ -104,8 +106,62 @@ def test_clips_of_several_speakers_are_prepared(tmp_path: Path) -> None:
 def test_lips_and_audio_that_are_in_sync_give_no_warning(speaker: str, clips: dict[str, MouthClip]) -> None:
     names = [name for name in CENTRES if name.startswith(speaker)]
     gap = np.concatenate([clips[name].track.lip_gap for name in names])
-    level = np.concatenate([loudness(read_audio(GRID / name), len(clips[name].frames)) for name in names])
-    assert offset_warning(gap, level) is None
+    audio = np.concatenate([audio_of(GRID / name, len(clips[name].frames)) for name in names])
+    assert offset_warning(gap, audio) is None
+
+
+@pytest.mark.slow
+def test_lips_and_audio_of_half_a_minute_that_are_shifted_give_a_warning() -> None:
+    paths = recordings("s31", 10)
+    gaps = [find_mouth(MediaPart(path)).lip_gap for path in paths]
+    gap = np.concatenate(gaps)
+    audio = np.concatenate([audio_of(path, len(own)) for path, own in zip(paths, gaps, strict=True)])
+    for shift in range(-12, 13):
+        late, early = max(0, shift), max(0, -shift)
+        warning = offset_warning(gap[early : len(gap) - late], audio[640 * late : len(audio) - 640 * early])
+        if abs(shift) < MIN_OFFSET:
+            assert warning is None, shift
+        else:
+            assert f"{abs(shift) / 25:.2f} s {'after' if shift > 0 else 'before'} the audio" in (warning or ""), shift
+
+
+def audio_of(path: Path, frames: int) -> np.ndarray:
+    """int16 [640 × frames]."""
+    samples = read_audio(path)[: 640 * frames]
+    return np.pad(samples, (0, 640 * frames - len(samples)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("s2/brbs9n.mpg", "s5/lbax4n.mpg"),
+        ("s5/srahzn.mp4", "s31/bgiq6p.mpg"),
+        ("s31/lbwo3s.mpg", "s2/bril8s.mpg"),
+    ],
+)
+def test_of_two_who_talk_side_by_side_the_one_who_is_heard_is_read(left: str, right: str, tmp_path: Path) -> None:
+    frames = [np.stack(list(read_frames(GRID / name)))[:74] for name in (left, right)]
+    length = min(len(video) for video in frames)
+    both = np.concatenate([video[:length] for video in frames], 2)
+    for side, name in enumerate((left, right)):
+        audio = audio_of(GRID / name, length)
+        write_video(tmp_path / "two.mp4", both, audio=audio)
+        mouth = find_mouth(MediaPart(tmp_path / "two.mp4"), audio=audio)
+        assert (mouth.corners().mean((1, 2)) > 0).all()
+        assert ((mouth.corners()[..., 0].mean(1) > frames[0].shape[2]) == bool(side)).all(), name
+
+
+@pytest.mark.slow
+def test_a_cut_from_one_person_to_another_ends_the_first_one_until_she_returns(tmp_path: Path) -> None:
+    """As in an interview; in both shots the wall is the same, and the heads are at the same place."""
+    first, second = (np.stack(list(read_frames(GRID / name)))[:50] for name in ("s2/brbs9n.mpg", "s5/lbax4n.mpg"))
+    write_video(tmp_path / "interview.mp4", np.concatenate([first, second, first[::-1], second[:40]]))
+    people = find_people(tmp_path / "interview.mp4")
+    assert sorted([(piece.start, piece.end) for piece in person.pieces] for person in people) == [
+        [(0, 50), (100, 150)],
+        [(50, 100), (150, 190)],
+    ]
 
 
 @pytest.mark.parametrize("speaker", ["s1", "s4"])

@@ -53,12 +53,13 @@ def test_dark_pictures() -> None:
 def test_offset_between_lips_and_audio(lag: int) -> None:
     rng = np.random.default_rng(1)
     speech = np.convolve(rng.normal(0, 1, 400), np.ones(4) / 2, "same")
-    level, gap = -30 + 8 * speech, np.roll(5 + speech, lag) + rng.normal(0, 0.5, 400)
-    warning = offset_warning(gap, level)
+    samples = (1000 * 10 ** (np.repeat(speech, 640) / 3) * rng.normal(0, 1, 400 * 640)).clip(-32000, 32000)
+    samples, gap = samples.astype(np.int16), np.roll(5 + speech, lag) + rng.normal(0, 0.5, 400)
+    warning = offset_warning(gap, samples)
     if abs(lag) < 5:
         assert warning is None
     else:
         assert warning is not None
         assert f"{abs(lag) / 25:.2f} s {'after' if lag > 0 else 'before'} the audio" in warning
-    assert offset_warning(rng.normal(0, 1, 400), level) is None  # of another recording
-    assert offset_warning(gap[:40], level[:40]) is None
+    assert offset_warning(rng.normal(0, 1, 400), samples) is None  # of another recording
+    assert offset_warning(gap[:40], samples[: 40 * 640]) is None
