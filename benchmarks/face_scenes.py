@@ -221,7 +221,7 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 def scenes(faces: list[Scene], seed: int = 0) -> Iterator[tuple[str, list[Scene]]]:
     """Every condition with its pictures."""
     rng = np.random.default_rng(seed)
-    for yaw in (0, 30, 45, 60, 75, 90):
+    for yaw in (0, 15, 30, 45, 60, 75, 90):
         yield f"yaw ±{yaw}°", [turned(face, sign * yaw) for face in faces for sign in ((-1, 1) if yaw else (1,))]
     for pitch in (20, 40):
         yield f"pitch ±{pitch}°", [turned(face, 0, sign * pitch) for face in faces for sign in (-1, 1)]

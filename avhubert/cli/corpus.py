@@ -45,7 +45,7 @@ def _synth_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="X",
-        help="any of: glasses, beard, light (moving), hands, faces (a silent second person)",
+        help="any of: glasses, beard, light (moving), hands, faces (a silent second person), skin, lens (as real ones)",
     )
     add_workers(parser)
 

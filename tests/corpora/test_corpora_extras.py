@@ -64,6 +64,21 @@ def test_a_hand_is_visible_for_a_while_and_light_moves() -> None:
     assert np.ptp(ratio, axis=0).max() > 0.1
 
 
+def test_skin_has_texture_and_a_lens_blurs_and_lifts_black() -> None:
+    plain, skin, lens = (frames(0, *kinds)[:3].mean(-1) for kinds in ((), ("skin",), ("lens",)))
+    cheek, mouth = (slice(None), slice(120, 136), slice(70, 92)), (slice(None), slice(140, 185), slice(85, 140))
+
+    def roughness(image: np.ndarray) -> float:
+        return float(np.abs(np.diff(image[cheek], 2, axis=1)).mean())
+
+    def edges(image: np.ndarray) -> float:
+        return float(np.abs(np.diff(image[mouth], axis=1)).max())
+
+    assert roughness(skin) > 1.1 * roughness(plain)
+    assert edges(lens) < 0.9 * edges(plain)
+    assert lens.min() > plain.min() + 3
+
+
 def test_a_silent_listener_is_beside_the_speaker(tmp_path: Path) -> None:
     assert main(["synth", str(tmp_path / "c"), "--clips", "4", "--seed", "7", "--extra", "faces", "glasses"]) == 0
     videos = sorted((tmp_path / "c").rglob("*.mp4"))
@@ -91,5 +106,5 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_an_unknown_extra_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["synth", str(tmp_path / "c"), "--clips", "4", "--extra", "hat"]) == 2
-    assert "unknown extra 'hat'; known: beard, faces, glasses, hands, light" in capsys.readouterr().err
+    assert "unknown extra 'hat'; known: beard, faces, glasses, hands, lens, light, skin" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()

@@ -1,7 +1,7 @@
-"""Optional difficulties: glasses, beards, moving light, a hand in front of the mouth, a second face.
+"""Optional: glasses, beards, moving light, a hand in front of the mouth, a second face, skin and camera as real ones.
 
-Glasses and beards belong to a speaker, light and hands to a clip. They have random generators of their own, so that
-they do not change the bytes of a corpus without them.
+Glasses, beards and skin belong to a speaker, light, hands and the lens to a clip. They have random generators of their
+own, so that they do not change the bytes of a corpus without them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import numpy as np
 from avhubert.constants import FRAME_RATE
 from avhubert.corpora.synthetic.look import CENTRE, EYE_X, EYE_Y, Look
 from avhubert.corpora.synthetic.painting import SIZE, cover, ellipse, paint
+from avhubert.corpora.synthetic.realism import Lens, Skin, draw_lens, draw_skin
 from avhubert.errors import ConfigError, one_of
 
-KINDS = ("glasses", "beard", "light", "hands", "faces")
+KINDS = ("glasses", "beard", "light", "hands", "faces", "skin", "lens")
 SPEAKERS_SHARE = 0.6  # share of the speakers with glasses, and of the even ones (low voices) with a beard
 GLINT = np.array((245.0, 248, 250))  # colour, RGB
 
@@ -70,12 +71,16 @@ class Extras:
         beard: Density of the beard, 0…1.
         lamp: A moving light.
         hand: A hand in front of the mouth.
+        skin: Texture of the skin.
+        lens: Lens and codec.
     """
 
     rim: np.ndarray | None = None
     beard: float | None = None
     lamp: Lamp | None = None
     hand: Hand | None = None
+    skin: Skin | None = None
+    lens: Lens | None = None
 
     def draw_under_lips(self, window: np.ndarray, x: np.ndarray, y: np.ndarray, shade: np.ndarray, look: Look) -> None:
         """Draw the beard onto `window` [h, w, 3]; (x, y) canonical, y moves with the jaw."""
@@ -130,6 +135,8 @@ def draw_extras(kinds: tuple[str, ...], seed: int, speaker: int, index: int, fra
         beard=float(density) if "beard" in kinds and has_beard and speaker % 2 == 0 else None,
         lamp=lamp if "light" in kinds else None,
         hand=hand,
+        skin=draw_skin(np.random.default_rng([seed, speaker, 8])) if "skin" in kinds else None,
+        lens=draw_lens(np.random.default_rng([seed, index, 9])) if "lens" in kinds else None,
     )
 
 

@@ -7,6 +7,7 @@ eyelids anew at their final place, so that they stay sharp.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,11 +29,12 @@ class Face:
     Args:
         look: The speaker.
         rng: Decides the scene (wall, light), the head motion, blinks and camera noise.
-        extras: Glasses, beard, light or hand to draw as well.
+        extras: What is drawn as well, see `extras.KINDS`.
     """
 
     def __init__(self, look: Look, rng: np.random.Generator, extras: Extras | None = None) -> None:
-        self.look = look
+        skin = extras.skin if extras is not None else None
+        self.look = look if skin is None else replace(look, teeth=look.teeth * skin.teeth)
         self._rng = rng
         self._extras = extras
         axis = np.arange(SIZE, dtype=np.float32)
@@ -42,7 +44,10 @@ class Face:
         self._warmth = np.array((1 + rng.uniform(-0.05, 0.05), 1.0, 1 + rng.uniform(-0.06, 0.06)))
         self._gain = rng.uniform(0.9, 1.08)
         noise_level = rng.uniform(1.0, 3.2)
-        self._head = pack(paint_head(look, self._light, rng, x, y))
+        head = paint_head(look, self._light, rng, x, y)
+        if skin is not None:
+            skin.paint(head, look, x, y)
+        self._head = pack(head)
         self._scene = paint_scene(look, rng, x, y).astype(np.float32)
         noise = rng.standard_normal((SIZE + NOISE_MARGIN, SIZE + NOISE_MARGIN, 3)).astype(np.float32)
         noise = (noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)) / np.float32(3**0.5)
@@ -68,7 +73,12 @@ class Face:
             self._draw_head(image[:, left:right], pose, x, y, shade, MouthShape.at(shapes, t), float(lids[t]))
             if self._extras is not None:
                 self._extras.draw_before_head(image, t)
+            lens = self._extras.lens if self._extras is not None else None
+            if lens is not None:
+                lens.blur(image)
             self._add_camera(image, float(motion.light[t]))
+            if lens is not None:
+                lens.compress(image)
             yield np.clip(image, 0, 255, out=image).astype(np.uint8)
 
     def head_motion(self, total: int) -> HeadMotion:
