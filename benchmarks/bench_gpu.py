@@ -7,7 +7,8 @@ Each case runs in a process of its own, so that its peak memory is its own and o
 Cases are started as long as `--limit` seconds are not over. Inputs are random and lie on the device; times are medians
 of steps after a warm-up. `share of peak`: the operations of the model (a backward pass counts twice a forward pass,
 recomputation is not counted) per second, over those of a large bf16 matrix product on the same device. The baseline is
-a straightforward eager loop in fp16 with loss scaling and torch's own Adam (see bench_pretrain_step.py).
+a straightforward eager loop in fp16 with loss scaling and torch's own Adam over the independent
+implementation of the published model (benchmarks/baseline).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from bench_pretrain_step import straightforward
+from baseline.model import HubertModel, Masking
+from baseline.weights import baseline_of
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -52,6 +54,7 @@ PRESETS = {
     "large": ("pretrain", "large_vox_iter5"),
 }
 FINETUNE = {"tiny": "tiny", "base": "base_lrs3_433h", "large": "large_lrs3_433h"}
+UNUSED = ["run_dir=unused", "data.dir=unused", "data.labels=unused", "model.masking_type=input"]
 CLUSTERS, VOCABULARY = 2000, 1000
 CLIP_FRAMES = 100
 TOKENS = 20  # of the text of a clip of 4 s
@@ -86,7 +89,7 @@ def smoke_arguments(arguments: tuple[str, ...]) -> tuple[str, ...]:
 
 # --------------------------------------------------------------------------- models and batches
 def pretrain_config(size: str) -> PretrainConfig:
-    config: PretrainConfig = compose(*PRESETS[size], ["run_dir=unused", "data.dir=unused", "data.labels=unused"])
+    config: PretrainConfig = compose(*PRESETS[size], UNUSED)
     return config
 
 
@@ -108,12 +111,13 @@ def random_inputs(frames: int) -> ModelInputs:
     return ModelInputs(audio, video, torch.zeros(clips, CLIP_FRAMES, dtype=torch.bool))
 
 
-def random_pretrain_batch(config: PretrainConfig, frames: int) -> PretrainBatch:
+def random_pretrain_batch(config: PretrainConfig, frames: int) -> tuple[PretrainBatch, Tensor]:
+    """The batch and its labels."""
     inputs = random_inputs(frames)
     assert inputs.padding_mask is not None
     masks = draw_masks(inputs.padding_mask, config.masking, config.model.masking_type, np.random.default_rng(0))
     labels = torch.randint(NUM_SPECIALS, CLUSTERS + NUM_SPECIALS, inputs.padding_mask.shape)
-    return prepare(inputs, [labels], masks, config.objective)
+    return prepare(inputs, [labels], masks, config.objective), labels
 
 
 # --------------------------------------------------------------------------- cases
@@ -153,9 +157,6 @@ class Measurement:
 
 def train(measured: Measurement, module: nn.Module, loss: Callable[[], Tensor], frames: int, form: str) -> None:
     """Steps of a training: forward and backward pass, clipping, Adam."""
-    if form == "baseline":
-        _train_straightforward(measured, module, loss, frames)
-        return
     if form == "recomputed":
         performance.checkpoint_blocks(module)
     optimizer = Adam(module.parameters(), OptimizerConfig())
@@ -178,10 +179,11 @@ def train(measured: Measurement, module: nn.Module, loss: Callable[[], Tensor], 
     measured.share_of_peak(operations, measured.time(step, frames))
 
 
-def _train_straightforward(measured: Measurement, module: nn.Module, loss: Callable[[], Tensor], frames: int) -> None:
+def train_baseline(measured: Measurement, model: HubertModel, loss: Callable[[], Tensor], frames: int) -> None:
+    """Steps of a plain program: fp16 with loss scaling, one parameter after the other."""
     half = torch.float16 if measured.device.type == "cuda" else torch.bfloat16
     scaler = torch.amp.GradScaler(measured.device.type, enabled=half == torch.float16)
-    optimizer = torch.optim.Adam(module.parameters(), foreach=False)
+    optimizer = torch.optim.Adam(model.parameters(), foreach=False)
 
     def forward() -> Tensor:
         with torch.autocast(measured.device.type, half):
@@ -190,28 +192,47 @@ def _train_straightforward(measured: Measurement, module: nn.Module, loss: Calla
     def step() -> None:
         scaler.scale(forward()).backward()
         scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
 
-    operations = 3 * performance.forward_operations(forward)
-    with straightforward(module):
-        measured.share_of_peak(operations, measured.time(step, frames))
+    measured.time(step, frames)
 
 
 def pretrain(measured: Measurement, size: str, frames: str, form: str) -> None:
     """Steps of pre-training."""
     config = pretrain_config(size)
-    model = to_device_module(encoder_of(size, [CLUSTERS + NUM_SPECIALS]), measured)
-    batch = to_device(random_pretrain_batch(config, int(frames)), measured.device)
+    model = encoder_of(size, [CLUSTERS + NUM_SPECIALS])
+    if form == "baseline":
+        pretrain_baseline(measured, model, config, int(frames))
+        return
+    on_device(model, measured)
+    batch = to_device(random_pretrain_batch(config, int(frames))[0], measured.device)
     train(measured, model, lambda: masked_prediction(model, batch, config.objective).loss, int(frames), form)
+
+
+def pretrain_baseline(measured: Measurement, ours: AVHubert, config: PretrainConfig, frames: int) -> None:
+    """Steps of the published model with the same weights and masks."""
+    model = on_device(baseline_of(ours), measured)
+    prepared, labels = random_pretrain_batch(config, frames)
+    masks = prepared.masks
+    assert masks.audio is not None
+    assert masks.video is not None
+    assert masks.video_source is not None
+    masking = Masking(masks.audio, masks.video, masks.video_source)
+    inputs, moved_labels, masking = to_device((prepared.inputs, labels, masking), measured.device)
+
+    def loss() -> Tensor:
+        return model.pretraining_loss(inputs.audio, inputs.video, inputs.padding_mask, moved_labels, masking)
+
+    train_baseline(measured, model, loss, frames)
 
 
 def finetune(measured: Measurement, size: str, frames: str, form: str) -> None:
     """Steps of fine-tuning with attention and CTC."""
     recognizer, config = recognizer_of(size)
-    to_device_module(recognizer, measured)
+    on_device(recognizer, measured)
     objective = dataclasses.replace(config.objective, ctc_weight=0.3)
     inputs = random_inputs(int(frames))
     tokens = torch.randint(NUM_SPECIALS, VOCABULARY, (inputs.batch_size, TOKENS))
@@ -224,7 +245,7 @@ def finetune(measured: Measurement, size: str, frames: str, form: str) -> None:
 
 def features(measured: Measurement, size: str, frames: str, form: str) -> None:
     """Forward passes without gradients."""
-    model = to_device_module(encoder_of(size, []), measured).eval()
+    model = on_device(encoder_of(size, []), measured).eval()
     inputs = to_device(random_inputs(int(frames)), measured.device)
 
     def run() -> None:
@@ -237,7 +258,7 @@ def features(measured: Measurement, size: str, frames: str, form: str) -> None:
 
 def decode(measured: Measurement, size: str, frames: str, beam: str) -> None:
     """Encoding and beam search of a batch; the weights are random, so all texts are made TOKENS long."""
-    recognizer = to_device_module(recognizer_of(size)[0], measured).eval()
+    recognizer = on_device(recognizer_of(size)[0], measured).eval()
     inputs = to_device(random_inputs(int(frames)), measured.device)
     settings = DecodeConfig(beam=int(beam), max_len_a=0, max_len_b=TOKENS, min_len=TOKENS, nbest=1)
 
@@ -256,7 +277,7 @@ def kmeans(measured: Measurement, rows: str, width: str, clusters: str) -> None:
     measured.figures |= {"seconds": time.perf_counter() - started, "passes": result.passes}
 
 
-def to_device_module(module: M, measured: Measurement) -> M:
+def on_device(module: M, measured: Measurement) -> M:
     """The module in training mode on the device, in the memory layout that the package gives it."""
     return module.to(measured.device).train()
 
