@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import av
 
 from avhubert.data.media import FileIdentity, StreamKind
+from avhubert.data.timestamps import BACK_SECONDS
 
 MAX_BYTES = 1 << 26  # of the packets that are kept: 60 s at 9 Mbit/s
 MARK_SECONDS = Fraction(1, 2)  # between two packets at which decoding can go on
@@ -38,6 +39,27 @@ class Mark(Generic[State]):
     state: State
 
 
+class _Restarts:
+    """Counts how often the timestamps of a stream start again."""
+
+    def __init__(self, stream: Any) -> None:
+        self._back = BACK_SECONDS / stream.time_base
+        self.begin(0)
+
+    def begin(self, restarts: int) -> None:
+        """Go on where the timestamps have started again so often."""
+        self._restarts = restarts
+        self._last: int | None = None
+
+    def count(self, timestamp: int | None) -> int:
+        """The restarts up to the next timestamp."""
+        if timestamp is not None:
+            if self._last is not None and self._last - timestamp > self._back:
+                self._restarts += 1
+            self._last = timestamp
+        return self._restarts
+
+
 class ForwardPass(Generic[State]):
     """An open file of which one stream is demuxed from its beginning to its end, in several parts.
 
@@ -50,58 +72,66 @@ class ForwardPass(Generic[State]):
     def __init__(self, container: av.container.InputContainer, stream: Any) -> None:
         self.container, self.stream = container, stream
         self.state: State | None = None
-        self._kept: list[Any] = []  # packets
+        self._kept: list[tuple[int, Any]] = []  # packets, each with how often their clock has started again before
         self._bytes = 0
         self._complete = True  # the first packet of the stream is among them
-        self._marks: dict[int, Mark[State]] = {}  # by the timestamp of the packet
-        self._candidates: set[int] = set()  # timestamps of packets that may get a mark
+        # by the number of restarts and the timestamp of the packet: in joined files, timestamps are there several times
+        self._marks: dict[tuple[int, int], Mark[State]] = {}
+        self._candidates: set[tuple[int, int]] = set()  # packets that may get a mark
         self._last_candidate: Fraction | None = None  # time
+        self._demuxed = _Restarts(stream)
+        self._decoded = _Restarts(stream)
 
     def go_to(self, time: Fraction) -> bool:
         """Let the next part begin at most at `time`; False: what precedes that time is no longer kept."""
         for index in reversed(range(len(self._kept))):
-            mark = self._marks.get(self._kept[index].pts)
+            restarts, packet = self._kept[index]
+            mark = self._marks.get((restarts, packet.pts))
             if mark is not None and mark.time <= time:
                 self._drop(index)
                 self.state = mark.state
+                self._decoded.begin(restarts)
                 return True
         self.state = None
+        self._decoded.begin(0)
         return self._complete
 
     def packets(self, following: Iterator[Any]) -> Iterator[Any]:
         """The packets from the beginning of the part on; `following` are those that have not been demuxed yet."""
-        yield from tuple(self._kept)
+        yield from [packet for _, packet in self._kept]
         for packet in following:
             if packet.size:
                 self._keep(packet)
             yield packet
 
     def needs_mark(self, pts: int | None) -> bool:
-        """Whether the frame with this timestamp should be marked."""
-        return pts in self._candidates
+        """Whether the next frame, which has this timestamp, should be marked."""
+        return pts is not None and (self._decoded.count(pts), pts) in self._candidates
 
     def mark(self, pts: int, time: Fraction, state: State) -> None:
         """Remember the state before the frame with this timestamp."""
-        self._candidates.discard(pts)
-        self._marks[pts] = Mark(time, state)
+        key = self._decoded.count(pts), pts
+        self._candidates.discard(key)
+        self._marks[key] = Mark(time, state)
 
     def _keep(self, packet: Any) -> None:
-        self._kept.append(packet)
+        restarts = self._demuxed.count(packet.dts)
+        self._kept.append((restarts, packet))
         self._bytes += packet.size
         if packet.pts is not None and packet.is_keyframe:
             time = packet.pts * packet.time_base
             if self._last_candidate is None or abs(time - self._last_candidate) >= MARK_SECONDS:
-                self._candidates.add(packet.pts)
+                self._candidates.add((restarts, packet.pts))
                 self._last_candidate = time
         if self._bytes > MAX_BYTES:
             self._drop(1)
 
     def _drop(self, count: int) -> None:
         """Forget the first packets."""
-        for packet in self._kept[:count]:
+        for restarts, packet in self._kept[:count]:
             self._bytes -= packet.size
-            self._marks.pop(packet.pts, None)
-            self._candidates.discard(packet.pts)
+            self._marks.pop((restarts, packet.pts), None)
+            self._candidates.discard((restarts, packet.pts))
         del self._kept[:count]
         self._complete = self._complete and count == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from avhubert.data.media import (
     open_container,
 )
 from avhubert.data.stored_lengths import avi_seconds, mp3_seconds, read_wav_header
+from avhubert.data.timestamps import BACK_SECONDS
 from avhubert.data.truncation import CUT_OFF, cut_off
 
 TOLERANCE_SECONDS = Fraction(1)  # a smaller difference between header and content is usual
@@ -52,7 +54,7 @@ def compare_lengths(
     if end > header + TOLERANCE_SECONDS:
         damage.note(f"the header of the file says {float(header):.1f} s, but it has {float(end):.1f} s")
     elif end < header - TOLERANCE_SECONDS:
-        read = max(end, _last_packet(file_identity(path)))  # another stream may be longer
+        read = max(end, _packet_times(file_identity(path)).end)  # another stream may be longer
         if read < header - TOLERANCE_SECONDS:
             damage.note(
                 f"the header of the file says {float(header):.1f} s, but it ends after {float(read):.1f} s: {CUT_OFF}"
@@ -102,13 +104,37 @@ def content_seconds(path: str | Path) -> float:
         av.FFmpegError: The file is not a media file.
         OSError: The file cannot be read.
     """
-    return float(_last_packet(file_identity(path)))
+    return float(_packet_times(file_identity(path)).end)
+
+
+def clock_restarts(path: str | Path) -> bool:
+    """Whether the timestamps of a file start again, as where recordings were joined; reads all packets once.
+
+    Raises:
+        av.FFmpegError: The file is not a media file.
+        OSError: The file cannot be read.
+    """
+    return _packet_times(file_identity(path)).restarts
+
+
+@dataclass(frozen=True)
+class _PacketTimes:
+    """What the packets of a file say about it.
+
+    Attributes:
+        end: Seconds after the start of the file at which the last one ends.
+        restarts: The timestamps of a stream start again.
+    """
+
+    end: Fraction
+    restarts: bool
 
 
 @lru_cache(maxsize=1024)
-def _last_packet(identity: FileIdentity) -> Fraction:
-    """Seconds after the start of the file at which its last packet ends."""
-    end = Fraction(0)
+def _packet_times(identity: FileIdentity) -> _PacketTimes:
+    last: dict[int, Fraction] = {}  # by stream: time of decoding,
+    ends: dict[int, Fraction] = {}  # where its last packet ends,
+    shifts: dict[int, Fraction] = {}  # and what is added to its timestamps since its clock started again
     with open_container(identity[0]) as container:
         begin = file_start(container)
         failures = 0
@@ -116,11 +142,18 @@ def _last_packet(identity: FileIdentity) -> Fraction:
             try:
                 for packet in demux(container):
                     failures = 0
-                    end = max(end, _end(packet) - begin)
-                return end
+                    index = packet.stream_index
+                    if packet.dts is not None and packet.time_base is not None:
+                        time = packet.dts * packet.time_base - begin
+                        if last.get(index, time) - time > BACK_SECONDS:
+                            shifts[index] = ends[index] - time
+                        last[index] = time
+                    end = _end(packet) - begin + shifts.get(index, Fraction(0))
+                    ends[index] = max(end, ends.get(index, Fraction(0)))
+                break
             except (FFmpegError, OSError):
                 failures += 1
-    return end
+    return _PacketTimes(max(ends.values(), default=Fraction(0)), bool(shifts))
 
 
 def _end(packet: Any) -> Fraction:

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 
 from avhubert.constants import FRAME_RATE
 from avhubert.data.forward import ForwardPass, give_back, take
-from avhubert.data.lengths import compare_lengths
+from avhubert.data.lengths import clock_restarts, compare_lengths
 from avhubert.data.media import (
     AUDIO_GAP_SECONDS,
     MAX_FAILURES,
@@ -39,6 +39,7 @@ LARGE_FRAME_THREADS = 4
 GAP_SECONDS = {"audio": AUDIO_GAP_SECONDS, "video": Fraction(1)}
 BROADCAST_GAP_SECONDS = Fraction(1, 10)  # … but not in the formats of broadcasts and discs
 BROADCAST = frozenset(("mpeg", "mpegts", "mxf"))  # FFmpeg's names
+JOINABLE = frozenset(("mpeg", "mpegts", "ogg"))  # files of which can be joined as they are, by `cat`
 KNOWN_ENDS = 256  # streams whose end is remembered
 
 # position of a stream among those of its kind, in an open file
@@ -165,6 +166,8 @@ class StreamDecoder(Generic[Frame]):
         with open_container(self.path) as container:
             self._select(container, threads)
             if seek is not None:
+                if JOINABLE & set(container.format.name.split(",")) and clock_restarts(self.path):
+                    return  # a timestamp is at several places
                 try:
                     container.seek(int((self._begin + seek) * av.time_base), backward=True)
                 except (FFmpegError, OSError):

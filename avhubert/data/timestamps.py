@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 import av
 
 LONGEST_FRAME_SECONDS = 3600  # a longer last frame has a wrong timestamp
-JUMP_SECONDS = 10  # a larger jump between two frames is checked with the next frame
+JUMP_SECONDS = 10  # a larger jump between two frames is checked with the next frame …
+BACK_SECONDS = Fraction(1, 2)  # … and so is a jump back by more than this
 
 Frame = TypeVar("Frame", av.AudioFrame, av.VideoFrame)
 
@@ -46,10 +47,14 @@ class Clock(Generic[Frame]):
         if self._held is not None and timed.time is not None:
             yield self._judged(*self._held, timed.time)
             self._held = None
-        if self._last is not None and timed.time is not None and abs(timed.time - self._last) > JUMP_SECONDS:
+        if self._last is not None and timed.time is not None and self._jumps(timed.time - self._last):
             self._held = timed, duration
         else:
             yield self._timed(timed, duration)
+
+    @staticmethod
+    def _jumps(step: Fraction) -> bool:
+        return step > JUMP_SECONDS or step < -BACK_SECONDS
 
     def is_regular(self) -> bool:
         """Whether a frame shortly after the last one has the right time."""
@@ -75,7 +80,7 @@ class Clock(Generic[Frame]):
         assert self._last is not None
         continues = following >= held.time
         if held.time < self._last:
-            continues = held.time <= following <= held.time + JUMP_SECONDS
+            continues = 0 <= following - held.time < abs(following - self._last)
         if not continues:  # this timestamp alone is wrong
             time = self.end - self._shift
             last = self._last

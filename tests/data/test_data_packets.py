@@ -17,6 +17,7 @@ import pytest
 from avhubert.data import forward, packets
 from avhubert.data.audio import read_audio
 from avhubert.data.forward import OPEN_PASSES, ForwardPass, close_passes
+from avhubert.data.lengths import content_seconds
 from avhubert.data.media import DamageLog
 from avhubert.data.timestamps import Clock, TimedFrame
 from avhubert.data.video import probe, read_frames, thumbnails
@@ -239,6 +240,20 @@ def test_recordings_that_were_joined_are_read_to_the_end(tmp_path: Path) -> None
     assert len(list(read_frames(tmp_path / "joined.ts"))) >= 748
 
 
+@pytest.mark.parametrize("name", ["a.ts", "a.mpg"])
+def test_short_recordings_that_were_joined_are_read_to_the_end(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    content = both(path, "mpeg2video", "mp2", form="vob" if name == "a.mpg" else None)
+    one = len(read_audio(path))
+    path.write_bytes(3 * content)
+    assert abs(len(read_audio(path)) - 3 * one) < 0.2 * 16_000
+    assert abs(len(list(read_frames(path))) - 300) < 6
+    assert abs(content_seconds(path) - 3 * one / 16_000) < 0.3
+    whole, parts = whole_and_parts(path, 3)  # a seek could land in another one of the recordings
+    assert len(whole) == len(parts)
+    assert np.abs(whole.astype(int) - parts).mean() < 0.1 * np.abs(whole.astype(int)).mean()
+
+
 def test_single_wrong_timestamps_are_repaired() -> None:
     frame = av.AudioFrame.from_ndarray(np.zeros((1, 160), np.int16), "s16", "mono")
     duration = Fraction(1, 25)
@@ -253,6 +268,8 @@ def test_single_wrong_timestamps_are_repaired() -> None:
     assert times(0, 0.04, 5000, 0.12, 0.16) == [0, 0.04, 0.08, 0.12, 0.16]
     assert times(100, 100.04, 3, 100.12) == [100, 100.04, 100.08, 100.12]
     assert times(0, 30, 60, 90) == [0, 30, 60, 90]  # slides
+    assert times(5, 5.04, 1, 5.12, 5.16) == [5, 5.04, 5.08, 5.12, 5.16]
+    assert times(5, 5.04, 0, 0.04) == [5, 5.04, 5.08, 5.12]
     assert times(20, 20.04, 0, 0.04) == [20, 20.04, 20.08, 20.12]  # the clock starts again
     assert times(0, 0.04, 90_000) == [0, 0.04, 0.08]
 
