@@ -258,7 +258,7 @@ def add(samples: Samples, answer: Mapping[str, float], case: Case) -> None:
 
 
 def compare(case: Case, forms: Sequence[Form], samples: dict[str, Samples], numbers: Mapping[str, Path]) -> None:
-    """Note the largest differences from the baseline's numbers.
+    """Note the largest differences from the baseline's numbers; with its sign if it is one number.
 
     Raises:
         RuntimeError: a difference exceeds the form's tolerance.
@@ -275,7 +275,8 @@ def compare(case: Case, forms: Sequence[Form], samples: dict[str, Samples], numb
             difference = float("inf")
         else:
             difference = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
-        samples[form.name].difference = difference
+        one_number = found.size == expected.size == 1
+        samples[form.name].difference = float(found.item() - expected.item()) if one_number else difference
         if form.tolerance is not None and not difference <= form.tolerance:
             raise RuntimeError(
                 f"{case.id}: the numbers of '{form.name}' differ from the baseline's by {difference:.3g}, more than "
