@@ -50,6 +50,9 @@ class AudioActivity:
         self._present = np.concatenate([self._present, np.full(len(samples) - len(self._present), present)])
         frames = len(samples) // SAMPLES_PER_FRAME
         used = frames * SAMPLES_PER_FRAME
+        if frames == 0:
+            self._samples = samples
+            return
         self.level.extend(loudness(samples[:used], frames))
         self.present.extend(self._present[:used].reshape(frames, SAMPLES_PER_FRAME).mean(1) > 0.5)
         self._samples, self._present = samples[used:], self._present[used:]

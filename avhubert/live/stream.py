@@ -101,6 +101,11 @@ class LiveStream:
         self._notices: list[str] = []
         self._reported: dict[str, int] = {"frames": 0, "samples": 0}
 
+    @property
+    def reads_video(self) -> bool:
+        """Whether frames are of use; a stream whose model reads no lips takes none."""
+        return self._tracker is not None
+
     # ----------------------------------------------------------------------- input
     def push(self, frames: Iterable[VideoFrame], audio: AudioBlock | None) -> int:
         """Take frames and samples; by how many frames the stream is longer now.

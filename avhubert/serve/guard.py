@@ -26,6 +26,7 @@ from avhubert.serve.limits import (
 )
 
 OPEN_PATHS = ("/health",)  # available without the token, for monitoring
+OPEN_SOCKETS = ("/v1/listen",)  # checks the token itself: browsers send no headers with a WebSocket
 UPLOAD_PATH = "/gradio_api/upload"  # of the page
 # Gradio's page refers to scripts and fonts of other hosts, which it can do without
 POLICY = b"default-src 'self' blob: data: 'unsafe-inline' 'unsafe-eval'"
@@ -57,7 +58,7 @@ class Guard:
         """Handles one request (ASGI)."""
         if scope["type"] == "http":
             await _Request(self, scope, receive, send).run()
-        elif scope["type"] == "lifespan":
+        elif scope["type"] == "lifespan" or (scope["type"] == "websocket" and scope["path"] in OPEN_SOCKETS):
             await self.app(scope, receive, send)
 
     def check(self, scope: Scope) -> None:

@@ -22,6 +22,14 @@ CHECK_MEMORY = 1_500_000_000  # bytes that the process that checks uploads may u
 STALL_SECONDS = 30.0  # in which nothing of an upload is decoded, after which it is given up
 PAGE_FILE_SECONDS = 600  # uploads and mouth videos of the page are deleted after this time
 SHUTDOWN_SECONDS = 3  # for running responses when the server stops
+LIVE_STREAMS = 8  # at the same time
+LIVE_PIXELS = 1920 * 1080  # of a frame
+LIVE_MESSAGE_BYTES = 2_000_000  # of one message
+LIVE_BYTES_PER_SECOND = 6_000_000  # of one stream
+LIVE_SECONDS = 6 * 3600.0  # longest stream
+LIVE_START_SECONDS, LIVE_IDLE_SECONDS = 10.0, 30.0  # for the first message, and between two messages
+LIVE_SEND_SECONDS = 10.0  # for a client to take an event
+LIVE_WAITING = 250  # frames and blocks that wait before frames are dropped
 OPENAI_PATHS = ("/v1/audio/", "/v1/models")  # whose errors have the form of OpenAI's API
 MAX_RETRY_SECONDS = 60  # longest Retry-After
 

@@ -43,6 +43,9 @@ STYLE = """
 .avh ruby rt {font-size: .55em; opacity: .7}
 .avh small {opacity: .75}
 """
+LIVE_FRAME = (
+    '<iframe src="live" title="live captions" allow="camera; microphone" style="width: 100%; height: 36em"></iframe>'
+)
 CONSENT = "Only for recordings of people who agreed to it. Nothing is kept: files are deleted within minutes."
 
 
@@ -88,8 +91,15 @@ class PageReader(RemoteReader):
 
 
 # --------------------------------------------------------------------------- the page
-def mount(app: FastAPI, service: Service, folder: Path) -> FastAPI:
-    """Adds the page at / to the application of the API; `folder` is for uploads and mouth videos."""
+def mount(app: FastAPI, service: Service, folder: Path, live: bool = False) -> FastAPI:
+    """Adds the page at / to the application of the API.
+
+    Args:
+        app: The application.
+        service: The recognizer and its limits.
+        folder: For uploads and mouth videos.
+        live: Whether there is a page for live captions, which becomes a tab.
+    """
     modalities = service.modalities
     choices = [AUTO_CHOICE, *(NAMES[modality] for modality in modalities)]
     if len(modalities) > 1:
@@ -98,7 +108,7 @@ def mount(app: FastAPI, service: Service, folder: Path) -> FastAPI:
         gr.Markdown(f"# avhubert\nThe transcript of a video, from audio and lips. Model: `{service.name}`. {CONSENT}")
         if service.note:
             gr.Markdown(service.note[0].upper() + service.note[1:] + ".")
-        with gr.Row():
+        with gr.Tab("A recording"), gr.Row():
             with gr.Column():
                 video = gr.Video(
                     label="A video, or the camera", sources=["upload", "webcam"], elem_id="video", height=VIDEO_HEIGHT
@@ -113,6 +123,9 @@ def mount(app: FastAPI, service: Service, folder: Path) -> FastAPI:
                     height=VIDEO_HEIGHT,
                 )  # fmt: skip
                 text = gr.HTML(elem_id="said")
+        if live:
+            with gr.Tab("Live", elem_id="live"):
+                gr.HTML(LIVE_FRAME)
         button.click(
             partial(respond, service, folder), [video, streams, noise, snr], [text, mouth], api_visibility="private",
             concurrency_limit=service.limits.queue + 1,

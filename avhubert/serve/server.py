@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from avhubert.checkpoints import builtin
 from avhubert.errors import ConfigError
+from avhubert.live.engine import LiveEngine
 from avhubert.serve.api import create_app
 from avhubert.serve.guard import Guard
-from avhubert.serve.limits import SHUTDOWN_SECONDS, Limits
+from avhubert.serve.limits import LIVE_MESSAGE_BYTES, LIVE_STREAMS, SHUTDOWN_SECONDS, Limits
+from avhubert.serve.listen import add_route as add_live
+from avhubert.serve.live_page import add_page
+from avhubert.serve.live_worker import LiveWorker
 from avhubert.serve.protocol import TimeoutProtocol
 from avhubert.serve.service import ModelOptions, Service
 from avhubert.serve.worker import Worker
 
+HAS_WEBSOCKETS = importlib.util.find_spec("websockets") is not None
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +64,8 @@ def serve(
         config = uvicorn.Config(
             build_app(service, token, Path(folder)),
             http=TimeoutProtocol,
-            ws="none",
+            ws="websockets-sansio" if HAS_WEBSOCKETS else "none",
+            ws_max_size=LIVE_MESSAGE_BYTES,
             log_level="warning",
             lifespan="on",
             server_header=False,
@@ -77,7 +85,13 @@ def build_app(service: Service, token: str | None, folder: Path) -> Guard:
     os.environ["GRADIO_TEMP_DIR"], os.environ["GRADIO_ANALYTICS_ENABLED"] = str(uploads), "False"
     from avhubert.serve.page import mount
 
-    return Guard(mount(create_app(service), service, uploads), service.limits, token, uploads)
+    app = create_app(service)
+    if HAS_WEBSOCKETS:
+        options = service.options
+        engine = partial(LiveEngine, service.recognizer, options.device, options.precision, options.decode)
+        add_live(app, LiveWorker(engine, LIVE_STREAMS), token)
+        add_page(app, token)
+    return Guard(mount(app, service, uploads, live=HAS_WEBSOCKETS), service.limits, token, uploads)
 
 
 def _run(config: uvicorn.Config, listener: socket.socket, worker: Worker) -> None:

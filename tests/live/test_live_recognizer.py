@@ -116,6 +116,14 @@ def test_uneven_late_and_missing_frames(
     assert "1 frames came too late and were not read" in notices
 
 
+def test_blocks_may_be_shorter_than_a_frame(engine: LiveEngine, samples: np.ndarray) -> None:
+    recogniser = LiveRecognizer(engine, "a")
+    events: list[LiveEvent] = []
+    for first in range(0, len(samples), 128):  # as an AudioWorklet delivers them
+        events += recogniser.push(audio=AudioBlock(samples[first : first + 128], first / 16_000))
+    assert final_text(events + recogniser.finish()) == final_text(live(engine, None, samples, "a"))
+
+
 def test_a_stream_without_speech_has_no_words(engine: LiveEngine) -> None:
     noise = np.random.default_rng(0).normal(0, 300, 8 * 16_000).astype(np.int16)
     events = live(engine, None, noise, "a", every=5)

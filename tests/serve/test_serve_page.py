@@ -184,3 +184,28 @@ def test_noise_is_as_loud_as_asked() -> None:
         mixed = mix(samples, make_noise(samples, kind), 0).astype(float)
         added = mixed - samples * (mixed @ samples / (samples.astype(float) @ samples))
         assert 0.7 < added.std() / samples.std() < 1.3
+
+
+@pytest.mark.slow
+def test_live_captions_of_the_camera(browser, opened: Callable, tmp_path: Path) -> None:
+    """The page's tab: captions appear while the camera shows the clip, and go on after the connection was lost."""
+    pytest.importorskip("websockets", reason="websockets is not installed")
+    (tmp_path / "served").mkdir()
+    with running(Path("builtin"), tmp_path / "served", "--token", "secret") as other:
+        page = opened(
+            other.address,
+            permissions=["camera", "microphone"],
+            http_credentials={"username": "me", "password": "secret"},
+        )
+        page.get_by_role("tab", name="Live").click()
+        frame = page.frame_locator("iframe[title='live captions']")
+        assert "agreed to be recorded" in frame.locator("#consent").inner_text()
+        frame.locator("#start").click()
+        frame.locator("#captions p.final").first.wait_for()
+        lines = frame.locator("#captions p").count()
+        (live,) = [one for one in page.frames if one.url.endswith("/live")]
+        live.evaluate("socket.close()")
+        live.wait_for_function("document.getElementById('state').textContent.startsWith('Listening')")
+        live.wait_for_function(f"document.querySelectorAll('#captions p').length > {lines}")
+        frame.locator("#stop").click()
+        assert frame.locator("#start").is_enabled()
