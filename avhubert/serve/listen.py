@@ -137,6 +137,8 @@ class _Connection:
             await self.socket.close()
         except RequestError as error:
             await self._refuse(error)
+        except asyncio.CancelledError:  # the server is stopping, and has waited for the last events long enough
+            return
         except (WebSocketDisconnect, asyncio.TimeoutError, RuntimeError):
             with contextlib.suppress(Exception):  # a client that does not read
                 await asyncio.wait_for(self.socket.close(1008), 1)
