@@ -111,9 +111,11 @@ def rates(dtype: torch.dtype) -> tuple[float, float]:
     return matrix, convolution
 
 
-def _best(run: Callable[[], object], repeats: int = 12) -> float:
+def _best(run: Callable[[], object], seconds: float = 1.0) -> float:
+    """The shortest time of many calls: other work of the machine hardly changes it."""
     times = []
-    for _ in range(repeats):
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)

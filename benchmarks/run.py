@@ -224,6 +224,7 @@ def main() -> None:
     unknown = [name for name in given.only if name not in claims()]
     if unknown:
         options.error(f"unknown claim '{unknown[0]}'; choose of: {', '.join(claims())}")
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # before PyTorch is imported, which measures the floors' rates
     started = time.perf_counter()
     hardware = machine(given.threads)
     failures = [run_claim(name, module, given) for name, module in claims().items() if name in (given.only or claims())]
