@@ -112,11 +112,11 @@ def rates(dtype: torch.dtype) -> tuple[float, float]:
 
 
 def _best(run: Callable[[], object], seconds: float = 1.0) -> float:
-    """The shortest time of many calls: other work of the machine hardly changes it."""
+    """The shortest of many calls, as processor time of each thread, which other work of the machine hardly changes."""
     times = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        times.append(time.perf_counter() - start)
+        times.append((time.process_time() - start) / torch.get_num_threads())
     return min(times)

@@ -42,6 +42,7 @@ def run_case(module: str, case: Case, given: argparse.Namespace) -> dict[str, An
     samples = measure(module, case, given.smoke, given.threads, given.seconds, given.rounds)
     floors = {} if case.floor is None else case.floor(given.smoke)
     found = result(case, samples, floors)
+    found["threads"] = given.threads
     found["took"] = time.perf_counter() - started
     print(f"{case.title} ({found['took']:.0f} s)", flush=True)
     for name, row in found["forms"].items():
@@ -116,7 +117,8 @@ def summary_row(case: dict[str, Any]) -> list[Cell]:
     cells.append("; ".join(dict.fromkeys(by_cpu)))
     least = min(row["peak"] for row in ours.values())
     cells.append(f"{next(iter(ours.values()))['peak'] / baseline['peak']:.2f}; {least / baseline['peak']:.2f}")
-    floors = [f"{baseline['seconds'] / seconds:.1f} × ({name})" for name, seconds in case["floors"].items()]
+    least_time = baseline["cpu_seconds"] / case["threads"]  # of an idle machine
+    floors = [f"{least_time / seconds:.1f} × ({name})" for name, seconds in case["floors"].items()]
     return [*cells, "; ".join(floors) or None, case["goal"] or None]
 
 
@@ -197,15 +199,20 @@ def run_claim(name: str, module: str, given: argparse.Namespace) -> str | None:
     if claim.curve and not given.smoke and found:
         draw(found)
     if given.record and found:
-        table = curve_rows if claim.curve else rows
-        record(
-            f"speed-{name}", [row for case in found for row in table(case)], group=GROUP,
-            columns=CURVE_COLUMNS if claim.curve else COLUMNS,
-            title=claim.title, command=command(given, name), hardware=before,
-            interval=None if claim.curve else "at least 90 %, order statistics of the rounds' ratios",
-            note=f"{claim.note} Load of the machine during the measurement: {load}.".strip(),
-        )  # fmt: skip
+        record_claim(claim, data, command(given, name))
     return "; ".join(failures) or None
+
+
+def record_claim(claim: Claim, data: dict[str, Any], measured_by: str) -> None:
+    """Write the table of a claim."""
+    table = curve_rows if claim.curve else rows
+    record(
+        f"speed-{data['claim']}", [row for case in data["cases"] for row in table(case)], group=GROUP,
+        columns=CURVE_COLUMNS if claim.curve else COLUMNS, title=claim.title, command=measured_by,
+        hardware=data["machine"],
+        interval=None if claim.curve else "at least 90 %, order statistics of the rounds' ratios",
+        note=f"{claim.note} Load of the machine during the measurement: {data['load']}.".strip(),
+    )  # fmt: skip
 
 
 def main() -> None:
