@@ -60,24 +60,24 @@ CLIP_FRAMES = 100
 TOKENS = 20  # of the text of a clip of 4 s
 WARM_UP, REPEATS = 3, 8
 SMOKE = (1, 1)  # the same with `--smoke`
-# case: its function, then its arguments: model, frames of a step, form
+# case: its function, then its arguments: model, frames of a step, form; those that compile are last, they take longest
 CASES: dict[str, tuple[str, ...]] = {
     "pretrain base, baseline (eager fp16), 1000 frames": ("pretrain", "base", "1000", "baseline"),
     "pretrain base, bf16, 1000 frames": ("pretrain", "base", "1000", "eager"),
     "pretrain base, baseline (eager fp16), 4000 frames": ("pretrain", "base", "4000", "baseline"),
     "pretrain base, bf16, 4000 frames": ("pretrain", "base", "4000", "eager"),
     "pretrain base, bf16, 16000 frames": ("pretrain", "base", "16000", "eager"),
-    "pretrain base, bf16 compiled, 4000 frames": ("pretrain", "base", "4000", "compiled"),
-    "pretrain base, bf16 recomputed, 4000 frames": ("pretrain", "base", "4000", "recomputed"),
     "pretrain large, bf16, 4000 frames": ("pretrain", "large", "4000", "eager"),
-    "pretrain large, bf16 recomputed, 4000 frames": ("pretrain", "large", "4000", "recomputed"),
-    "pretrain large, bf16 compiled, 4000 frames": ("pretrain", "large", "4000", "compiled"),
     "fine-tune base, bf16, 4000 frames": ("finetune", "base", "4000", "eager"),
     "features base, bf16, 8000 frames": ("features", "base", "8000", "eager"),
     "decode base, greedy, 64 clips": ("decode", "base", "6400", "1"),
     "decode base, beam 5, 64 clips": ("decode", "base", "6400", "5"),
     "decode base, beam 20, 64 clips": ("decode", "base", "6400", "20"),
     "k-means 200 000 × 768, K 500": ("kmeans", "200000", "768", "500"),
+    "pretrain base, bf16 recomputed, 4000 frames": ("pretrain", "base", "4000", "recomputed"),
+    "pretrain large, bf16 recomputed, 4000 frames": ("pretrain", "large", "4000", "recomputed"),
+    "pretrain base, bf16 compiled, 4000 frames": ("pretrain", "base", "4000", "compiled"),
+    "pretrain large, bf16 compiled, 4000 frames": ("pretrain", "large", "4000", "compiled"),
 }
 
 
