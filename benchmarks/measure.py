@@ -29,8 +29,8 @@ from typing import IO, Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-LEAST_ROUNDS = 3
-CONFIDENCE = 0.9  # of the interval of a ratio, at least, where there are enough rounds
+LEAST_ROUNDS = 5  # with fewer there is no interval of this confidence
+CONFIDENCE = 0.9  # of the interval of a ratio, at least
 
 
 # --------------------------------------------------------------------------- what is measured
@@ -67,7 +67,7 @@ class Case:
         goal: text of the table.
         parts: a repetition's time is divided by it (frames of a clip, for example).
         unit: s or ms.
-        seconds: of repetitions; at least three rounds are made.
+        seconds: of repetitions; at least `LEAST_ROUNDS` rounds are made.
         floor: the seconds of a repetition at this machine's measured rates, by number format.
         before: seconds that were measured with the published system itself.
         once: one run of each form in a new process, without warming up.
@@ -284,10 +284,15 @@ def compare(case: Case, forms: Sequence[Form], samples: dict[str, Samples], numb
             )
 
 
-def ratio(baseline: Sequence[float], ours: Sequence[float]) -> tuple[float, float, float]:
-    """How many times as fast: the median of the rounds' ratios, and an interval of it from their order statistics."""
+def ratio(baseline: Sequence[float], ours: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """How many times as fast: the median of the rounds' ratios, and an interval of it from their order statistics.
+
+    Fewer than five rounds give no interval.
+    """
     ratios = sorted(theirs / own for theirs, own in zip(baseline, ours, strict=True))
     count = len(ratios)
+    if count < LEAST_ROUNDS:
+        return statistics.median(ratios), None, None
     outside, cut = 2 * 0.5**count, 0  # probability that the median is beyond the first or the last
     weight = 0.5**count
     while cut + 1 < (count + 1) // 2:

@@ -48,7 +48,7 @@ def run_case(module: str, case: Case, given: argparse.Namespace) -> dict[str, An
     for name, row in found["forms"].items():
         scale = 1000 if case.unit == "ms" else 1
         compared = "" if row["difference"] is None else f", differs by {row['difference']:.1e}"
-        times = "" if row["times"] is None else f"{row['times']:.2f} × [{row['low']:.2f}, {row['high']:.2f}]"
+        times = "" if row["times"] is None else times_as_fast(row)
         print(
             f"  {name:<24} {row['seconds'] * scale:8.3f} {case.unit} {times:>24}  "
             f"CPU {row['cpu_seconds'] * scale:8.3f} {case.unit}  {row['peak'] / 1e9:5.2f} GB{compared}",
@@ -59,6 +59,12 @@ def run_case(module: str, case: Case, given: argparse.Namespace) -> dict[str, An
     for name, seconds in found["floors"].items():
         print(f"  floor, {name:<17} {seconds * (1000 if case.unit == 'ms' else 1):8.3f} {case.unit}", flush=True)
     return found
+
+
+def times_as_fast(row: dict[str, Any]) -> str:
+    """The ratio and, if there were enough rounds, its interval."""
+    interval = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['times']:.2f} ×{interval}"
 
 
 def rows(found: dict[str, Any]) -> list[list[Cell]]:
@@ -72,7 +78,7 @@ def rows(found: dict[str, Any]) -> list[list[Cell]]:
     for number, (name, row) in enumerate(found["forms"].items()):
         times: Cell = None
         if number and row["times"] is not None:
-            times = {"value": round(row["times"], 2), "low": round(row["low"], 2), "high": round(row["high"], 2)}
+            times = times_as_fast(row)
         difference = None if row["difference"] is None else f"{row['difference']:.0e}"
         table.append(
             [
@@ -109,7 +115,7 @@ def summary_row(case: dict[str, Any]) -> list[Cell]:
         time_ = f"{row['seconds'] * scale:.3g} {case['unit']}"
         label = name.removeprefix("ours").strip(", ")
         suffix = f" ({label})" if name == fastest and label not in ("", "fp32") else ""
-        cells.append(f"{row['times']:.2f} × [{row['low']:.2f}, {row['high']:.2f}], {time_}{suffix}")
+        cells.append(f"{times_as_fast(row)}, {time_}{suffix}")
     by_cpu = [
         f"{baseline['cpu_seconds'] / max(ours[name]['cpu_seconds'], 1e-9):.2f} ×"
         for name in (next(iter(ours)), fastest)
@@ -222,7 +228,7 @@ def main() -> None:
     options.add_argument("--smoke", action="store_true", help="a dry run with small sizes")
     options.add_argument("--record", action="store_true", help="write the tables into docs/results.json")
     options.add_argument("--seconds", type=float, help="of repetitions for each case; default: the case's own")
-    options.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="at least for each case (default 3)")
+    options.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="at least for each case (default 5)")
     options.add_argument("--threads", type=int, default=_cores(), help="of each process; default: all cores")
     options.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="folder of the measurements")
     given = options.parse_args()

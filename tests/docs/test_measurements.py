@@ -57,13 +57,15 @@ def test_a_claim_is_measured_by_processes_in_turn(name: str, tmp_path: Path) -> 
             assert form["peak"] > 2**25
     if name == "kmeans":
         ours = found["cases"][0]["forms"]["ours"]
-        assert ours["low"] == ours["times"] == ours["high"] > 0
+        assert ours["times"] > 0
+        assert ours["low"] is None, "one round has no interval"
 
 
 # --------------------------------------------------------------------------- the parts
 def test_the_ratio_is_the_median_of_the_rounds() -> None:
     ratio = script("measure").ratio
-    assert ratio([2.0, 6.0, 4.0], [1.0, 2.0, 1.0]) == (3.0, 2.0, 4.0)
+    assert ratio([2.0, 6.0, 4.0], [1.0, 2.0, 1.0]) == (3.0, None, None)
+    assert ratio([2.0, 6.0, 4.0, 5.0, 1.0], [1.0, 2.0, 1.0, 1.0, 1.0]) == (3.0, 1.0, 5.0)
     baseline = [float(value) for value in range(10, 20)]
     times, low, high = ratio(baseline, [1.0] * 10)
     # the median of ten lies between the second and the ninth with a probability of 97.9 %, third and eighth: 89 %
@@ -119,7 +121,7 @@ def test_the_table_has_baseline_forms_and_floors() -> None:
         "baseline", "the published system itself, earlier", "ours", "floor, fp32", "int8: not measured, no such",
     ]  # fmt: skip
     assert table[0] == ["work", "baseline", "500 ms", None, "900 ms", 2.0, None, "≥ 3 ×"]
-    assert table[2][3] == {"value": 2.0, "low": 1.9, "high": 2.1}
+    assert table[2][3] == "2.00 × [1.90, 2.10]"
     assert all(len(row) == len(script("run").COLUMNS) for row in table)
 
 
