@@ -17,8 +17,12 @@ UNSPACED = (
 
 def normalise_text(text: str) -> str:
     """Normalise text: Unicode form NFKC, lower case, single spaces, no spaces at the ends."""
-    lower = unicodedata.normalize("NFKC", text).lower()
-    return " ".join(unicodedata.normalize("NFKC", lower).split())
+    return normalise_form(unicodedata.normalize("NFKC", text).lower())
+
+
+def normalise_form(text: str) -> str:
+    """Normalise text but for its case: Unicode form NFKC, single spaces, no spaces at the ends."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def without_punctuation(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import sentencepiece
 
 from avhubert.constants import BOS, EOS, PAD, SPECIAL_SYMBOLS, UNK
-from avhubert.data.text import normalise_text
+from avhubert.data.text import normalise_form, normalise_text
 from avhubert.encoding import is_lfs_pointer, lfs_message
 from avhubert.errors import DataError
 from avhubert.files import read_bytes
@@ -30,6 +30,8 @@ class Tokenizer:
     Attributes:
         symbols: the symbol of each id; the special symbols have the ids 0 to 3.
         serialized: the serialized SentencePiece model.
+        lower_case: whether texts are encoded in lower case; not where the vocabulary has capital letters, which those
+            of this package never have.
 
     Raises:
         DataError: the file cannot be read or is not a SentencePiece model.
@@ -52,6 +54,7 @@ class Tokenizer:
         processor = self._processor
         pieces = [i for i in range(len(processor)) if not (processor.IsControl(i) or processor.IsUnknown(i))]
         self.symbols: list[str] = [*SPECIAL_SYMBOLS, *(symbols[i] for i in pieces)]
+        self.lower_case = all(symbol == symbol.lower() for symbol in self.symbols)
         self._token_ids = [UNK] * len(processor)  # of each id of the SentencePiece model
         for position, identifier in enumerate(pieces):
             self._token_ids[identifier] = len(SPECIAL_SYMBOLS) + position
@@ -61,9 +64,13 @@ class Tokenizer:
         """Number of ids, special symbols included."""
         return len(self.symbols)
 
+    def normalise(self, text: str) -> str:
+        """The text as it is encoded."""
+        return normalise_text(text) if self.lower_case else normalise_form(text)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of the normalised text, without `</s>`."""
-        return [self._token_ids[identifier] for identifier in self._processor.EncodeAsIds(normalise_text(text))]
+        return [self._token_ids[identifier] for identifier in self._processor.EncodeAsIds(self.normalise(text))]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of token ids; `<s>`, `<pad>` and `</s>` are left out, `<unk>` is kept."""
@@ -85,7 +92,7 @@ def unknown_characters(texts: Iterable[str], tokenizer: Tokenizer, where: str) -
     Raises:
         DataError: more than 0.1 % of the characters are unknown: a recognizer cannot output them.
     """
-    characters = Counter(char for text in texts for char in normalise_text(text) if char != " ")
+    characters = Counter(char for text in texts for char in tokenizer.normalise(text) if char != " ")
     unknown = Counter({char: count for char, count in characters.items() if UNK in tokenizer.encode(char)})
     share = unknown.total() / max(1, characters.total())
     if share > MAX_UNKNOWN:

@@ -22,6 +22,7 @@ from avhubert.checkpoints.card import licence
 from avhubert.checkpoints.config_file import read_config
 from avhubert.checkpoints.conversion import convert
 from avhubert.cli.app import main
+from avhubert.constants import UNK
 from avhubert.decode.beam_search import beam_search
 from avhubert.errors import CheckpointError
 from avhubert.model.encoder import AVHubert
@@ -128,6 +129,25 @@ def test_command_converts_and_describes(folder: Path, tmp_path: Path, capsys: py
     assert sorted(file.name for file in (tmp_path / "theirs").iterdir()) == sorted(f.name for f in folder.iterdir())
     main(["info", str(folder)])
     assert "apache-2.0" in capsys.readouterr().out
+
+
+def test_vocabulary_with_capital_letters_keeps_the_case_of_a_text(folder: Path, tmp_path: Path) -> None:
+    before = avhubert.load(folder)
+    assert isinstance(before, Recognizer)
+    assert before.tokenizer is not None
+    assert before.tokenizer.lower_case
+
+    def capital(content: dict[str, Any]) -> None:
+        content["model"]["vocab"][-1][0] = "NHK"
+
+    tokenizer(capital)(folder)
+    convert(folder, tmp_path / "ours")
+    for source in (folder, tmp_path / "ours"):
+        model = avhubert.load(source)
+        assert isinstance(model, Recognizer)
+        assert model.tokenizer is not None
+        assert model.tokenizer.decode(model.tokenizer.encode("今日はNHK")) == "今日はNHK"
+        assert UNK in model.tokenizer.encode("nhk")
 
 
 def test_text_is_never_longer_than_the_decoder_allows(folder: Path) -> None:
