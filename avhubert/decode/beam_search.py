@@ -95,6 +95,7 @@ def beam_search(
 
     With `stop: best` the `beam` best finished hypotheses are kept, and the search of an utterance ends when its best
     unfinished text scores no better than the worst of them. At the length limit unfinished texts count as they are.
+    `<pad>` is a symbol like any other, as in transformers; `Tokenizer.decode` leaves it out.
 
     Args:
         recognizer: the model.
@@ -278,7 +279,8 @@ class _Search:
 
     def _candidates(self, scores: Tensor, step: int) -> Tensor:
         """Scores of the texts with each next symbol, [B, K, V]; LOG_ZERO where a symbol is not allowed."""
-        scores[..., PAD] = LOG_ZERO
+        if self.settings.stop == "first":  # transformers forbids no symbol
+            scores[..., PAD] = LOG_ZERO
         too_short = step < self.settings.min_len
         ending = scores[..., EOS].clone()
         if too_short:
