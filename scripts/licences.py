@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "licences.md"
 COPYLEFT = re.compile(r"GPL|GNU|MPL|Mozilla|EPL|CDDL|EUPL|SSPL|OSL-|CC-BY-SA|Sleepycat")
 EXTRAS_FOR_USERS = (
-    *("prepare", "synth", "serve", "lm", "hub", "onnx", "english", "tensorboard", "wandb", "ray", "dlib"),
+    *("prepare", "synth", "serve", "lm", "hf", "hub", "onnx", "english", "tensorboard", "wandb", "ray", "dlib"),
     *("test", "docs", "dev"),
 )
 # licences that the metadata does not name, from the packages' own licence files

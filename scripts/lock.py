@@ -28,7 +28,7 @@ EXTRAS = {
     "run": ("prepare", "synth"),
     "dev": ("prepare", "synth", "dev"),
     "docs": ("docs",),
-    "lm": ("lm",),
+    "lm": ("lm", "hf"),
     "bench": ("bench",),
 }
 OF_PYTORCH = re.compile(r"(torch|triton|nvidia-|cuda-)")

@@ -128,9 +128,12 @@ def tokenizer_values(tokenizer: Tokenizer) -> dict[str, Any]:
     pieces = tokenizer.symbols[4:]
     last = len(pieces) + 1
     added = {"<unk>": 0, "<s>": last, "</s>": last + 1, "<pad>": last + 2}
+    properties = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
-        "added_tokens": [{"id": number, "content": name, "special": True} for name, number in added.items()],
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": number, "content": name, **properties} for name, number in added.items()],
         "normalizer": {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
         "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
         "post_processor": None,

@@ -21,7 +21,7 @@ LIGHT_MODULES = {"serve.limits"}  # defaults of options that belong to another p
 # what the common modules may use from outside
 LIGHT = {"numpy", "omegaconf", "hydra", "yaml", "matplotlib", "rich", "charset_normalizer"}
 # string other packages together; only these may import them
-PIPELINES = {"transcription", "live", "recipes", "serve", "tools", "cli"}
+PIPELINES = {"transcription", "live", "recipes", "serve", "tools", "cli", "hf"}
 WHO_MAY_USE_PIPELINES = {"cli", "live", "serve", "recipes", "__init__", "__main__"}
 
 # package → packages it may import, besides COMMON and itself

@@ -40,7 +40,15 @@ class MultiHeadAttention(nn.Module):
         """Keys and values, each [B, H, T, D/H], of x [B, T, D]."""
         return self.split(self.k_proj(x)), self.split(self.v_proj(x))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        weights: list[Tensor] | None = None,
+    ) -> Tensor:
         """Scaled dot-product attention and output projection.
 
         Args:
@@ -48,19 +56,25 @@ class MultiHeadAttention(nn.Module):
             k: keys [B, H, T, D/H].
             v: values [B, H, T, D/H].
             mask: bool, broadcast to [B, H, L, T], True where a query may attend to a key; None: everywhere.
-            causal: query i attends to the keys 0 … i only; without `mask`.
+            causal: query i attends to the keys 0 … i only; without `mask` and `weights`.
+            weights: if given, the attention weights [B, H, L, T] are appended to it, which is slower.
 
         Returns:
             [B, L, D].
         """
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        if weights is not None:
+            scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+            weights.append((scores if mask is None else scores.masked_fill(~mask, -math.inf)).softmax(-1))
+            out = F.dropout(weights[-1], dropout) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         projected: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         return projected
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Self-attention of x [B, T, D] → [B, T, D]; `mask` as in `attend`."""
-        return self.attend(self.queries(x), *self.keys_values(x), mask=mask)
+    def forward(self, x: Tensor, mask: Tensor | None = None, weights: list[Tensor] | None = None) -> Tensor:
+        """Self-attention of x [B, T, D] → [B, T, D]; `mask` and `weights` as in `attend`."""
+        return self.attend(self.queries(x), *self.keys_values(x), mask=mask, weights=weights)
 
 
 class DecoderAttention(MultiHeadAttention):

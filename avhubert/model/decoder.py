@@ -246,7 +246,7 @@ class AttentionDecoder(nn.Module):
             self.output = nn.Linear(dim, config.vocab_size, bias=False)
             nn.init.normal_(self.output.weight, std=dim**-0.5)
 
-    def _embed(self, tokens: Tensor, first: int) -> Tensor:
+    def embed(self, tokens: Tensor, first: int) -> Tensor:
         """Embeddings [B, L, D] of tokens int [B, L] at the positions first, first + 1, … of their sentence."""
         positions = torch.arange(first, first + tokens.shape[1], device=tokens.device) + FIRST_POSITION[self.positions]
         table = (sinusoid if self.positions == "halves" else interleaved_sinusoid)(positions, self.dim)
@@ -265,10 +265,10 @@ class AttentionDecoder(nn.Module):
             [B, L, V].
         """
         frame_mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        x = self._embed(tokens, 0)
+        x = self.embed(tokens, 0)
         for layer in self._typed_layers():
             x = layer(x, encoded, frame_mask)
-        return self._scores(x)
+        return self.scores(self.norm(x))
 
     def cross_attention(self, tokens: Tensor, encoded: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Cross-attention weights in the prediction of the token after each token, mean over layers and heads.
@@ -282,7 +282,7 @@ class AttentionDecoder(nn.Module):
             [B, L, T].
         """
         frame_mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        x, weights = self._embed(tokens, 0), list[Tensor]()
+        x, weights = self.embed(tokens, 0), list[Tensor]()
         for layer in self._typed_layers():
             x = layer(x, encoded, frame_mask, weights)
         return torch.stack(weights).mean((0, 2))
@@ -290,8 +290,9 @@ class AttentionDecoder(nn.Module):
     def _typed_layers(self) -> Iterator[DecoderLayer]:
         return (cast(DecoderLayer, layer) for layer in self.layers)
 
-    def _scores(self, x: Tensor) -> Tensor:
-        return F.linear(self.norm(x), (self.embedding if self.output is None else self.output).weight)
+    def scores(self, x: Tensor) -> Tensor:
+        """Logits [B, L, V] of normalised states [B, L, D]."""
+        return F.linear(x, (self.embedding if self.output is None else self.output).weight)
 
     def start(self, encoded: Tensor, padding_mask: Tensor | None, beams: int) -> Cache:
         """Make an empty cache for a search.
@@ -313,7 +314,7 @@ class AttentionDecoder(nn.Module):
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """Logits [B, K, V] of the next token of every beam, given the newest one, int [B, K]; updates the cache."""
         b, k = tokens.shape
-        x = self._embed(tokens.reshape(b * k, 1), cache.length).view(b, k, self.dim)
+        x = self.embed(tokens.reshape(b * k, 1), cache.length).view(b, k, self.dim)
         used = cache.ancestors.shape[2]
         newest = torch.eye(k, dtype=torch.bool, device=tokens.device).expand(b, -1, -1)
         cache.ancestors = torch.cat([cache.ancestors, newest], 2)
@@ -321,4 +322,4 @@ class AttentionDecoder(nn.Module):
         for layer, layer_cache in zip(self._typed_layers(), cache.layers, strict=True):
             x = layer.step(x, layer_cache, used, ancestors, cache.frame_mask)
         cache.length += 1
-        return self._scores(x)
+        return self.scores(self.norm(x))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,19 @@ class PositionConvolution(nn.Module):
         return F.gelu(out[..., : x.shape[1]].transpose(1, 2))  # an even kernel gives T + 1 frames
 
 
+@dataclass
+class Internals:
+    """What a call of the encoder records.
+
+    Attributes:
+        states: float [B, T, D]: the input of each layer, then the output of the encoder.
+        attentions: float [B, H, T, T]: the attention weights of each layer; None: they are not recorded.
+    """
+
+    states: list[Tensor] = field(default_factory=list)
+    attentions: list[Tensor] | None = None
+
+
 class EncoderLayer(nn.Module):
     """A transformer layer, pre-norm or post-norm."""
 
@@ -83,17 +97,18 @@ class EncoderLayer(nn.Module):
         output: Tensor = self.dropout(self.fc2(self.activation_dropout(F.gelu(self.fc1(x)))))
         return output
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, weights: list[Tensor] | None = None) -> Tensor:
         """Attention and feed-forward network: [B, T, D] → [B, T, D].
 
         Args:
             x: [B, T, D].
             mask: bool [B, 1, 1, T], True for real frames; None: no padding.
+            weights: if given, the attention weights [B, H, T, T] are appended to it.
         """
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask, weights))
             return x + self._ffn(self.ffn_norm(x))
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, weights)))
         output: Tensor = self.ffn_norm(x + self._ffn(x))
         return output
 
@@ -111,15 +126,22 @@ class TransformerEncoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, padding_mask: Tensor | None = None, layer: int | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        padding_mask: Tensor | None = None,
+        layer: int | None = None,
+        internals: Internals | None = None,
+    ) -> Tensor:
         """Encode fused features: [B, T, D] → [B, T, D].
 
         Args:
             x: [B, T, D].
             padding_mask: bool [B, T]; None: no padding.
             layer: return the output of this layer, 1 … N, without the final norm; None: the output of the encoder.
+            internals: if given, the states of all layers are appended to it.
         """
-        mask = None
+        mask, weights = None, None if internals is None else internals.attentions
         if padding_mask is not None:
             x = x.masked_fill(padding_mask[..., None], 0)
             mask = ~padding_mask[:, None, None, :]
@@ -128,9 +150,14 @@ class TransformerEncoder(nn.Module):
             x = self.norm(x)
         x = self.dropout(x)
         for block in self.layers[:layer]:
+            if internals is not None:
+                internals.states.append(x)
             if not self.training or to_host(torch.rand(())).item() >= self.layerdrop:
-                x = block(x, mask)
-        return self.norm(x) if layer is None and self.norm_first else x
+                x = block(x, mask, weights)
+        x = self.norm(x) if layer is None and self.norm_first else x
+        if internals is not None:
+            internals.states.append(x)
+        return x
 
 
 class AVHubert(nn.Module):

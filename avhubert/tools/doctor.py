@@ -35,6 +35,7 @@ PURPOSES = {
     "hub": "models by name from the Hugging Face Hub",
     "onnx": "`export`",
     "lm": "language models in decoding",
+    "hf": "models in the library transformers: `import avhubert.hf`",
     "english": "Whisper's English normaliser: `evaluate --normalise english`",
     "tensorboard": "curves of training in TensorBoard",
     "wandb": "curves of training in Weights & Biases",

@@ -11,6 +11,7 @@ DOCUMENTS = [
     "docs/how-to/export-onnx.md",
     "docs/how-to/hub.md",
     "docs/how-to/published-checkpoints.md",
+    "docs/how-to/transformers.md",
     "docs/models.md",
 ]
 
