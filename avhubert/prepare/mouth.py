@@ -43,7 +43,7 @@ MIN_REPLACEMENT = 25  # frames of another face that replaces the speaker's where
 MIN_EYE_DISTANCE = 24.0  # pixels between the eyes' outer corners; below it the mouth is too small to read
 MAX_HEAD_TURN = 0.22  # `head_turn` beyond which the face is in half profile
 MIN_MISSED_SHARE = 0.3  # share of frames from which on a face is looked for in the others too
-MAX_STEP = 12.0  # pixels of the crop in one frame; on GRID the largest is 3
+MAX_STEP = 12.0  # pixels of the crop in one frame; on GRID the largest is 4
 STILL_GAP = 0.01  # standard deviation of the lip gap, in eye distances, below which the mouth does not move
 
 

@@ -71,8 +71,8 @@ class Extras:
         beard: Density of the beard, 0…1.
         lamp: A moving light.
         hand: A hand in front of the mouth.
-        skin: Texture of the skin.
-        lens: Lens and codec.
+        skin: Skin, nose, lips and teeth as of real people.
+        lens: The blur and the stray light of a lens.
     """
 
     rim: np.ndarray | None = None

@@ -7,7 +7,6 @@ eyelids anew at their final place, so that they stay sharp.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -34,7 +33,7 @@ class Face:
 
     def __init__(self, look: Look, rng: np.random.Generator, extras: Extras | None = None) -> None:
         skin = extras.skin if extras is not None else None
-        self.look = look if skin is None else replace(look, teeth=look.teeth * skin.teeth)
+        self.look = look if skin is None else skin.look(look)
         self._rng = rng
         self._extras = extras
         axis = np.arange(SIZE, dtype=np.float32)
@@ -73,12 +72,9 @@ class Face:
             self._draw_head(image[:, left:right], pose, x, y, shade, MouthShape.at(shapes, t), float(lids[t]))
             if self._extras is not None:
                 self._extras.draw_before_head(image, t)
-            lens = self._extras.lens if self._extras is not None else None
-            if lens is not None:
-                lens.blur(image)
+                if self._extras.lens is not None:
+                    self._extras.lens.blur(image)
             self._add_camera(image, float(motion.light[t]))
-            if lens is not None:
-                lens.compress(image)
             yield np.clip(image, 0, 255, out=image).astype(np.uint8)
 
     def head_motion(self, total: int) -> HeadMotion:
