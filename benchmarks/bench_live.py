@@ -45,19 +45,29 @@ class Recording:
         return " ".join(word for word, _ in self.words)
 
 
-def joined(folder: Path, clips: int | None) -> Recording:
-    images, samples, words, frames = [], [], [], 0
-    for path in sorted(folder.rglob("*.mp4"))[:clips]:
-        shown = np.stack(list(read_frames(path)))
-        heard = read_audio(path)[: len(shown) * SAMPLES_PER_FRAME]
-        images.append(shown)
-        samples.append(np.pad(heard, (0, len(shown) * SAMPLES_PER_FRAME - len(heard))))
-        lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
-        for line in lines[lines.index("WORD START END ASDSCORE") + 1 :]:
-            word, _, end, *_ = line.split()
-            words.append((word.lower(), frames / FRAME_RATE + float(end)))
-        frames += len(shown)
-    return Recording(np.concatenate(images), np.concatenate(samples), words)
+def joined_clips(folder: Path, count: int | None = None) -> list[Recording]:
+    """Each clip of a folder."""
+    return [_clip(path) for path in sorted(folder.rglob("*.mp4"))[:count]]
+
+
+def _clip(path: Path) -> Recording:
+    images = np.stack(list(read_frames(path)))
+    samples = read_audio(path)[: len(images) * SAMPLES_PER_FRAME]
+    samples = np.pad(samples, (0, len(images) * SAMPLES_PER_FRAME - len(samples)))
+    lines = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+    words = [line.split() for line in lines[lines.index("WORD START END ASDSCORE") + 1 :]]
+    return Recording(images, samples, [(word.lower(), float(end)) for word, _, end, *_ in words])
+
+
+def joined(folder: Path, count: int | None) -> Recording:
+    clips = joined_clips(folder, count)
+    words, frames = [], 0
+    for clip in clips:
+        words += [(word, frames / FRAME_RATE + end) for word, end in clip.words]
+        frames += len(clip.images)
+    return Recording(
+        np.concatenate([clip.images for clip in clips]), np.concatenate([clip.samples for clip in clips]), words
+    )
 
 
 class Display:

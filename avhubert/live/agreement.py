@@ -1,4 +1,4 @@
-"""Which words of a live hypothesis are shown: those on which two successive windows agree.
+"""Which words of a live hypothesis are shown: those that are probable, and on which two successive windows agree.
 
 Local agreement: Liu, Spanakis and Niehues 2020, "Low-latency sequence-to-sequence speech recognition and translation by
 partial hypothesis selection", § 3.3.
@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 
 from avhubert.live.records import LiveWord
 
+MIN_CONFIDENCE = 0.6  # of a word that is shown before its utterance ends; chosen with benchmarks/bench_live.py
 GUARD_SECONDS = 0.08  # words that end so shortly before the end of a window may be only their beginning
 
 
@@ -34,7 +35,8 @@ class Agreement:
         agreed = tuple(
             word
             for word, _ in itertools.takewhile(
-                lambda pair: pair[0].text == pair[1].text, zip(current, self._previous, strict=False)
+                lambda pair: pair[0].text == pair[1].text and min(word.confidence for word in pair) >= MIN_CONFIDENCE,
+                zip(current, self._previous, strict=False),
             )
         )
         self._previous = current

@@ -11,7 +11,7 @@ from avhubert.checkpoints.load import load_recognizer
 from avhubert.config.command_defaults import BUILTIN_MODEL
 from avhubert.live.engine import LiveEngine
 from avhubert.live.load import Load
-from avhubert.live.mouths import MouthTracker
+from avhubert.live.mouths import MouthTracker, Person
 from avhubert.live.records import AudioBlock, LiveEvent, VideoFrame
 from avhubert.live.stream import LiveStream
 from avhubert.model.recognizer import Recognizer
@@ -69,6 +69,11 @@ class LiveRecognizer:
     def retracted_words(self) -> int:
         """Number of words of ended utterances that were shown and taken back."""
         return self._stream.retracted
+
+    @property
+    def people(self) -> list[Person]:
+        """Everybody whose face was seen recently, in the order of appearance."""
+        return list(self._stream.people)
 
     def push(self, frames: Iterable[VideoFrame] = (), audio: AudioBlock | None = None) -> list[LiveEvent]:
         """Take the next frames and samples of the stream, either or both; the events that follow from them.

@@ -184,7 +184,8 @@ class LiveStream:
 
     # ----------------------------------------------------------------------- how far both streams are
     @property
-    def _people(self) -> list[Person]:
+    def people(self) -> list[Person]:
+        """Everybody whose face was seen recently."""
         if self._tracker is not None:
             return self._tracker.people
         return [] if self._crops is None else [self._crops]
@@ -285,7 +286,7 @@ class LiveStream:
         if self._crops is not None:  # crops do not say how far the mouth is open: all is read
             return np.full(count, 2 * STILL)
         moved: np.ndarray | None = None
-        for person in self._people:
+        for person in self.people:
             first = max(end - count, person.mouths.start)
             if person.mouths.end < end or first >= end or not person.detected[first:end].any():
                 continue
@@ -300,7 +301,7 @@ class LiveStream:
         person = None
         if self._has_video and self._modality != "a":
             levels = None if self._levels is None else self._levels.levels
-            person = speaking_person(self._people, levels, start, end)
+            person = speaking_person(self.people, levels, start, end)
         heard = self._audio is not None and self._modality != "v" and self._audible(start, end)
         usable = ("a" if heard else "") + ("v" if person is not None else "")
         modality = self._choose(usable)
@@ -330,7 +331,7 @@ class LiveStream:
         features = self._video.get(person.number)
         if features is None or not features.features.start <= start <= features.features.end:
             features = self._video[person.number] = VideoFeatures(self._engine, person, start)
-            known = {other.number for other in self._people}
+            known = {other.number for other in self.people}
             self._video = {number: value for number, value in self._video.items() if number in known}
         features.until(end)
         values: np.ndarray = features.features[start:end].copy()

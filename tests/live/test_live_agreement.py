@@ -41,6 +41,17 @@ def test_a_word_at_the_end_of_the_window_waits() -> None:
     assert [word.text for word in agreement.shown] == ["lay"]
 
 
+def test_a_word_that_is_not_probable_waits_for_the_end_of_the_utterance() -> None:
+    agreement = Agreement()
+    doubtful = [*said("lay blue")[:1], LiveWord("blue", 0.3, 0.6, 0.5), LiveWord("now", 0.6, 0.9, 0.9)]
+    for _ in range(3):
+        agreement.update(doubtful, 2)
+    assert [word.text for word in agreement.shown] == ["lay"]
+    agreement.finish(doubtful)
+    assert [word.text for word in agreement.shown] == ["lay", "blue", "now"]
+    assert agreement.retracted == 0
+
+
 def test_retracted_words_are_counted_by_alignment() -> None:
     assert retracted_words(said("a b c d"), said("a x c d e")) == 1
     assert retracted_words(said("a b"), said("")) == 2
