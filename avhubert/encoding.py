@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import re
 import string
@@ -22,16 +23,18 @@ _BOMS = (
 _USUAL = frozenset(string.printable)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 LEAST_ASCII = 0.02  # share of the characters of a text in UTF-16 without mark
-# encodings of one or two bytes per character that are told apart by charset-normalizer
-_LEGACY = (
-    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8_r"),
-    *("cp932", "euc_jp", "gb18030", "big5", "cp949"),
-)
-# letters beyond ASCII of the languages that Western encodings were made for; a text of one language has only its own
+# letters beyond ASCII of the languages that cp1252 was made for; a text of one language has only its own
 _WESTERN = (
     *("àâæçéèêëîïôœùûüÿ", "äöüßé", "áéíñóúü", "àçéèíïóòúü", "áàâãçéêíóôõúü", "àèéìíîòóù", "áéíóúëïöüèê", "åäöéüš"),
     *("æøåéóòôü", "áðéíóúýþæö", "áéíóúàèìòù"),
 )
+LEAST_CONFIDENCE = (
+    0.1  # of chardet, below which a text that can be Western is; with 0.1 most short texts are read right
+)
+# so many letters, digits and spaces of ASCII in a row, read as UTF-16, are no coincidence: in Chinese, a pair of two
+# such bytes is frequent, ten in a row are not
+_ASCII_IN_UTF16 = re.compile(r"[A-Za-z0-9 .,:\r\n>-]{20}")
+_ESCAPE = b"\x1b"  # begins a change of the characters in ISO-2022, whose bytes are ASCII
 MAX_DAMAGED = 0.25  # invalid bytes for each valid character beyond ASCII up to which a text is UTF-8 with damage
 MISSING = "missing"  # the kind of the error for a file that does not exist
 TEXT_START = 1 << 16  # bytes of a text file that are looked at before it is read whole
@@ -66,9 +69,11 @@ def decode(data: bytes, guess: bool = True) -> Decoded:
     """
     for bom, encoding in _BOMS:
         if data.startswith(bom):
-            return Decoded(data[len(bom) :].decode(encoding), encoding)
+            return _checked(Decoded(data[len(bom) :].decode(encoding), encoding))
     if b"\0" in data:
-        return _utf16_without_bom(data)
+        return _checked(_utf16_without_bom(data))
+    if guess and _ESCAPE in data:
+        return _legacy(data)
     try:
         return Decoded(data.decode("utf-8"), "utf-8")
     except UnicodeDecodeError:
@@ -76,6 +81,14 @@ def decode(data: bytes, guess: bool = True) -> Decoded:
             raise
     text = _damaged_utf8(data)
     return Decoded(text, "damaged utf-8", is_guess=True) if text is not None else _legacy(data)
+
+
+def _checked(decoded: Decoded) -> Decoded:
+    """Refuse UTF-16 with parts in ASCII, which some tools append to it; they would become Chinese characters."""
+    is_utf16 = decoded.encoding.startswith("utf-16")
+    if is_utf16 and _ASCII_IN_UTF16.search(decoded.text.encode(decoded.encoding).decode("latin-1")):
+        raise UnicodeError("a part of it is UTF-16, another part is not")
+    return decoded
 
 
 def _utf16_without_bom(data: bytes) -> Decoded:
@@ -111,23 +124,23 @@ def _western(data: bytes) -> str:
 
 
 def _legacy(data: bytes) -> Decoded:
-    from charset_normalizer import from_bytes
+    from chardet import detect
 
-    text = _western(data)
-    letters = {character for character in text.lower() if character > "\x7f" and character.isalpha()}
-    if _is_plausible(text) and any(letters <= set(alphabet) for alphabet in _WESTERN):
-        return Decoded(text, "cp1252", is_guess=True)
-    best = from_bytes(data, cp_isolation=list(_LEGACY)).best()
-    if best is not None:
-        return Decoded(data.decode(best.encoding), best.encoding, is_guess=True)
+    text, encoding = _western(data), "cp1252"
+    guess = detect(data)
+    if guess["encoding"] and (guess["confidence"] >= LEAST_CONFIDENCE or not _is_western(text)):
+        with contextlib.suppress(UnicodeDecodeError, LookupError):
+            text, encoding = data.decode(guess["encoding"]), codecs.lookup(guess["encoding"]).name
     if _CONTROL.search(text):
         raise UnicodeError("its encoding is not recognised")
-    return Decoded(text, "cp1252", is_guess=True)
+    return Decoded(text, encoding, is_guess=True)
 
 
-def _is_plausible(text: str) -> bool:
-    """Whether there are no control characters, and no symbols inside words."""
-    return not _CONTROL.search(text) and not re.search(r"[^\W\d_][¡-¶¸-¿×÷ˆ˜†‡‰‹›€•]+[^\W\d_]", text)
+def _is_western(text: str) -> bool:
+    """Whether a text has the letters of one Western language, no control characters and no symbols inside words."""
+    letters = {character for character in text.lower() if character > "\x7f" and character.isalpha()}
+    symbols = re.search(r"[^\W\d_][¡-¶¸-¿×÷ˆ˜†‡‰‹›€•]+[^\W\d_]", text)
+    return not _CONTROL.search(text) and not symbols and any(letters <= set(alphabet) for alphabet in _WESTERN)
 
 
 def read_text(path: str | Path, name: str = "", guess: bool = True) -> Decoded:

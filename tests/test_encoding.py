@@ -22,6 +22,14 @@ TEXTS = {
     "greek": "Καλημέρα, τι κάνεις; Είμαι πολύ καλά.",
     "chinese": "你好,今天天气很好。我们去公园吧,谢谢你。",
     "japanese": "こんにちは、お元気ですか。今日は天気がいいですね。",
+    "hebrew": "שלום, מה שלומך?",
+    "arabic": "صباح الخير، كيف حالك؟",
+    "thai": "ขอบคุณ ผมสบายดี",
+    "turkish": "Günaydın, nasılsınız?",
+    "lithuanian": "Ačiū, viskas gerai, žąsys.",
+    "latvian": "Paldies, man iet labi šķiņķis.",
+    "ukrainian": "Дякую, їжак їсть яблуко.",
+    "korean": "안녕하세요, 잘 지내세요?",
 }
 
 
@@ -40,7 +48,10 @@ def test_unicode_with_and_without_mark(encoding: str, language: str) -> None:
     [
         *[(language, "cp1252") for language in ("english", "french", "german")],
         *[("polish", "cp1250"), ("russian", "cp1251"), ("russian", "koi8_r"), ("greek", "cp1253")],
-        *[("chinese", "gb18030"), ("japanese", "cp932")],
+        *[("chinese", "gb18030"), ("japanese", "cp932"), ("japanese", "euc_jp"), ("japanese", "iso2022_jp")],
+        *[("hebrew", "cp1255"), ("arabic", "cp1256"), ("arabic", "iso8859_6"), ("thai", "cp874"), ("korean", "cp949")],
+        *[("turkish", "cp1254"), ("lithuanian", "cp1257"), ("latvian", "cp1257"), ("ukrainian", "koi8_u")],
+        *[("russian", "cp866"), ("german", "cp850"), ("polish", "iso8859_2")],
     ],
 )
 def test_older_encodings_are_guessed(language: str, encoding: str) -> None:
@@ -48,8 +59,22 @@ def test_older_encodings_are_guessed(language: str, encoding: str) -> None:
     decoded = decode(text.encode(encoding))
     assert decoded.text == text
     assert decoded.is_guess
-    with pytest.raises(UnicodeError):
-        decode(text.encode(encoding), guess=False)
+    if encoding != "iso2022_jp":  # its bytes are ASCII
+        with pytest.raises(UnicodeError):
+            decode(text.encode(encoding), guess=False)
+
+
+@pytest.mark.parametrize("text", ["café", "It’s over", "Größe", "Où ?", "São Paulo", "£5 please", "¿Qué?", "Malmö"])
+def test_a_western_text_of_a_few_letters(text: str) -> None:
+    assert decode(CUE.format(text).encode("cp1252")).text == CUE.format(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf16_to_which_a_tool_appended_ascii_is_refused(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.srt"
+    path.write_bytes(CUE.format(TEXTS["english"]).encode(encoding) + b"\r\nhe said it in the evening\r\n")
+    with pytest.raises(DataError, match=r"a\.srt is not text in a known encoding; convert it to UTF-8"):
+        read_text(path)
 
 
 def test_damaged_utf8_keeps_its_text() -> None:

@@ -19,7 +19,7 @@ COMMON = {"constants", "errors", "platforms", "encoding", "files", "processes", 
 LIGHT_COMMON = COMMON - {"devices"}  # devices needs torch
 LIGHT_MODULES = {"serve.limits"}  # defaults of options that belong to another package
 # what the common modules may use from outside
-LIGHT = {"numpy", "omegaconf", "hydra", "yaml", "matplotlib", "rich", "charset_normalizer"}
+LIGHT = {"numpy", "omegaconf", "hydra", "yaml", "matplotlib", "rich", "chardet"}
 # string other packages together; only these may import them
 PIPELINES = {"transcription", "live", "recipes", "serve", "tools", "cli", "hf"}
 WHO_MAY_USE_PIPELINES = {"cli", "live", "serve", "recipes", "__init__", "__main__"}
