@@ -120,7 +120,7 @@ class StreamDecoder(Generic[Frame]):
         for lead in SEEK_SECONDS:
             if start <= lead:
                 break
-            frames = self._open(start, start - lead)
+            frames = self._completed(self._open(start, start - lead), start, start - lead)
             first = next(frames, None)
             # where a file has no index, FFmpeg may land behind the requested time
             if first is not None and first.time is not None and first.time <= start:
@@ -142,21 +142,30 @@ class StreamDecoder(Generic[Frame]):
         return frame.pts * frame.time_base - self._begin
 
     def _without_seeking(self, start: Fraction) -> Generator[TimedFrame[Frame], None, None]:
-        count, last = 0, None
+        count = 0
         # a part after which another one may follow
         frames = self._open(start, None) if start <= SEEK_SECONDS[0] else self._forward(start)
+        for timed in self._completed(frames, start, None):
+            count += 1
+            yield timed
+        if count == 0 and self._failure:
+            raise NothingDecodedError(self._failure)
+
+    def _completed(
+        self, frames: Generator[TimedFrame[Frame], None, None], start: Fraction, seek: Fraction | None
+    ) -> Generator[TimedFrame[Frame], None, None]:
+        """The frames, and with one thread those that the decoder's threads have lost."""
+        last = None
         try:
             for timed in frames:
-                count += 1
                 last = timed.time
                 yield timed
         except _FlushError:
-            for timed in self._open(start, None, threads=1):
+            for timed in self._open(start, seek, threads=1):
                 if last is None or timed.time is None or timed.time > last:
-                    count += 1
                     yield timed
-        if count == 0 and self._failure:
-            raise NothingDecodedError(self._failure)
+        finally:
+            frames.close()
 
     def _open(
         self, start: Fraction, seek: Fraction | None, threads: int = 0

@@ -95,6 +95,15 @@ def test_a_video_whose_last_packets_are_damaged_keeps_the_frames_before_them(tmp
     assert damage.damages()[0].packets == 3
 
 
+def test_the_last_part_of_a_video_whose_last_packets_are_damaged_is_read(tmp_path: Path) -> None:
+    with Recording(tmp_path / "v.mp4") as recording:
+        recording.write_video(recording.video_stream("mpeg4"), [moving(index) for index in range(100)])
+    break_packets(tmp_path / "v.mp4", range(97, 100), "video")
+    frames = list(read_frames(tmp_path / "v.mp4", 3))
+    assert len(frames) == 22
+    assert abs(column(frames[0]) - 75) <= 1
+
+
 def test_a_fragmented_file_that_is_cut_in_its_last_packet_is_read(tmp_path: Path) -> None:
     with Recording(tmp_path / "f.mp4", movflags="frag_keyframe+empty_moov") as recording:
         audio, video = recording.audio_stream(), recording.video_stream()
