@@ -138,6 +138,11 @@ class FinetuneDataConfig(DataConfig):
         [], "Video corruptions of the training split: blur, freeze, occlusion, drop, offset:N (N frames)."
     )
     fault_prob: float = share(0.0, "Probability that an utterance gets one of `faults`.")
+    wrong_video_prob: float = share(
+        0.0,
+        "Probability that an utterance trained on audio and video gets the video of another training clip, so that the "
+        "model learns to rely on the audio where the lips do not fit.",
+    )
     draw_av: float = not_negative(1.0, "Relative weight of training an utterance on audio and video.")
     draw_a: float = not_negative(0.0, "Relative weight of training an utterance on audio only.")
     draw_v: float = not_negative(0.0, "Relative weight of training an utterance on video only.")

@@ -40,6 +40,7 @@ class Choice(IntEnum):
     SPEED = 6
     IMAGES = 7
     VOICE = 8
+    WRONG_VIDEO = 9
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,25 @@ class Augmentation:
         probabilities = np.array([weights[name] for name in possible])
         rng = self._rng(Choice.MODALITY, index, epoch)
         return possible[rng.choice(len(possible), p=probabilities / probabilities.sum())]
+
+    def wrong_video(self, index: int, epoch: int, videos: Sequence[int]) -> int | None:
+        """The clip whose video replaces that of an utterance in fine-tuning.
+
+        Args:
+            index: the utterance.
+            epoch: of the training.
+            videos: indices of the clips with a video.
+
+        Returns:
+            One of `videos`; None: the utterance keeps its video.
+        """
+        config = self._finetuning
+        if config is None or not config.wrong_video_prob:
+            return None
+        rng = self._rng(Choice.WRONG_VIDEO, index, epoch)
+        if rng.random() >= config.wrong_video_prob:
+            return None
+        return videos[rng.integers(len(videos))]
 
     def crop_and_flip(self, index: int, epoch: int) -> CropDraw | None:
         """The random crop and flip of a training clip; None: centred, not flipped."""

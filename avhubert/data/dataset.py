@@ -78,6 +78,7 @@ class ClipDataset:
         self._tolerant = tolerant
         self._corruption = corruption
         self.preparation = preparation
+        self._videos = [index for index, clip in enumerate(self.clips) if clip.video_frames]
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -101,7 +102,7 @@ class ClipDataset:
         clip = self.clips[index]
         streams = clip.streams(MODALITIES[self.augmentation.modality(clip, index, epoch)])
         try:
-            frames = self._frames(clip, index, epoch) if "video" in streams else None
+            frames = self._frames(clip, index, epoch, "audio" in streams) if "video" in streams else None
             samples = self._samples(clip, index, epoch) if "audio" in streams else None
             length = frames_at_speed(clip.frames, self.augmentation.speed(index, epoch))
             audio, video = prepare_streams(
@@ -122,14 +123,13 @@ class ClipDataset:
             tokens = [*self._tokenizer.encode(self._texts[index]), EOS]
         return Example(index, epoch, clip.id, length, audio, video, [rows[index] for rows, _ in self._labels], tokens)
 
-    def _frames(self, clip: Clip, index: int, epoch: int) -> np.ndarray:
-        """The frames of the clip, varied in training."""
-        frames = clip_frames(clip.video)
-        if abs(len(frames) - clip.video_frames) / FRAME_RATE >= DRIFT_SECONDS:
-            raise DataError(
-                f"clip '{clip.id}': {clip.video} has {len(frames)} frames but the manifest says {clip.video_frames}; "
-                "prepare the clip again"
-            )
+    def _frames(self, clip: Clip, index: int, epoch: int, with_audio: bool) -> np.ndarray:
+        """The frames of the clip, varied in training; beside audio perhaps those of another clip."""
+        frames = _read_frames(clip)
+        other = self.augmentation.wrong_video(index, epoch, self._videos) if with_audio else None
+        if other is not None:
+            wrong = _read_frames(self.clips[other])
+            frames = wrong[np.minimum(np.arange(len(frames)), len(wrong) - 1)]  # its last frame stays
         if self._corruption is not None:
             frames = corrupt(frames, self._corruption, clip.id)
         speed = self.augmentation.speed(index, epoch)
@@ -189,3 +189,14 @@ class ClipDataset:
         batch = self.collate(examples) if examples else empty_batch()
         batch.left_out = left_out
         return batch
+
+
+def _read_frames(clip: Clip) -> np.ndarray:
+    """The frames of a clip, uint8 [T, H, W]. DataError if the manifest names another length."""
+    frames = clip_frames(clip.video)
+    if abs(len(frames) - clip.video_frames) / FRAME_RATE >= DRIFT_SECONDS:
+        raise DataError(
+            f"clip '{clip.id}': {clip.video} has {len(frames)} frames but the manifest says {clip.video_frames}; "
+            "prepare the clip again"
+        )
+    return frames

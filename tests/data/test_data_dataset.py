@@ -582,6 +582,33 @@ def test_video_corruption_is_drawn_in_training_only(clips: list[Clip]) -> None:
         ClipDataset(clips, FinetuneDataConfig(dir="x", faults=["blurred"]), training=True, seed=1)
 
 
+def test_video_of_another_clip_is_drawn_beside_audio_only(clips: list[Clip]) -> None:
+    given = {"dir": "x", "augment": False, "draw_av": 1.0, "draw_a": 1.0, "draw_v": 1.0}
+    plain = ClipDataset(clips, FinetuneDataConfig(**given), training=True, seed=1)
+    wrong = ClipDataset(clips, FinetuneDataConfig(**given, wrong_video_prob=1.0), training=True, seed=1)
+    seen, changed = 0, 0
+    for index in range(len(clips)):
+        for epoch in range(6):
+            before, after = plain.load(index, epoch), wrong.load(index, epoch)
+            assert (before.audio is None, before.video is None) == (after.audio is None, after.video is None)
+            assert after.frames == before.frames
+            if before.audio is not None:
+                assert torch.equal(before.audio, after.audio)
+            if before.video is None:
+                continue
+            if before.audio is None:
+                assert torch.equal(before.video, after.video)
+            else:
+                seen += 1
+                changed += not torch.equal(before.video, after.video)
+                assert torch.equal(wrong.load(index, epoch).video, after.video)
+    assert 0 < changed <= seen
+    assert changed > seen / 2  # the clip itself may be drawn
+    evaluated = ClipDataset(clips, FinetuneDataConfig(**given, wrong_video_prob=1.0), training=False, seed=1)
+    untouched = ClipDataset(clips, FinetuneDataConfig(**given), training=False, seed=1)
+    assert torch.equal(evaluated.load(0).video, untouched.load(0).video)
+
+
 def test_time_mask_is_not_longer_than_its_clip(clips: list[Clip]) -> None:
     config = FinetuneDataConfig(dir="x", time_mask_rate=50.0, time_mask_frames=1000)
     example = ClipDataset(clips, config, training=True, seed=1).load(0)
