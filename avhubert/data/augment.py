@@ -164,7 +164,7 @@ class Augmentation:
         rng = self._rng(Choice.WRONG_VIDEO, index, epoch)
         if rng.random() >= config.wrong_video_prob:
             return None
-        return videos[rng.integers(len(videos))]
+        return videos[int(rng.integers(len(videos)))]
 
     def crop_and_flip(self, index: int, epoch: int) -> CropDraw | None:
         """The random crop and flip of a training clip; None: centred, not flipped."""

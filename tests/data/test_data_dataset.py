@@ -6,6 +6,7 @@ import json
 import threading
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -583,9 +584,9 @@ def test_video_corruption_is_drawn_in_training_only(clips: list[Clip]) -> None:
 
 
 def test_video_of_another_clip_is_drawn_beside_audio_only(clips: list[Clip]) -> None:
-    given = {"dir": "x", "augment": False, "draw_av": 1.0, "draw_a": 1.0, "draw_v": 1.0}
-    plain = ClipDataset(clips, FinetuneDataConfig(**given), training=True, seed=1)
-    wrong = ClipDataset(clips, FinetuneDataConfig(**given, wrong_video_prob=1.0), training=True, seed=1)
+    settings_of: dict[str, Any] = {"dir": "x", "augment": False, "draw_av": 1.0, "draw_a": 1.0, "draw_v": 1.0}
+    plain = ClipDataset(clips, FinetuneDataConfig(**settings_of), training=True, seed=1)
+    wrong = ClipDataset(clips, FinetuneDataConfig(**settings_of, wrong_video_prob=1.0), training=True, seed=1)
     seen, changed = 0, 0
     for index in range(len(clips)):
         for epoch in range(6):
@@ -604,8 +605,8 @@ def test_video_of_another_clip_is_drawn_beside_audio_only(clips: list[Clip]) -> 
                 assert torch.equal(wrong.load(index, epoch).video, after.video)
     assert 0 < changed <= seen
     assert changed > seen / 2  # the clip itself may be drawn
-    evaluated = ClipDataset(clips, FinetuneDataConfig(**given, wrong_video_prob=1.0), training=False, seed=1)
-    untouched = ClipDataset(clips, FinetuneDataConfig(**given), training=False, seed=1)
+    evaluated = ClipDataset(clips, FinetuneDataConfig(**settings_of, wrong_video_prob=1.0), training=False, seed=1)
+    untouched = ClipDataset(clips, FinetuneDataConfig(**settings_of), training=False, seed=1)
     assert torch.equal(evaluated.load(0).video, untouched.load(0).video)
 
 
