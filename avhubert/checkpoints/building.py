@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from avhubert.checkpoints.fairseq.names import printable_names
 from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.errors import CheckpointError, ConfigError
+from avhubert.model.empty import empty_weights
 from avhubert.model.encoder import AVHubert
 from avhubert.model.recognizer import Recognizer
 
@@ -31,7 +31,7 @@ def empty_model(path: Path, config: ModelConfig, decoder: DecoderConfig | None, 
     if layers > tensors:
         raise CheckpointError(f"{path}: its configuration asks for {layers} layers and blocks; its tensors are fewer")
     try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with empty_weights():
             return AVHubert(config) if decoder is None else Recognizer.from_config(config, decoder)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error

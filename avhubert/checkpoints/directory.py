@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from avhubert.checkpoints.config_file import CONFIG, ModelFile, read_config
 from avhubert.checkpoints.writing import write_safetensors
 from avhubert.encoding import placeholder_message
 from avhubert.errors import CheckpointError, ConfigError, list_names
+from avhubert.model.empty import empty_weights, fill_weights
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
@@ -100,11 +102,14 @@ def load_model(directory: str | Path) -> AVHubert | Recognizer:
         saved = _metadata(path)
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): copy it again") from error
-    if hashes.TENSORS in saved and hashes.of_tensors(state) != saved[hashes.TENSORS]:
-        raise CheckpointError(f"{path} is damaged: its numbers are not those that were saved; copy it again")
-    with torch.random.fork_rng(devices=[]):  # loading does not change the caller's random state
-        model = _build(config)
-    _fill(model, state, path)
+    with ThreadPoolExecutor(1) as pool:  # the hash takes about as long as the copy
+        digest = pool.submit(hashes.of_tensors, state)
+        try:
+            model = _build(config)
+            _fill(model, state, path)
+        finally:  # damage is the cause of other errors
+            if saved.get(hashes.TENSORS, digest.result()) != digest.result():
+                raise CheckpointError(f"{path} is damaged: its numbers are not those that were saved; copy it again")
     model.metadata = config.metadata
     return model.eval()
 
@@ -126,9 +131,10 @@ def check_tokenizer(directory: Path, tokenizer: bytes) -> None:
 
 def _build(config: ModelFile) -> AVHubert | Recognizer:
     try:
-        if config.decoder is None:
-            return AVHubert(config.model)
-        recognizer = Recognizer.from_config(config.model, config.decoder)
+        with empty_weights():
+            if config.decoder is None:
+                return AVHubert(config.model)
+            recognizer = Recognizer.from_config(config.model, config.decoder)
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     assert config.decode is not None
@@ -149,4 +155,4 @@ def _fill(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
                 f"{path}: {name} is {list(state[name].shape)}, {CONFIG} asks for {list(tensor.shape)}:"
                 " they do not belong together"
             )
-    model.load_state_dict(state)
+    fill_weights(model, state)

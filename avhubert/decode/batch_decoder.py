@@ -15,6 +15,7 @@ from avhubert.decode.beam_search import Hypothesis, beam_search, check_settings
 from avhubert.decode.lm.load import load_language_model
 from avhubert.devices import AUTO, resolve
 from avhubert.model.inputs import ModelInputs
+from avhubert.model.kernels import reuse_memory
 from avhubert.model.recognizer import Recognizer
 
 FRAMES_PER_BATCH = 600  # video frames of a batch of clips, padding included
@@ -51,6 +52,8 @@ class BatchDecoder:
         """
         self.compute = resolve(device, precision)
         self.recognizer = recognizer.to(self.compute.device)
+        if self.compute.device.type == "cpu":
+            reuse_memory()
         settings = recognizer.decode_settings
         self.settings: DecodeConfig = (
             from_dict(DecodeConfig, asdict(settings) | dict(decode), "decode") if decode else settings

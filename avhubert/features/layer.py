@@ -24,6 +24,7 @@ from avhubert.devices import AUTO, resolve, to_host
 from avhubert.errors import ConfigError, DataError, one_of
 from avhubert.features.prefetch import prefetch
 from avhubert.model.encoder import AVHubert, check_layer
+from avhubert.model.kernels import reuse_memory
 from avhubert.model.recognizer import Recognizer
 
 FRAMES_PER_BATCH = 1_000  # video frames of a batch of equally long clips
@@ -100,6 +101,8 @@ class LayerExtractor:
         check_layer(layer, encoder.config)
         self.preparation = model.metadata.preparation()
         self._encoder = encoder.to(self.compute.device).eval()
+        if self.compute.device.type == "cpu":
+            reuse_memory()
 
     @torch.inference_mode()
     def features(self, examples: Sequence[Example]) -> np.ndarray:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from avhubert.model.inference import Linear
 
 
 class MultiHeadAttention(nn.Module):
@@ -17,16 +21,17 @@ class MultiHeadAttention(nn.Module):
         dim: D.
         heads: H, a divisor of D.
         dropout: probability of dropping an attention weight in training.
+        pack_fp32: see `inference.Linear`.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, pack_fp32: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim)
-        self.v_proj = nn.Linear(dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.q_proj = Linear(dim, dim, pack_fp32=pack_fp32)
+        self.k_proj = Linear(dim, dim, pack_fp32=pack_fp32)
+        self.v_proj = Linear(dim, dim, pack_fp32=pack_fp32)
+        self.out_proj = Linear(dim, dim, pack_fp32=pack_fp32)
 
     def split(self, x: Tensor) -> Tensor:
         """Split the width of x [B, L, D] into heads: [B, H, L, D/H]."""
@@ -72,16 +77,31 @@ class MultiHeadAttention(nn.Module):
         projected: Tensor = self.out_proj(out.transpose(1, 2).flatten(2))
         return projected
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, weights: list[Tensor] | None = None) -> Tensor:
-        """Self-attention of x [B, T, D] → [B, T, D]; `mask` and `weights` as in `attend`."""
-        return self.attend(self.queries(x), *self.keys_values(x), mask=mask, weights=weights)
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        weights: list[Tensor] | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Self-attention of x [B, T, D] → [B, T, D]; `mask` and `weights` as in `attend`.
+
+        With `lengths`, x [1, sum of lengths, D] has utterances one after the other: each attends to itself.
+        """
+        q, (k, v) = self.queries(x), self.keys_values(x)
+        if lengths is None:
+            return self.attend(q, k, v, mask=mask, weights=weights)
+        parts = (part.split(list(lengths), 2) for part in (q, k, v))
+        attended = [F.scaled_dot_product_attention(*utterance) for utterance in zip(*parts, strict=True)]
+        projected: Tensor = self.out_proj(torch.cat(attended, 2).transpose(1, 2).flatten(2))
+        return projected
 
 
 class DecoderAttention(MultiHeadAttention):
     """Multi-head attention with the decoder's initialisation: Xavier, output bias 0."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__(dim, heads, dropout)
+        super().__init__(dim, heads, dropout, pack_fp32=True)
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(projection.weight, gain=1 / math.sqrt(2))
         nn.init.xavier_uniform_(self.out_proj.weight)

@@ -18,6 +18,7 @@ from avhubert.config.schema import DecoderConfig
 from avhubert.constants import PAD, SPECIAL_SYMBOLS
 from avhubert.devices import to_host
 from avhubert.model.attention import DecoderAttention
+from avhubert.model.inference import Linear, Packed, product
 
 FIRST_POSITION = {"halves": 2, "interleaved": 0}  # halves: the id of the padding symbol + 1, as published
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
@@ -64,8 +65,8 @@ class DecoderLayer(nn.Module):
         self.cross_attention = DecoderAttention(dim, config.attention_heads, config.attention_dropout)
         self.cross_attention_norm = nn.LayerNorm(dim)
         self.activation = ACTIVATIONS[config.activation]
-        self.fc1 = nn.Linear(dim, config.ffn_embed_dim)
-        self.fc2 = nn.Linear(config.ffn_embed_dim, dim)
+        self.fc1 = Linear(dim, config.ffn_embed_dim, pack_fp32=True)
+        self.fc2 = Linear(config.ffn_embed_dim, dim, pack_fp32=True)
         self.ffn_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
@@ -241,6 +242,7 @@ class AttentionDecoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(dim, config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(dim)
+        self._packed_output: Packed = Packed()
         self.output: nn.Linear | None = None
         if not config.shared_embedding:
             self.output = nn.Linear(dim, config.vocab_size, bias=False)
@@ -292,7 +294,7 @@ class AttentionDecoder(nn.Module):
 
     def scores(self, x: Tensor) -> Tensor:
         """Logits [B, L, V] of normalised states [B, L, D]."""
-        return F.linear(x, (self.embedding if self.output is None else self.output).weight)
+        return product(x, (self.embedding if self.output is None else self.output).weight, None, self._packed_output)
 
     def start(self, encoded: Tensor, padding_mask: Tensor | None, beams: int) -> Cache:
         """Make an empty cache for a search.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from avhubert.config.schema import ModelConfig
 from avhubert.constants import CROP_SIZE
 from avhubert.devices import to_host
 from avhubert.errors import ConfigError, DataError
+from avhubert.model import inference
 from avhubert.model.attention import MultiHeadAttention
 from avhubert.model.frontends import VisualFrontEnd
+from avhubert.model.inference import Linear
 from avhubert.model.inputs import ModelInputs, takes_inputs
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.pretraining import ClusterHead
@@ -42,9 +45,11 @@ class PositionConvolution(nn.Module):
         self.direction = nn.Parameter(torch.empty(dim, dim // groups, kernel))
         self.gain = nn.Parameter(torch.empty(1, 1, kernel))
         self.bias = nn.Parameter(torch.zeros(dim))
+        self._kept: inference.Derived[Tensor] = inference.Derived()
         nn.init.normal_(self.direction, std=math.sqrt(4 / (kernel * dim)))
-        with torch.no_grad():
-            self.gain.copy_(self._norm())
+        if not self.direction.is_meta:
+            with torch.no_grad():
+                self.gain.copy_(self._norm())
 
     def _norm(self) -> Tensor:
         norm: Tensor = self.direction.norm(dim=(0, 1), keepdim=True)
@@ -52,6 +57,12 @@ class PositionConvolution(nn.Module):
 
     def weight(self) -> Tensor:
         """The kernel [D, D/groups, K]: gain · direction / ‖direction‖, with the norm over the first two dimensions."""
+        if not inference.applies(self.direction):
+            return self._weight()
+        dtype = inference.product_type(self.direction)
+        return self._kept.get((self.direction, self.gain), dtype, lambda: self._weight().to(dtype))
+
+    def _weight(self) -> Tensor:
         return self.direction * (self.gain / self._norm())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,8 +94,8 @@ class EncoderLayer(nn.Module):
         self.norm_first = config.layer_norm_first
         self.attention = MultiHeadAttention(dim, config.encoder_attention_heads, config.attention_dropout)
         self.attention_norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, config.encoder_ffn_embed_dim)
-        self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, dim)
+        self.fc1 = Linear(dim, config.encoder_ffn_embed_dim)
+        self.fc2 = Linear(config.encoder_ffn_embed_dim, dim)
         self.ffn_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
@@ -97,18 +108,25 @@ class EncoderLayer(nn.Module):
         output: Tensor = self.dropout(self.fc2(self.activation_dropout(F.gelu(self.fc1(x)))))
         return output
 
-    def forward(self, x: Tensor, mask: Tensor | None, weights: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        weights: list[Tensor] | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
         """Attention and feed-forward network: [B, T, D] → [B, T, D].
 
         Args:
             x: [B, T, D].
             mask: bool [B, 1, 1, T], True for real frames; None: no padding.
             weights: if given, the attention weights [B, H, T, T] are appended to it.
+            lengths: of the utterances that x [1, sum of lengths, D] has one after the other, without `mask`.
         """
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask, weights))
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask, weights, lengths))
             return x + self._ffn(self.ffn_norm(x))
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask, weights)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, weights, lengths)))
         output: Tensor = self.ffn_norm(x + self._ffn(x))
         return output
 
@@ -132,6 +150,7 @@ class TransformerEncoder(nn.Module):
         padding_mask: Tensor | None = None,
         layer: int | None = None,
         internals: Internals | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """Encode fused features: [B, T, D] → [B, T, D].
 
@@ -140,12 +159,25 @@ class TransformerEncoder(nn.Module):
             padding_mask: bool [B, T]; None: no padding.
             layer: return the output of this layer, 1 … N, without the final norm; None: the output of the encoder.
             internals: if given, the states of all layers are appended to it.
+            lengths: real frames of each row, as in `padding_mask`. With them, without `internals`, inference on a CPU
+                leaves padding out, and the output is 0 there.
         """
-        mask, weights = None, None if internals is None else internals.attentions
-        if padding_mask is not None:
-            x = x.masked_fill(padding_mask[..., None], 0)
-            mask = ~padding_mask[:, None, None, :]
-        x = x + self.position(x)
+        if padding_mask is None:
+            return self._layers(x + self.position(x), None, layer, internals)
+        if lengths is not None and internals is None and not self.training and inference.applies(x):
+            return self._without_padding(x, lengths, layer)
+        x = x.masked_fill(padding_mask[..., None], 0)
+        return self._layers(x + self.position(x), ~padding_mask[:, None, None, :], layer, internals)
+
+    def _layers(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        layer: int | None,
+        internals: Internals | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        weights = None if internals is None else internals.attentions
         if not self.norm_first:
             x = self.norm(x)
         x = self.dropout(x)
@@ -153,11 +185,21 @@ class TransformerEncoder(nn.Module):
             if internals is not None:
                 internals.states.append(x)
             if not self.training or to_host(torch.rand(())).item() >= self.layerdrop:
-                x = block(x, mask, weights)
+                x = block(x, mask, weights, lengths)
         x = self.norm(x) if layer is None and self.norm_first else x
         if internals is not None:
             internals.states.append(x)
         return x
+
+    def _without_padding(self, x: Tensor, lengths: Sequence[int], layer: int | None) -> Tensor:
+        """`forward` with the utterances one after the other in one row; only attention and positions separate them."""
+        utterances = [row[None, :length] for row, length in zip(x, lengths, strict=True)]
+        packed = torch.cat([utterance + self.position(utterance) for utterance in utterances], 1)
+        encoded = self._layers(packed, None, layer, None, lengths)
+        output = encoded.new_zeros(*x.shape[:2], encoded.shape[2])
+        for row, utterance in zip(output, encoded[0].split(list(lengths)), strict=True):
+            row[: len(utterance)] = utterance
+        return output
 
 
 class AVHubert(nn.Module):
@@ -182,11 +224,11 @@ class AVHubert(nn.Module):
         self.config = config
         self.metadata = ModelMetadata()
         dim = config.encoder_embed_dim
-        self.audio = nn.Linear(config.audio_feat_dim, dim)
+        self.audio = Linear(config.audio_feat_dim, dim)
         self.visual = VisualFrontEnd(dim, config.visual_width, config.visual_blocks, config.visual_activation)
         concat = config.modality_fuse == "concat"
         self.fusion_norm = nn.LayerNorm(2 * dim if concat else dim)
-        self.fusion_projection = nn.Linear(2 * dim, dim) if concat else None
+        self.fusion_projection = Linear(2 * dim, dim) if concat else None
         self.fusion_dropout = nn.Dropout(config.dropout_input)
         self.encoder = TransformerEncoder(config)
         self.mask_embedding: nn.Parameter | None = None
@@ -264,13 +306,14 @@ class AVHubert(nn.Module):
         if not rows:
             return video.new_zeros(video.shape[0], video.shape[2], self.config.encoder_embed_dim)
         mask = inputs.mask
-        lengths = None if mask is None else [inputs.lengths[row] for row in rows]
+        lengths = [inputs.lengths[row] for row in rows]
         index = None
         if len(rows) < len(video):
             index = torch.tensor(rows, device=video.device)
             video = video[index]
             mask = None if mask is None else mask[index]
-        if mask is not None:  # the stem's kernel reads two frames after a clip's end: they must be 0
+        if mask is not None and self.visual.training:
+            # the stem's kernel reads two frames after a clip's end: they must be 0
             video = video.masked_fill(mask[:, None, :, None, None], 0)
         x: Tensor = self.visual(video, lengths)
         return x if index is None else x.new_zeros(inputs.batch_size, *x.shape[1:]).index_copy(0, index, x)
@@ -284,13 +327,14 @@ class AVHubert(nn.Module):
         return fused
 
     @takes_inputs(1)
-    def forward(self, inputs: ModelInputs, layer: int | None = None) -> Tensor:
+    def forward(self, inputs: ModelInputs, layer: int | None = None, padding: bool = True) -> Tensor:
         """Encode a batch.
 
         Args:
             inputs: the batch, or its tensors (see `ModelInputs`).
             layer: None: the encoder's output, after its final norm if it has one; 0: the fused features before the
                 encoder, 0 at padding; 1 … N: the output of that layer without the final norm.
+            padding: False: the output at padding is not needed, so that inference on a CPU leaves padding out.
 
         Returns:
             [B, T, D].
@@ -303,7 +347,7 @@ class AVHubert(nn.Module):
         x = self.fuse(self.front_ends(inputs))
         if layer == 0:
             return x if inputs.mask is None else x.masked_fill(inputs.mask[..., None], 0)
-        output: Tensor = self.encoder(x, inputs.mask, layer)
+        output: Tensor = self.encoder(x, inputs.mask, layer, lengths=None if padding else inputs.lengths)
         return output
 
     @torch.no_grad()
@@ -313,6 +357,7 @@ class AVHubert(nn.Module):
         video: Tensor | np.ndarray | None = None,
         padding_mask: Tensor | np.ndarray | None = None,
         layer: int | None = None,
+        padding: bool = True,
     ) -> Tensor:
         """Compute features in evaluation mode, without gradients.
 
@@ -324,6 +369,7 @@ class AVHubert(nn.Module):
             video: float [B, 1, T, 88, 88], from `avhubert.data.video.transform`; None: no video.
             padding_mask: bool [B, T], True = padding; None: no padding.
             layer: as in `forward`.
+            padding: as in `forward`.
 
         Returns:
             [B, T, D].
@@ -344,7 +390,7 @@ class AVHubert(nn.Module):
         training = self.training
         self.eval()
         try:
-            features: Tensor = self(inputs, layer=layer)
+            features: Tensor = self(inputs, layer=layer, padding=padding)
             return features
         finally:
             self.train(training)

@@ -20,8 +20,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def applies(x: Tensor) -> bool:
-    """Whether to use these kernels for x: float32 or float64 on a CPU. PyTorch's kernels are fine otherwise."""
+    """Whether to use this batch norm for x: float32 or float64 on a CPU. PyTorch's is fine otherwise."""
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+
+
+def prelu_applies(x: Tensor) -> bool:
+    """Whether to use this PReLU for x: on a CPU, also in bfloat16."""
+    return applies(x) or (x.device.type == "cpu" and x.dtype == torch.bfloat16)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -72,14 +77,14 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(x, slope)
-        return F.prelu(x, slope)
+        return F.prelu(x, slope.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         x, slope = ctx.saved_tensors
         positive = torch.ops.aten.threshold_backward(gradients[0], x, 0)  # the gradient where x > 0, else 0
         negative = gradients[0] - positive
-        return positive.addcmul_(negative, slope), negative.mul_(x).sum(0)
+        return positive.addcmul_(negative, slope.to(x.dtype)), negative.mul_(x).sum(0, dtype=slope.dtype)
 
 
 _frozen = False  # whether batch norm keeps its running statistics

@@ -17,6 +17,7 @@ from avhubert.constants import EOS
 from avhubert.errors import ConfigError
 from avhubert.model.decoder import AttentionDecoder
 from avhubert.model.encoder import AVHubert
+from avhubert.model.inference import Linear
 from avhubert.model.inputs import ModelInputs, takes_inputs
 from avhubert.model.metadata import ModelMetadata
 
@@ -78,7 +79,7 @@ class Recognizer(nn.Module):
             )
         if decoder.vocab_size <= EOS:
             raise ConfigError(f"decoder.vocab_size={decoder.vocab_size} leaves no room for symbols")
-        ctc = nn.Linear(dim, decoder.vocab_size) if decoder.ctc else None
+        ctc = Linear(dim, decoder.vocab_size) if decoder.ctc else None
         return cls(encoder, AttentionDecoder(dim, decoder), decoder, ctc)
 
     def train(self, mode: bool = True) -> Recognizer:
@@ -111,13 +112,13 @@ class Recognizer(nn.Module):
 
     @takes_inputs(1)
     def encode(self, inputs: ModelInputs) -> Tensor:
-        """Encode a batch, or its tensors (see `ModelInputs`): frames [B, T, D].
+        """Encode a batch, or its tensors (see `ModelInputs`): frames [B, T, D], of any value at padding.
 
         Raises:
             DataError: the number of audio features differs from the model's.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features: Tensor = self.encoder(inputs)
+            features: Tensor = self.encoder(inputs, padding=False)
             return features
 
     @takes_inputs(2)
@@ -137,9 +138,10 @@ class Recognizer(nn.Module):
         video: Tensor | np.ndarray | None = None,
         padding_mask: Tensor | np.ndarray | None = None,
         layer: int | None = None,
+        padding: bool = True,
     ) -> Tensor:
         """Compute features of the encoder; see `AVHubert.extract_features`."""
-        return self.encoder.extract_features(audio, video, padding_mask, layer)
+        return self.encoder.extract_features(audio, video, padding_mask, layer, padding)
 
     def require_tokenizer(self, action: str) -> Tokenizer:
         """The tokenizer.

@@ -45,6 +45,18 @@ def test_prelu_equals_pytorchs():
     torch.testing.assert_close(kernels.prelu(x, slope), nn.functional.prelu(x, slope))
 
 
+def test_prelu_in_bfloat16_has_accurate_gradients():
+    torch.manual_seed(0)
+    x, gradient = image(torch.bfloat16), torch.randn(6, 5, 4, 7).bfloat16()
+    slope = torch.rand(5, requires_grad=True)
+    assert kernels.prelu_applies(x)
+    kernels.prelu(x, slope).backward(gradient)
+    exact, exact_slope = x.detach().double().requires_grad_(), slope.detach().double().requires_grad_()
+    nn.functional.prelu(exact, exact_slope).backward(gradient.double())
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(slope.grad.double(), exact_slope.grad, rtol=1e-2, atol=5e-2)
+
+
 @pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, True), (torch.bfloat16, False)])
 def test_kernels_apply_to_full_precision_only(dtype, expected):
     assert kernels.applies(torch.zeros(1, 1, 1, 1, dtype=dtype)) is expected

@@ -26,6 +26,7 @@ from avhubert.encoding import read_text
 from avhubert.errors import CheckpointError, DataError
 from avhubert.files import atomic_directory, output_directory, refuse_existing
 from avhubert.model.decoder import interleaved_sinusoid
+from avhubert.model.empty import fill_weights
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
@@ -207,8 +208,7 @@ def build(content: AvistaModel) -> AVHubert | Recognizer:
             f"{content.path}: integers and floating-point numbers are mixed up in {printable_names(integers)}",
             path=content.path,
         )
-    model.to_empty(device="cpu")  # our dtypes and memory formats, which assigned tensors would not have
-    model.load_state_dict({ours: content.tensors[theirs] for ours, theirs in names.items()})
+    fill_weights(model, {ours: content.tensors[theirs] for ours, theirs in names.items()})
     model.metadata = content.metadata
     if isinstance(model, Recognizer):
         assert content.tokenizer is not None

@@ -32,6 +32,7 @@ from avhubert.config.schema import DecoderConfig, ModelConfig
 from avhubert.data.tokenizer import Tokenizer
 from avhubert.errors import CheckpointError, DataError
 from avhubert.files import atomic_directory, output_directory, refuse_existing
+from avhubert.model.empty import fill_weights
 from avhubert.model.encoder import AVHubert
 from avhubert.model.metadata import ModelMetadata
 from avhubert.model.recognizer import Recognizer
@@ -159,8 +160,7 @@ def build(published: Published) -> AVHubert | Recognizer:
     table = module_names(published.model, published.decoder)
     names = {ours: str(published_name(ours, table)) for ours in model.state_dict()}
     check_tensors(published.path, published.tensors, names, model.state_dict(), published.unused())
-    model.to_empty(device="cpu")  # our dtypes and memory formats, which assigned tensors would not have
-    model.load_state_dict({ours: published.tensors[theirs] for ours, theirs in names.items()})
+    fill_weights(model, {ours: published.tensors[theirs] for ours, theirs in names.items()})
     model.metadata = published.metadata()
     if isinstance(model, Recognizer) and published.tokenizer is not None:
         model.tokenizer = _checked_tokenizer(published)
