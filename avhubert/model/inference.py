@@ -87,7 +87,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, pack
         pack_fp32: whether to pack in fp32.
     """
     dtype = product_type(x) if applies(x) else torch.float64
-    wanted = dtype == torch.bfloat16 or pack_fp32
+    wanted = dtype == torch.bfloat16 or (pack_fp32 and x.numel() > x.shape[-1])  # one row only waits for memory
     if not (wanted and _PACKS.get(dtype, False) and weight.dtype == torch.float32):
         return F.linear(x, weight, bias)
 
