@@ -41,6 +41,7 @@ PURPOSES = {
     "wandb": "curves of training in Weights & Biases",
     "serve": "the web page and the HTTP API",
     "ray": "preparation on a cluster",
+    "bench": "the baselines of benchmarks/",
     "dev": "tests and checks of the package",
     "docs": "the documentation site: `make docs`",
     "test": "the quick tests of the package",
