@@ -1,4 +1,4 @@
-"""What differs between Linux, macOS and Windows: locks, limits, signals, cores, memory, renaming.
+"""What differs between Linux, macOS and Windows: locks, limits, signals, cores, memory, renaming, cameras.
 
 No other module imports a module, or uses a function, that one of these systems lacks, and no other module asks which
 system it is; `tests/test_platforms.py` checks both.
@@ -159,3 +159,12 @@ def is_windows() -> bool:
 def has_nccl() -> bool:
     """Whether PyTorch can have NCCL, which several GPUs and sharding need: on Linux only."""
     return sys.platform == "linux"
+
+
+def camera_arguments(number: int) -> list[str] | None:
+    """Arguments with which the program ffmpeg reads a camera and the default microphone; None: not known here."""
+    if sys.platform == "linux":
+        return ["-f", "v4l2", "-i", f"/dev/video{number}", "-f", "alsa", "-i", "default"]
+    if sys.platform == "darwin":
+        return ["-f", "avfoundation", "-framerate", "30", "-i", f"{number}:default"]
+    return None

@@ -363,7 +363,7 @@ def main() -> None:
         figures = measure_in_process(chosen, given, min(given.case_limit, left))
         report["cases"][case] = figures
         print(f"{time.monotonic() - started:5.0f} s  {case}: {figures.get('error') or figures}", flush=True)
-        (given.out / "gpu.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        (given.out / "gpu.json").write_text(json.dumps(report, indent=1), encoding="utf-8", newline="\n")
     console = Console(width=140)
     console.print(f"{name}, torch {torch.__version__}, {report['ceilings']}")
     console.print(table(report["cases"]))

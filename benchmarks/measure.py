@@ -143,7 +143,7 @@ def forget_peak() -> None:
     if trim is not None:
         trim(0)
     with contextlib.suppress(OSError):  # Linux only
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii", newline="\n")
 
 
 def work(form: Form, smoke: bool, numbers: Path) -> None:

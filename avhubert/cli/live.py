@@ -105,7 +105,7 @@ def _source(options: argparse.Namespace, counts: Counts) -> Iterator[tuple[Itera
     else:
         camera = sources.Camera(options.camera)
         try:
-            yield sources.read_items(camera.open(), f"camera {options.camera}", counts), True
+            yield sources.read_items(camera.container(), f"camera {options.camera}", counts), True
         finally:
             camera.close()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import IO, Any
 import av
 import numpy as np
 
+from avhubert import platforms
 from avhubert.constants import SAMPLE_RATE
 from avhubert.data.media import open_container
 from avhubert.data.orientation import Orientation, stretched_width
@@ -26,11 +26,6 @@ from avhubert.live.records import AudioBlock, VideoFrame
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "http", "https")  # that --url accepts
 WAITING = 250  # frames and blocks that wait at most for the recogniser
 OPEN_SECONDS, READ_SECONDS = 15.0, 20.0  # within which a network stream must answer
-CAMERA_INPUTS = {
-    "linux": (("-f", "v4l2", "-i", "/dev/video{number}"), ("-f", "alsa", "-i", "default")),
-    "darwin": (("-f", "avfoundation", "-framerate", "30", "-i", "{number}:default"), ()),
-}
-
 PIPE = "the pipe"  # in messages
 Item = VideoFrame | AudioBlock
 
@@ -110,8 +105,8 @@ class Camera:
         Raises:
             ConfigError: ffmpeg is not installed, or cameras are not supported on this system.
         """
-        inputs = CAMERA_INPUTS.get(sys.platform)
-        if inputs is None:
+        arguments = platforms.camera_arguments(number)
+        if arguments is None:
             raise ConfigError(
                 "--camera is supported on Linux and macOS; elsewhere use: ffmpeg … -f matroska - | avhubert live -"
             )
@@ -120,7 +115,6 @@ class Camera:
             raise ConfigError(
                 "--camera needs the program ffmpeg, which is not installed; install it, or use --file or --url"
             )
-        arguments = [word.format(number=number) for part in inputs for word in part]
         output = ("-c:v", "mjpeg", "-q:v", "3", "-c:a", "pcm_s16le", "-ar", str(SAMPLE_RATE), "-ac", "1")
         self._process = subprocess.Popen(
             [program, "-hide_banner", "-loglevel", "error", *arguments, *output, "-f", "matroska", "-"],
@@ -129,7 +123,7 @@ class Camera:
         )
         self._number = number
 
-    def open(self) -> av.container.InputContainer:
+    def container(self) -> av.container.InputContainer:
         """The container that the program writes.
 
         Raises:

@@ -75,7 +75,7 @@ def decode(checkpoint: str, manifest: str, out: str, tokenizer: str, beam: str) 
             # our pieces start after the four special symbols
             ids = [token for token in hypotheses[0].tokens if token > 3]
             texts[index] = "".join(pieces.id_to_piece(token) for token in ids).replace("\u2581", " ").strip()
-    Path(out, "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    Path(out, "texts.json").write_text(json.dumps(texts), encoding="utf-8", newline="\n")
     print(f"WER {100 * jiwer.wer(references, texts):.1f} %")
 
 
