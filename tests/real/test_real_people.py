@@ -43,16 +43,16 @@ SPEAKERS = ("s1", "s2", "s3", "s4", "s5")
 # what the built-in model reads from audio and video of clips that it was not trained on; empty if a new model has been
 # put into the package and they have not been looked up yet
 WORDS: dict[str, str] = {
-    "s2/brbs9n.mpg": "bin red by s nine now",
+    "s2/pwij3p.mpg": "place white in j three please",
     "s3/lwwz6n.mp4": "lay white with z six now",
-    "s1/prwx6n.mp4": "place red with x six now",
+    "s5/srahzn.mp4": "set red at h zero now",
     "s1/lrbz1a.mp4": "lay red by z one again",
     "s1/lwal4p.mp4": "lay white at l four please",
     "s1/sgac4p.mp4": "set green at c four please",
     "s1/bgia4p.mp4": "bin green in a four please",
     "s1/swbi5s.mp4": "set white by i five soon",
     "s1/sgwj6p.mp4": "set green with j six please",
-    "s1/lbwk9s.mp4": "lay blue with k nine soon",
+    "s1/pwaq3a.mp4": "place white at q three again",
 }
 
 
