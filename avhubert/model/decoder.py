@@ -18,7 +18,7 @@ from avhubert.config.schema import DecoderConfig
 from avhubert.constants import PAD, SPECIAL_SYMBOLS
 from avhubert.devices import to_host
 from avhubert.model.attention import DecoderAttention
-from avhubert.model.inference import Linear, Packed, product
+from avhubert.model.inference import Keeper, Linear, Packed, product
 
 FIRST_POSITION = {"halves": 2, "interleaved": 0}  # halves: the id of the padding symbol + 1, as published
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
@@ -216,7 +216,7 @@ class Cache:
             self.frame_mask = self.frame_mask[utterances]
 
 
-class AttentionDecoder(nn.Module):
+class AttentionDecoder(Keeper):
     """Predicts the next token from the previous ones and the encoded frames.
 
     Args:

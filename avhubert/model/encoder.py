@@ -30,7 +30,7 @@ from avhubert.model.metadata import ModelMetadata
 from avhubert.model.pretraining import ClusterHead
 
 
-class PositionConvolution(nn.Module):
+class PositionConvolution(inference.Keeper):
     """Convolutional position embedding: grouped convolution over time, weight-normalised per kernel position.
 
     Args:

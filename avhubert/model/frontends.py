@@ -73,7 +73,7 @@ def _planar(kernel: Tensor) -> Tensor:
     return kernel[:, 0] if kernel.dim() == 5 else kernel
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(inference.Keeper):
     """Two 3×3 convolutions with batch norm, and a shortcut, which is projected if the shape changes.
 
     Args:
@@ -107,7 +107,7 @@ class ResidualBlock(nn.Module):
         return activated
 
 
-class VisualFrontEnd(nn.Module):
+class VisualFrontEnd(inference.Keeper):
     """Visual features of mouth clips: [N, 1, T, H, H] → [N, T, D].
 
     Args:

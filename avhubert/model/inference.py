@@ -7,11 +7,14 @@ to rounding, and depend on nothing but inputs and weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -39,7 +42,9 @@ def product_type(x: Tensor) -> torch.dtype:
 class Derived(Generic[T]):
     """A value that is computed from tensors, and kept until one of them changes.
 
-    Copies and pickles of it are empty.
+    PyTorch counts most changes of a tensor, but not those by a fused optimizer or through `tensor.data`. So modules
+    with such values are of the class `Keeper`, which forgets them when training starts, and our optimizer counts its
+    own changes. Copies and pickles of it are empty.
     """
 
     def __init__(self) -> None:
@@ -64,11 +69,27 @@ class Derived(Generic[T]):
             self._value, self._stamp, self._sources = value, stamp, tuple(sources)
         return value
 
+    def clear(self) -> None:
+        """Forget the value."""
+        self._stamp, self._sources, self._value = (), (), None
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Derived[T]:
         return Derived()
 
     def __reduce__(self) -> tuple[type[Derived[T]], tuple[()]]:
         return Derived, ()
+
+
+class Keeper(nn.Module):
+    """A module with attributes of the class `Derived`."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode and forget what follows from the weights, which will change; or set evaluation mode."""
+        if mode:
+            for value in vars(self).values():
+                if isinstance(value, Derived):
+                    value.clear()
+        return super().train(mode)
 
 
 Packed = Derived[tuple[Tensor, Tensor | None]]  # matrix and bias
@@ -100,7 +121,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, packed: Packed, pack
     return result
 
 
-class Linear(nn.Linear):
+class Linear(Keeper, nn.Linear):
     """`nn.Linear` whose weights are packed for inference on a CPU.
 
     Packed weights take as much memory again. fp32 weights are packed only in the decoder: with the few rows of a

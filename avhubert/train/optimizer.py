@@ -46,7 +46,11 @@ class Adam(torch.optim.AdamW):
             done = [self.state[p]["step"] for p in group["params"] if p.grad is not None and p in self.state]
             updates = int(done[0]) + 1 if done else 1
             group["eps"] = self._eps / math.sqrt(1 - group["betas"][1] ** updates)
-        return super().step(closure)
+        result = super().step(closure)
+        # the fused kernel does not count its changes, and `model.inference` keeps values that follow from the weights
+        changed = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        torch.autograd.graph.increment_version(changed)
+        return result
 
 
 def learning_rate(config: OptimizerConfig, update: int, max_steps: int) -> float:

@@ -360,7 +360,7 @@ def searched(tiny: Recognizer, encoded: torch.Tensor, beams: int, longest: int, 
         candidates = []
         for text, total in running:
             logs = tiny.decoder(torch.tensor([[EOS, *text]]), encoded[None]).log_softmax(-1)[0, -1]
-            candidates += [([*text, token], total + float(logs[token])) for token in range(SYMBOLS) if token != PAD]
+            candidates += [([*text, token], total + float(logs[token])) for token in range(SYMBOLS)]
         candidates.sort(key=lambda pair: -pair[1])
         last = length > longest
         ended = [pair for pair in candidates[:beams] if last or pair[0][-1] == EOS]

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from avhubert.config.schema import OptimizerConfig
 from avhubert.model.inference import Derived, Linear
+from avhubert.train.optimizer import Adam
 
 
 def weight_of(value: float) -> nn.Parameter:
@@ -56,6 +58,33 @@ def test_packed_product_equals_the_plain_one(rows, bias):
         expected = F.linear(x, linear.weight, linear.bias)
     assert reduced.dtype == torch.bfloat16
     torch.testing.assert_close(reduced, expected, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("optimizer", ["ours", "fused"])
+def test_a_training_step_changes_what_is_computed_next(small, optimizer):
+    """Fused kernels change weights without counting it; what was kept from them must not be used again."""
+    torch.manual_seed(0)
+    model = small().eval()
+    audio, video = torch.randn(1, 104, 9), torch.randn(1, 1, 9, 88, 88)
+
+    def features(module):
+        with torch.no_grad():
+            return module.extract_features(audio, video)
+
+    before = features(model)
+    if optimizer == "ours":  # in evaluation mode, which nothing resets
+        step = Adam(model.parameters(), OptimizerConfig(lr=0.1, warmup_steps=1))
+    else:
+        model.train()
+        step = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    step.step()
+    after = features(model.eval())
+    assert not torch.allclose(before, after)
+    fresh = small()
+    fresh.load_state_dict(model.state_dict())
+    torch.testing.assert_close(after, features(fresh.eval()), atol=1e-6, rtol=1e-6)
 
 
 def test_gradients_use_the_plain_product():
