@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avhubert.config import command_defaults as defaults
 from avhubert.constants import MODALITIES
 from avhubert.errors import ConfigError
 
@@ -86,6 +87,27 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 def add_modality(parser: argparse.ArgumentParser) -> None:
     """--modality, one of the trained ones."""
     parser.add_argument("--modality", choices=MODALITY_CHOICES, default="av", help="streams to use (default av)")
+
+
+def add_recognizer(parser: argparse.ArgumentParser) -> None:
+    """--model of the commands that transcribe recordings."""
+    parser.add_argument(
+        "--model",
+        default=defaults.BUILTIN_MODEL,
+        metavar="MODEL",
+        help="model directory or checkpoint (default: builtin)",
+    )
+
+
+def add_recognized_modality(parser: argparse.ArgumentParser) -> None:
+    """--modality of the commands that transcribe recordings."""
+    parser.add_argument(
+        "--modality",
+        choices=("auto", *MODALITY_CHOICES),
+        default="auto",
+        metavar="M",
+        help="auto (default: streams good enough), av, a or v",
+    )
 
 
 def add_compute(parser: argparse.ArgumentParser) -> None:

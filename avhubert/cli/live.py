@@ -12,10 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avhubert.cli.arguments import MODALITY_CHOICES, add_compute, add_decoding, decoding_settings, position
+from avhubert.cli.arguments import (
+    add_compute,
+    add_decoding,
+    add_recognized_modality,
+    add_recognizer,
+    decoding_settings,
+    position,
+)
 from avhubert.cli.output import show, warn
 from avhubert.cli.parser import Command
-from avhubert.config import command_defaults as defaults
 from avhubert.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
@@ -35,19 +41,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", metavar="URL", help="a stream of the network, such as rtsp://camera/1; nothing else connects"
     )
-    parser.add_argument(
-        "--model",
-        default=defaults.BUILTIN_MODEL,
-        metavar="MODEL",
-        help="model directory or checkpoint (default: builtin)",
-    )
-    parser.add_argument(
-        "--modality",
-        choices=("auto", *MODALITY_CHOICES),
-        default="auto",
-        metavar="M",
-        help="auto (default: streams good enough), av, a or v",
-    )
+    add_recognizer(parser)
+    add_recognized_modality(parser)
     parser.add_argument("--srt", type=Path, metavar="FILE", help="also write captions there; the file must not exist")
     parser.add_argument("--json-lines", action="store_true", help="print every event as one line of JSON")
     add_decoding(parser)

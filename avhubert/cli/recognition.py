@@ -11,6 +11,8 @@ from avhubert.cli.arguments import (
     above_zero,
     add_compute,
     add_decoding,
+    add_recognized_modality,
+    add_recognizer,
     add_streams,
     add_vad,
     decoding_settings,
@@ -116,26 +118,11 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 # --------------------------------------------------------------------------- transcribe, serve
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        default=defaults.BUILTIN_MODEL,
-        metavar="MODEL",
-        help="model directory or checkpoint (default: builtin)",
-    )
-
-
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help="file, folder or pattern such as 'talks/*.mp4'")
-    _add_model(parser)
+    add_recognizer(parser)
     parser.add_argument("--sample", action="store_true", help="transcribe the clip inside the package")
-    parser.add_argument(
-        "--modality",
-        choices=("auto", *MODALITY_CHOICES),
-        default="auto",
-        metavar="M",
-        help="auto (default: streams good enough), av, a or v",
-    )
+    add_recognized_modality(parser)
     parser.add_argument(
         "--format", choices=("txt", "srt", "vtt", "json"), default="txt", help="output format (default txt)"
     )
@@ -193,7 +180,7 @@ def _transcribe(options: argparse.Namespace) -> None:
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_model(parser)
+    add_recognizer(parser)
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="H", help="address to listen on (default 127.0.0.1: this machine only)"
     )
