@@ -125,11 +125,12 @@ class ClipDataset:
 
     def _frames(self, clip: Clip, index: int, epoch: int, with_audio: bool) -> np.ndarray:
         """The frames of the clip, varied in training; beside audio perhaps those of another clip."""
-        frames = _read_frames(clip)
         other = self.augmentation.wrong_video(index, epoch, self._videos) if with_audio else None
-        if other is not None:
-            wrong = _read_frames(self.clips[other])
-            frames = wrong[np.minimum(np.arange(len(frames)), len(wrong) - 1)]  # its last frame stays
+        if other is None:
+            frames = _read_frames(clip)
+        else:
+            frames = _read_frames(self.clips[other])
+            frames = frames[np.minimum(np.arange(clip.video_frames), len(frames) - 1)]  # its last frame stays
         if self._corruption is not None:
             frames = corrupt(frames, self._corruption, clip.id)
         speed = self.augmentation.speed(index, epoch)
